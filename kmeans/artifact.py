@@ -1,0 +1,111 @@
+"""A model on disk: ``model_algo-1`` (the built-in image's own file) and ``kmeans.json`` (for people and programs).
+
+The centers stand in ``model_algo-1`` alone, so either image serves the other's models. ``kmeans.json`` tells how they came
+about and holds their checksum; a directory without it is a model of the built-in image and just as good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from kmeans import __version__
+from kmeans.atomic_file import write_files
+from kmeans.errors import DataError, ModelError
+from kmeans.formats import ndarray_list
+from kmeans.model import KMeansModel
+
+CENTERS_FILE = "model_algo-1"
+CARD_FILE = "kmeans.json"
+SCHEMA_VERSION = 1
+
+
+def save(model: KMeansModel, directory: Path) -> None:
+    """Write ``model`` into ``directory``, whole or not at all; ``model_algo-1`` comes last and marks it complete.
+
+    Raises
+    ------
+    kmeans.errors.ResourceError
+        If the directory can't be written (disk full, read-only).
+    """
+    centers = ndarray_list.encode(model.centers)
+    card = {
+        "schema_version": SCHEMA_VERSION,
+        "version": __version__,
+        "clusters": model.clusters,
+        "features": model.features,
+        "counts": None if model.counts is None else model.counts.tolist(),
+        "centers_file": CENTERS_FILE,
+        "centers_sha256": hashlib.sha256(centers).hexdigest(),
+        "training": model.training,
+    }
+    write_files(
+        directory,
+        {
+            CARD_FILE: orjson.dumps(card, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE),
+            CENTERS_FILE: centers,
+        },
+    )
+
+
+def load(directory: Path) -> KMeansModel:
+    """Read the model in ``directory``.
+
+    Raises
+    ------
+    kmeans.errors.ModelError
+        If there is none, or its files are corrupt or don't belong together.
+    """
+    path = directory / CENTERS_FILE
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(f"There is no model in {directory}: expected a file {CENTERS_FILE}, {_found(directory)}.") from None
+    except OSError as error:
+        raise ModelError(f"The model {path} can't be read: {error.strerror}.") from None
+    card = _read_card(directory)
+    checksum = card.get("centers_sha256")
+    if checksum is not None and checksum != hashlib.sha256(content).hexdigest():
+        raise ModelError(f"The model {path} is corrupt: its checksum differs from the one in {CARD_FILE}.")
+    counts = card.get("counts")
+    try:
+        centers = ndarray_list.decode(content)
+        return KMeansModel(
+            centers,
+            None if counts is None else np.array(counts, dtype=np.int64),
+            card.get("training"),
+        )
+    except DataError as error:
+        raise ModelError(f"The model is corrupt: {error.within(str(path))}") from None
+    except (TypeError, ValueError):
+        raise ModelError(f"The model is corrupt: {directory / CARD_FILE} doesn't describe a model.") from None
+
+
+def _read_card(directory: Path) -> dict[str, Any]:
+    path = directory / CARD_FILE
+    try:
+        card = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise ModelError(f"The model is corrupt: {path} can't be read: {error}.") from None
+    if not isinstance(card, dict):
+        raise ModelError(f"The model is corrupt: {path} is no JSON object.")
+    if card.get("schema_version") != SCHEMA_VERSION:
+        raise ModelError(
+            f"The model in {directory} has schema version {card.get('schema_version')}, this image reads {SCHEMA_VERSION}: "
+            "serve it with the version that trained it, or remove kmeans.json to use the centers alone."
+        )
+    return card
+
+
+def _found(directory: Path) -> str:
+    try:
+        names = sorted(path.name for path in directory.iterdir())
+    except OSError:
+        return "and there is no such directory"
+    return f"found {', '.join(names[:5])}" if names else "and it is empty"

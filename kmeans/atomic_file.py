@@ -1,0 +1,66 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from kmeans.errors import ResourceError
+
+# SageMaker's agents, and the user of a local run, may be somebody else than the user in the container.
+FOR_EVERYBODY = 0o666
+
+_REASONS = {
+    errno.ENOSPC: "no space is left on the device",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission was denied",
+    errno.EPERM: "permission was denied",
+}
+
+
+def write_files(directory: Path, contents: Mapping[str, bytes]) -> None:
+    """Write all of ``contents`` (name: bytes) into ``directory``, the last one last, each by a rename.
+
+    All are written under temporary names and synced to disk before the first is renamed, so that whoever finds the last
+    file finds them all.
+
+    Raises
+    ------
+    ResourceError
+        If the system refuses; no temporary file is left behind, and files of the same names are as they were.
+    """
+    temporary = {name: directory / f".{name}.tmp" for name in contents}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            _write(temporary[name], content)
+        for name, path in temporary.items():
+            path.replace(directory / name)
+        _sync(directory)
+    except OSError as error:
+        for path in temporary.values():
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        raise ResourceError(f"can't write {', '.join(contents)} to {directory}: {reason}.") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        with contextlib.suppress(PermissionError):  # some file systems know no modes
+            os.fchmod(file.fileno(), FOR_EVERYBODY)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,99 @@
+"""Nearest centers of a block of points: the kernel that everything else stands on.
+
+The squared distance of a point x to a center c is |x|^2 - 2 x.c + |c|^2. The first term doesn't change which center
+is nearest, so one GEMM per block (and one addition) ranks the centers; the true distance of the winner is computed
+when someone wants it.
+
+In float32 the three terms cancel badly if the data lie far from the origin compared with their spread (years,
+temperatures in Kelvin, a large constant column). Then both sides are moved to the centers' mean first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kmeans.arrays import Float32, Float64, Int64, in_blocks
+
+# A block of points and its scores should stay in a core's own cache while they are used (measured: docs/decisions.md).
+BLOCK_BYTES = 4 << 20
+MIN_BLOCK_ROWS, MAX_BLOCK_ROWS = 64, 4096
+
+# Offset against spread (both squared) from which float32 would lose more than two of its seven digits.
+FAR_FROM_ORIGIN = 100.0
+
+
+def squared_norms(points: Float32) -> Float32:
+    """Return |x|^2 of each row of ``points`` (n, d), shape (n,)."""
+    return np.einsum("ij,ij->i", points, points)
+
+
+def block_rows(features: int, clusters: int) -> int:
+    """Return how many rows of ``features`` values make a block whose scores on ``clusters`` centers stay in cache."""
+    fitting = BLOCK_BYTES // (4 * (features + clusters))
+    return max(MIN_BLOCK_ROWS, min(MAX_BLOCK_ROWS, fitting))
+
+
+class NearestCenters:
+    """Centers prepared for many nearest-center queries.
+
+    Parameters
+    ----------
+    centers
+        Shape (k, d), float32 or float64.
+
+    Attributes
+    ----------
+    origin
+        What is subtracted from points and centers before they are multiplied, float32 (d,); None where it isn't needed.
+    """
+
+    def __init__(self, centers: Float32 | Float64) -> None:
+        self.centers: Float32 = np.ascontiguousarray(centers, dtype=np.float32)
+        self.clusters, self.features = self.centers.shape
+        self.origin = _origin(self.centers)
+        moved = self.centers if self.origin is None else self.centers - self.origin
+        # Transposed and scaled once, so that the loop below is one GEMM and one addition.
+        self._factor: Float32 = np.ascontiguousarray(moved.T) * np.float32(-2)
+        self._norms: Float32 = squared_norms(moved)
+        self._block_rows = block_rows(self.features, self.clusters)
+
+    def rank(self, points: Float32) -> tuple[Int64, Float32]:
+        """Return the nearest center of each point and its score |x - c|^2 - |x - origin|^2, both of shape (n,).
+
+        Of several centers at the same distance the first is taken.
+        """
+        labels = np.empty(len(points), dtype=np.int64)
+        scores = np.empty(len(points), dtype=np.float32)
+        for first, block in in_blocks(points, self._block_rows):
+            table = self.from_origin(block) @ self._factor
+            table += self._norms
+            nearest = table.argmin(axis=1)
+            labels[first : first + len(block)] = nearest
+            scores[first : first + len(block)] = np.take_along_axis(table, nearest[:, None], axis=1)[:, 0]
+        return labels, scores
+
+    def from_origin(self, points: Float32) -> Float32:
+        """Return ``points - origin`` (n, d); the same array if there is no origin to subtract."""
+        return points if self.origin is None else points - self.origin
+
+    def query(self, points: Float32) -> tuple[Int64, Float32]:
+        """Return the nearest center of each point and its squared distance to it, both of shape (n,).
+
+        The distance is that of the difference, not of the three terms: it is 0 where a point is a center, and exact to
+        float32 however far both are from the origin.
+        """
+        labels, _ = self.rank(points)
+        distances = np.empty(len(points), dtype=np.float32)
+        for first, block in in_blocks(points, self._block_rows):
+            last = first + len(block)
+            distances[first:last] = squared_norms(block - self.centers[labels[first:last]])
+        return labels, distances
+
+
+def _origin(centers: Float32) -> Float32 | None:
+    mean = centers.mean(axis=0, dtype=np.float64)
+    spread = float(np.square(centers - mean).sum(axis=1).mean())
+    if float(mean @ mean) <= FAR_FROM_ORIGIN * spread:
+        return None
+    origin: Float32 = mean.astype(np.float32)
+    return origin

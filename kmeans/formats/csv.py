@@ -1,0 +1,145 @@
+"""CSV: one point per line, numbers only, separated by commas.
+
+Lines end with LF or CRLF; blank lines and a byte order mark are skipped; there is no header. The fast path hands the
+text to a JSON parser (a CSV of plain numbers is a JSON list but for its line ends), three times as fast as
+``numpy.loadtxt``. What JSON's grammar refuses (``.5``, ``+1``, text) takes the slow path, which reads cell by cell and
+knows the row and column of whatever is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import orjson
+
+from kmeans.arrays import Float32, Float64, Int64, check_finite
+from kmeans.errors import DataError, shown
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+NUMERIC = b"0123456789+-.eE, \t\n"
+
+# Text that is parsed at once: bounds the memory that Python's number objects take (about ten times the text).
+CHUNK_BYTES = 4 << 20
+
+
+def decode(data: bytes) -> Float32:
+    """Return the numbers of ``data`` as float32 (n, columns).
+
+    Raises
+    ------
+    DataError
+        If a cell is no finite number, a line has another number of cells than the first, or there is no line at all.
+        Rows are counted as an editor counts lines, from 1.
+    """
+    text = data.removeprefix(BYTE_ORDER_MARK)
+    if b"\r" in text:
+        text = text.replace(b"\r\n", b"\n")
+    columns = 0
+    parts: list[Float32] = []
+    for line_number, chunk in _chunks(text):
+        numbers = _fast(chunk, columns)
+        if numbers is None:
+            numbers, lines = _slow(chunk, line_number, columns)
+        else:
+            lines = None
+        if len(numbers):
+            columns = numbers.shape[1]
+            parts.append(_as_float32(numbers, line_number, lines))
+    if not parts:
+        raise DataError("expected rows of numbers, found none", hint="Is the file or the request empty?")
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def encode(labels: Float64 | Int64, distances: Float64) -> bytes:
+    """Return ``label,distance`` lines, joined by LF without a final one, each number as Python's ``repr`` writes it."""
+    return "\n".join(
+        f"{label!r},{distance!r}" for label, distance in zip(labels.tolist(), distances.tolist(), strict=True)
+    ).encode()
+
+
+def _chunks(text: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (number of its first line, whole lines of about CHUNK_BYTES)."""
+    line_number, start = 1, 0
+    while start < len(text):
+        stop = text.find(b"\n", min(start + CHUNK_BYTES, len(text)))
+        stop = len(text) if stop < 0 else stop + 1
+        chunk = text[start:stop]
+        yield line_number, chunk
+        line_number += chunk.count(b"\n")
+        start = stop
+
+
+def _fast(chunk: bytes, columns: int) -> Float64 | None:
+    """Return the numbers of a chunk in which all is as it should be, else None."""
+    chunk = chunk.removesuffix(b"\n")
+    if not chunk or chunk.translate(None, delete=NUMERIC):
+        return None
+    separators = np.frombuffer(chunk, np.uint8)
+    separators = separators[(separators == ord(",")) | (separators == ord("\n"))]
+    columns = columns or chunk.partition(b"\n")[0].count(b",") + 1
+    if (len(separators) + 1) % columns:
+        return None
+    # Each line has `columns` cells exactly if every columns-th separator, and no other, ends a line.
+    line_ends = separators == ord("\n")
+    if np.count_nonzero(line_ends) != (len(separators) + 1) // columns - 1 or not line_ends[columns - 1 :: columns].all():
+        return None
+    try:
+        return np.array(orjson.loads(b"[" + chunk.replace(b"\n", b",") + b"]"), dtype=np.float64).reshape(-1, columns)
+    except (orjson.JSONDecodeError, OverflowError):
+        return None
+
+
+def _slow(chunk: bytes, line_number: int, columns: int) -> tuple[Float64, list[int]]:
+    """Return the numbers of a chunk and the line that each row stands on; blank lines are left out."""
+    rows: list[list[float]] = []
+    lines: list[int] = []
+    for number, line in enumerate(chunk.split(b"\n"), start=line_number):
+        if not line.strip():
+            continue
+        cells = line.split(b",")
+        columns = columns or len(cells)
+        row = [_number(cell, number, column, cells) for column, cell in enumerate(cells, start=1)]
+        if len(row) != columns:
+            raise DataError(f"expected {columns} columns as in the rows before, found {len(row)}", row=number)
+        rows.append(row)
+        lines.append(number)
+    return np.array(rows, dtype=np.float64).reshape(len(rows), columns), lines
+
+
+def _number(cell: bytes, row: int, column: int, cells: list[bytes]) -> float:
+    # Python's float() also reads 1_000, which no other CSV reader does.
+    if b"_" not in cell:
+        try:
+            return float(cell)
+        except ValueError:
+            pass
+    if not cell.strip():
+        raise DataError("expected a number, found an empty cell", row=row, column=column)
+    is_header = row == 1 and not any(_is_number(other) for other in cells)
+    raise DataError(
+        f"expected a number, found {shown(cell.strip())}",
+        row=row,
+        column=column,
+        hint="The first row looks like a header: remove it." if is_header else None,
+    )
+
+
+def _is_number(cell: bytes) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _as_float32(numbers: Float64, line_number: int, lines: list[int] | None) -> Float32:
+    with np.errstate(over="ignore"):
+        points = numbers.astype(np.float32)
+    try:
+        check_finite(points)
+    except DataError as error:
+        row = error.row or 1
+        error.row = lines[row - 1] if lines else line_number + row - 1
+        raise
+    return points

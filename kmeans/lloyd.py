@@ -1,0 +1,76 @@
+"""Exact Lloyd iterations: assign all points, move each center to the mean of its points, repeat.
+
+S. Lloyd, "Least squares quantization in PCM" (1957/1982). Used on the K weighted centers (``kmeans.shrink``) and on all
+rows (phase 3 of ``kmeans.estimator``); what differs is only how one pass gets its sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from kmeans.arrays import Float32
+from kmeans.distance import NearestCenters
+from kmeans.sums import ClusterSums
+
+Pass = Callable[[NearestCenters], ClusterSums]
+Reseed = Callable[[NearestCenters, int], Float32]
+OnPass = Callable[[int, ClusterSums], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LloydResult:
+    """Centers, and the exact sums of the points assigned to just these centers.
+
+    Attributes
+    ----------
+    centers
+        float32 (k, d).
+    sums
+        Counts and inertia that belong to ``centers``.
+    moves
+        How many times the centers were moved.
+    """
+
+    centers: Float32
+    sums: ClusterSums
+    moves: int
+
+
+def lloyd(
+    one_pass: Pass, centers: Float32, *, max_iter: int, tol: float, reseed: Reseed, on_pass: OnPass | None = None
+) -> LloydResult:
+    """Run Lloyd iterations from ``centers`` (k, d) until the loss settles.
+
+    Parameters
+    ----------
+    one_pass
+        Gives the sums of all points for the centers it is handed.
+    max_iter
+        At most so many moves; one more pass scores the centers after the last. 0 only scores.
+    tol
+        Stop when a move lowered the inertia by no more than this share of it.
+    reseed
+        Gives at most n points that should replace n empty centers (``kmeans.seeding.draw_far_points``).
+    on_pass
+        Called after each pass with its number, from 0, and its sums.
+    """
+    previous = np.inf
+    moves = 0
+    while True:
+        nearest = NearestCenters(centers)
+        sums = one_pass(nearest)
+        if on_pass is not None:
+            on_pass(moves, sums)
+        empty = np.flatnonzero(sums.weights == 0)
+        far = reseed(nearest, len(empty)) if len(empty) and moves < max_iter else centers[:0]
+        settled = previous - sums.inertia <= tol * previous if np.isfinite(previous) else sums.inertia == 0
+        if moves == max_iter or (settled and not len(far)):
+            return LloydResult(nearest.centers, sums, moves)
+        moved = sums.means(otherwise=centers.astype(np.float64))
+        moved[empty[: len(far)]] = far
+        centers = moved.astype(np.float32)
+        previous = sums.inertia
+        moves += 1

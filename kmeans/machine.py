@@ -1,0 +1,36 @@
+"""What this process may use of the machine it runs on, as containers limit it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def usable_cpus(cgroup: Path = CGROUP) -> int:
+    """Return the number of CPUs this process may use, at least 1.
+
+    The smaller of its CPU affinity and its cgroup's CPU quota (version 2: ``cpu.max``; version 1:
+    ``cpu/cpu.cfs_quota_us``), rounded up. ``os.cpu_count`` knows neither and names the host's.
+    """
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cpu_quota(cgroup)
+    return available if quota is None else max(1, min(available, quota))
+
+
+def _cpu_quota(cgroup: Path) -> int | None:
+    version_2 = _numbers(cgroup / "cpu.max")
+    version_1 = _numbers(cgroup / "cpu/cpu.cfs_quota_us") + _numbers(cgroup / "cpu/cpu.cfs_period_us")
+    for numbers in (version_2, version_1):
+        if len(numbers) == 2 and numbers[0] > 0 and numbers[1] > 0:
+            return -(-numbers[0] // numbers[1])
+    return None
+
+
+def _numbers(path: Path) -> list[int]:
+    """Return the integers of a cgroup file, none if it is missing or says ``max``."""
+    try:
+        return [int(word) for word in path.read_text().split()]
+    except (OSError, ValueError):
+        return []

@@ -1,0 +1,34 @@
+"""What a fit tells about itself while it runs.
+
+``fit`` prints nothing: it calls an observer. ``train.metrics`` is the one that writes the job's log lines.
+"""
+
+from __future__ import annotations
+
+
+class Observer:
+    """Hears of every step of a fit; each method does nothing until a subclass says otherwise."""
+
+    def seeded(self, *, centers: int, clusters: int, factor: int, auto: bool) -> None:
+        """``centers`` = ``clusters`` x ``factor`` first centers are drawn; ``auto`` if the factor was chosen here."""
+
+    def batch_done(self, *, epoch: int, epochs: int, rows_seen: int, rows: int, mean_squared_distance: float) -> None:
+        """Mark a mini-batch: ``rows_seen`` of ``rows`` in this epoch; the distance is to the centers before the step."""
+
+    def epoch_done(self, *, epoch: int, epochs: int, rows: int, batches: int, seconds: float) -> None:
+        """Mark the end of a pass of the streaming phase."""
+
+    def shrink_started(self, *, centers: int, clusters: int) -> None:
+        """Mark the start of phase 2; with ``centers`` equal to ``clusters`` there is nothing to shrink."""
+
+    def shrink_attempt(self, *, attempt: int, mean_squared_distance: float) -> None:
+        """Mark the end of one Lloyd run over the weighted centers."""
+
+    def shrink_done(self, *, mean_squared_distance: float) -> None:
+        """Mark the end of phase 2, with the loss of the best run."""
+
+    def refine_pass(self, *, done: int, at_most: int, mean_squared_distance: float, empty_clusters: int) -> None:
+        """Mark an exact pass over all rows, with their true mean squared distance before the centers move."""
+
+    def phase_done(self, *, phase: str, seconds: float) -> None:
+        """Mark the end of ``seed``, ``stream``, ``shrink`` or ``refine``."""

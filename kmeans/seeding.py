@@ -1,0 +1,101 @@
+"""First centers, drawn from a sample of points: ``random`` and ``kmeans++``.
+
+``kmeans++`` is D. Arthur and S. Vassilvitskii, "k-means++: the advantages of careful seeding" (SODA 2007), in its
+greedy form: of a few candidates drawn by squared distance, the one that lowers the inertia most is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from numpy.random import Generator
+
+from kmeans.arrays import Float32, Float64, Int64
+from kmeans.distance import squared_norms
+
+Method = Literal["random", "kmeans++"]
+
+# Greedy candidates pay for few centers; for many, one draw each loses little and is far faster.
+GREEDY_UP_TO = 200
+
+
+def seed_centers(
+    points: Float32, k: int, method: Method, generator: Generator, weights: Float64 | None = None
+) -> Float32:
+    """Return ``k`` of the ``points`` (n, d) as first centers (k, d), float32.
+
+    Parameters
+    ----------
+    method
+        ``random`` draws rows without replacement; ``kmeans++`` draws far points more often.
+    weights
+        How often each point counts, (n,); points of weight 0 are never drawn. Default: once each.
+
+    Raises
+    ------
+    ValueError
+        If ``k`` is larger than the number of points that may be drawn.
+    """
+    drawable = len(points) if weights is None else int(np.count_nonzero(weights))
+    if not 1 <= k <= drawable:
+        raise ValueError(f"can't draw {k} centers from {drawable} points")
+    if method == "random":
+        chosen = generator.choice(len(points), k, replace=False, p=None if weights is None else weights / weights.sum())
+        return points[chosen]
+    return points[_spread_out(points, k, generator, weights)]
+
+
+def draw_far_points(points: Float32, distances: Float32 | Float64, count: int, generator: Generator) -> Float32:
+    """Return at most ``count`` of the ``points`` (n, d), drawn by k-means++'s rule, to become additional centers.
+
+    ``distances`` (n,) are the points' (weighted) squared distances to the centers that exist already. Fewer are
+    returned only when fewer points differ from a center.
+    """
+    chosen = _spread_out(points, count, generator, None, np.array(distances, dtype=np.float64))
+    return points[chosen]
+
+
+def _spread_out(
+    points: Float32, count: int, generator: Generator, weights: Float64 | None, closest: Float64 | None = None
+) -> Int64:
+    """Draw ``count`` row numbers by squared distance; ``closest`` is the distance to centers chosen before."""
+    centered = points - points.mean(axis=0, dtype=np.float64).astype(np.float32)  # see kmeans.distance on cancellation
+    norms = squared_norms(centered)
+    candidates = 2 + int(math.log(count)) if count <= GREEDY_UP_TO else 1
+    weight = np.ones(len(points)) if weights is None else weights
+    fill_up = closest is None
+    chosen: list[int] = []
+    if closest is None:
+        chosen.append(_draw(weight, 1, generator)[0])
+        closest = _squared_distances(centered, norms, chosen)[0]
+    while len(chosen) < count:
+        potential = weight * closest
+        if not potential.any():  # all points equal a center already
+            break
+        drawn = _draw(potential, candidates, generator)
+        distances = np.minimum(_squared_distances(centered, norms, drawn), closest)
+        best = int(np.argmin(distances @ weight))
+        chosen.append(drawn[best])
+        closest = distances[best]
+    if fill_up and len(chosen) < count:  # duplicates: equal centers are all that's left
+        rest = np.setdiff1d(np.flatnonzero(weight), chosen)
+        chosen += rest[: count - len(chosen)].tolist()
+    return np.array(chosen, dtype=np.int64)
+
+
+def _draw(potential: Float64, count: int, generator: Generator) -> list[int]:
+    cumulative = np.cumsum(potential)
+    drawn = np.searchsorted(cumulative, generator.random(count) * cumulative[-1], side="right")
+    # Rounding may point past the last row that can be drawn.
+    return np.minimum(drawn, np.flatnonzero(potential)[-1]).tolist()
+
+
+def _squared_distances(points: Float32, norms: Float32, rows: list[int]) -> Float64:
+    """Return the squared distances from ``points[rows]`` to all points, (len(rows), n), with duplicates exactly at 0."""
+    size = norms[rows][:, None] + norms
+    distances = size - 2 * (points[rows] @ points.T)
+    # What is within float32's rounding error of 0 is a duplicate.
+    distances[distances <= 16 * np.finfo(np.float32).eps * size] = 0
+    return distances.astype(np.float64)

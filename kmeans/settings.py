@@ -1,0 +1,70 @@
+"""What a fit can be told: the built-in image's hyperparameters, under their own names, with their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kmeans.seeding import Method
+
+# `auto` of the built-in image gave 10 centers for each one asked for, and 10 trials, in every log that is known. Here
+# both are lowered where many centers are asked for: the streaming phase costs n x K, a trial K x k.
+AUTO_EXTRA_CENTER_FACTOR = 10
+AUTO_STREAMING_CENTERS = 2000
+AUTO_NUM_TRIALS = 10
+AUTO_TRIAL_CENTERS = 1000
+AUTO_REFINE_MAX_ITER = 100
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Settings of :func:`kmeans.estimator.fit`; ``None`` stands for ``auto``.
+
+    Attributes
+    ----------
+    k
+        Clusters in the final model, at least 1.
+    epochs
+        Passes of the streaming phase over the data.
+    init_method
+        How the first K centers are drawn from the first rows.
+    extra_center_factor
+        K = k x factor centers while streaming.
+    half_life_time_size
+        A point weighs half after that many later points; 0 never forgets.
+    local_lloyd_init_method, local_lloyd_max_iter, local_lloyd_num_trials
+        Seeding, cap on iterations, and number of the Lloyd runs that shrink K centers to k.
+    local_lloyd_tol
+        Lloyd iterations end when the loss falls by no more than this share of itself.
+    refine_max_iter
+        Cap on the exact Lloyd passes over all rows that follow; 0 leaves them out, as the built-in image does.
+    seed
+        Fixes every random draw.
+    """
+
+    k: int
+    epochs: int = 1
+    init_method: Method = "random"
+    extra_center_factor: int | None = None
+    half_life_time_size: int = 0
+    local_lloyd_init_method: Method = "kmeans++"
+    local_lloyd_max_iter: int = 300
+    local_lloyd_num_trials: int | None = None
+    local_lloyd_tol: float = 1e-4
+    refine_max_iter: int | None = None
+    seed: int = 0
+
+    def factor(self) -> int:
+        """Return the factor K / k, with ``auto`` evaluated (before the number of rows may lower it)."""
+        if self.extra_center_factor is not None:
+            return self.extra_center_factor
+        return max(1, min(AUTO_EXTRA_CENTER_FACTOR, AUTO_STREAMING_CENTERS // self.k))
+
+    def trials(self) -> int:
+        """Return the number of Lloyd runs of the shrinking phase, with ``auto`` evaluated."""
+        if self.local_lloyd_num_trials is not None:
+            return self.local_lloyd_num_trials
+        return max(1, min(AUTO_NUM_TRIALS, AUTO_TRIAL_CENTERS // self.k))
+
+    def refinements(self) -> int:
+        """Return the cap on refinement passes, with ``auto`` evaluated."""
+        return AUTO_REFINE_MAX_ITER if self.refine_max_iter is None else self.refine_max_iter

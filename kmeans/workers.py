@@ -1,0 +1,61 @@
+"""A team of threads that share the rows of an array.
+
+NumPy releases the interpreter's lock inside GEMM, argmin and sums, so threads over row blocks use all cores, also in
+the steps that BLAS doesn't thread. For that BLAS itself must run with one thread each (``train`` sees to it); with more
+the results are the same and only the speed differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from types import TracebackType
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Workers:
+    """Maps a function over items with a fixed number of threads and gives the results in the items' order.
+
+    The order makes floating-point reductions independent of the number of threads: who reduces what came out of
+    ``map`` adds the same numbers in the same order on any machine.
+
+    Parameters
+    ----------
+    threads
+        1 (the default) runs everything in the calling thread.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
+        self.threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kmeans") if threads > 1 else None
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Yield ``function(item)`` for each item, in order, at most two results a thread ahead of the reader."""
+        if self._pool is None:
+            yield from map(function, items)
+            return
+        waiting = iter(items)
+        ahead = [self._pool.submit(function, item) for item in islice(waiting, 2 * self.threads)]
+        while ahead:
+            result = ahead.pop(0).result()
+            ahead += [self._pool.submit(function, item) for item in islice(waiting, 1)]
+            yield result
+
+    def close(self) -> None:
+        """End the threads; work under way is finished first."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
