@@ -1,7 +1,7 @@
 """A model on disk: ``model_algo-1`` (the built-in image's own file) and ``kmeans.json`` (for people and programs).
 
-The centers stand in ``model_algo-1`` alone, so either image serves the other's models. ``kmeans.json`` tells how they came
-about and holds their checksum; a directory without it is a model of the built-in image and just as good.
+The centers stand in ``model_algo-1`` alone, so either image serves the other's models. ``kmeans.json`` tells how they
+came about and holds their checksum; a directory without it is a model of the built-in image and just as good.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def load(directory: Path) -> KMeansModel:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise ModelError(f"There is no model in {directory}: expected a file {CENTERS_FILE}, {_found(directory)}.") from None
+        raise ModelError(
+            f"There is no model in {directory}: expected a file {CENTERS_FILE}, {_found(directory)}."
+        ) from None
     except OSError as error:
         raise ModelError(f"The model {path} can't be read: {error.strerror}.") from None
     card = _read_card(directory)
@@ -95,10 +97,11 @@ def _read_card(directory: Path) -> dict[str, Any]:
         raise ModelError(f"The model is corrupt: {path} can't be read: {error}.") from None
     if not isinstance(card, dict):
         raise ModelError(f"The model is corrupt: {path} is no JSON object.")
-    if card.get("schema_version") != SCHEMA_VERSION:
+    version = card.get("schema_version")
+    if version != SCHEMA_VERSION:
         raise ModelError(
-            f"The model in {directory} has schema version {card.get('schema_version')}, this image reads {SCHEMA_VERSION}: "
-            "serve it with the version that trained it, or remove kmeans.json to use the centers alone."
+            f"The model in {directory} has schema version {version}, this image reads {SCHEMA_VERSION}: serve it "
+            "with the version that trained it, or remove kmeans.json to use the centers alone."
         )
     return card
 

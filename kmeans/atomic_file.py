@@ -10,9 +10,6 @@ from pathlib import Path
 
 from kmeans.errors import ResourceError
 
-# SageMaker's agents, and the user of a local run, may be somebody else than the user in the container.
-FOR_EVERYBODY = 0o666
-
 _REASONS = {
     errno.ENOSPC: "no space is left on the device",
     errno.EDQUOT: "the disk quota is used up",
@@ -54,8 +51,6 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-        with contextlib.suppress(PermissionError):  # some file systems know no modes
-            os.fchmod(file.fileno(), FOR_EVERYBODY)
 
 
 def _sync(directory: Path) -> None:

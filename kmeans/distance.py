@@ -24,7 +24,8 @@ FAR_FROM_ORIGIN = 100.0
 
 def squared_norms(points: Float32) -> Float32:
     """Return |x|^2 of each row of ``points`` (n, d), shape (n,)."""
-    return np.einsum("ij,ij->i", points, points)
+    norms: Float32 = np.einsum("ij,ij->i", points, points)
+    return norms
 
 
 def block_rows(features: int, clusters: int) -> int:
@@ -49,7 +50,8 @@ class NearestCenters:
 
     def __init__(self, centers: Float32 | Float64) -> None:
         self.centers: Float32 = np.ascontiguousarray(centers, dtype=np.float32)
-        self.clusters, self.features = self.centers.shape
+        self.clusters: int = self.centers.shape[0]
+        self.features: int = self.centers.shape[1]
         self.origin = _origin(self.centers)
         moved = self.centers if self.origin is None else self.centers - self.origin
         # Transposed and scaled once, so that the loop below is one GEMM and one addition.

@@ -59,9 +59,7 @@ class Fitted:
     refinements: int
 
 
-def fit(
-    rows: Rows, settings: Settings, *, workers: Workers | None = None, observer: Observer | None = None
-) -> Fitted:
+def fit(rows: Rows, settings: Settings, *, workers: Workers | None = None, observer: Observer | None = None) -> Fitted:
     """Fit ``settings.k`` centers to ``rows``.
 
     The result depends on the rows, the settings and the machine's BLAS, not on the number of ``workers``.
@@ -96,7 +94,7 @@ def fit(
             streamed.centers, streamed.weights, settings, generator=generator, workers=workers, observer=observer
         )
     with _phase("refine", observer):
-        refined = _refine(rows, shrunk.centers, settings, generator, workers, observer)
+        refined = _refine(rows, shrunk.centers, settings, generator=generator, workers=workers, observer=observer)
     counts = refined.sums.weights.astype(np.int64)
     return Fitted(
         model=KMeansModel(refined.centers, counts),
@@ -134,9 +132,7 @@ def _first_rows(rows: Rows, wanted: int) -> Float32:
     return taken[0] if len(taken) == 1 else np.concatenate(taken)
 
 
-def _stream(
-    rows: Rows, first: Float32, settings: Settings, workers: Workers, observer: Observer
-) -> StreamingCenters:
+def _stream(rows: Rows, first: Float32, settings: Settings, workers: Workers, observer: Observer) -> StreamingCenters:
     streaming = StreamingCenters(first, settings.half_life_time_size, workers)
     for epoch in range(settings.epochs):
         started = time.perf_counter()
@@ -155,7 +151,7 @@ def _stream(
 
 
 def _refine(
-    rows: Rows, centers: Float32, settings: Settings, generator: Generator, workers: Workers, observer: Observer
+    rows: Rows, centers: Float32, settings: Settings, *, generator: Generator, workers: Workers, observer: Observer
 ) -> LloydResult:
     at_most = settings.refinements()
 
@@ -177,6 +173,4 @@ def _refine(
             empty_clusters=int((sums.weights == 0).sum()),
         )
 
-    return lloyd(
-        one_pass, centers, max_iter=at_most, tol=settings.local_lloyd_tol, reseed=reseed, on_pass=report
-    )
+    return lloyd(one_pass, centers, max_iter=at_most, tol=settings.local_lloyd_tol, reseed=reseed, on_pass=report)

@@ -13,7 +13,7 @@ class Observer:
         """``centers`` = ``clusters`` x ``factor`` first centers are drawn; ``auto`` if the factor was chosen here."""
 
     def batch_done(self, *, epoch: int, epochs: int, rows_seen: int, rows: int, mean_squared_distance: float) -> None:
-        """Mark a mini-batch: ``rows_seen`` of ``rows`` in this epoch; the distance is to the centers before the step."""
+        """Mark a mini-batch: ``rows_seen`` of ``rows`` in this epoch; the distance is to the centers as they were."""
 
     def epoch_done(self, *, epoch: int, epochs: int, rows: int, batches: int, seconds: float) -> None:
         """Mark the end of a pass of the streaming phase."""

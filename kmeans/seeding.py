@@ -89,11 +89,11 @@ def _draw(potential: Float64, count: int, generator: Generator) -> list[int]:
     cumulative = np.cumsum(potential)
     drawn = np.searchsorted(cumulative, generator.random(count) * cumulative[-1], side="right")
     # Rounding may point past the last row that can be drawn.
-    return np.minimum(drawn, np.flatnonzero(potential)[-1]).tolist()
+    return [int(row) for row in np.minimum(drawn, np.flatnonzero(potential)[-1])]
 
 
 def _squared_distances(points: Float32, norms: Float32, rows: list[int]) -> Float64:
-    """Return the squared distances from ``points[rows]`` to all points, (len(rows), n), with duplicates exactly at 0."""
+    """Return the squared distances from ``points[rows]`` to all points, (len(rows), n); 0 for duplicates."""
     size = norms[rows][:, None] + norms
     distances = size - 2 * (points[rows] @ points.T)
     # What is within float32's rounding error of 0 is a duplicate.

@@ -1,8 +1,8 @@
 """Phase 1: mini-batches onto K centers, each with a learning rate of its own.
 
 A batch moves center j from c_j to (1 - p_j) c_j + p_j m_j, where m_j is the mean of the n_j rows nearest to it and
-p_j = n_j / (N_j + n_j) with N_j the rows it had before. This is D. Sculley, "Web-scale k-means clustering" (WWW 2010), a
-whole batch at a time, as the SageMaker developer guide describes its k-means.
+p_j = n_j / (N_j + n_j) with N_j the rows it had before. This is D. Sculley, "Web-scale k-means clustering" (WWW 2010),
+a whole batch at a time, as the SageMaker developer guide describes its k-means.
 
 With a half life h, N_j is halved for every h rows that went by, so that old rows lose their say.
 """

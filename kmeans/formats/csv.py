@@ -82,7 +82,8 @@ def _fast(chunk: bytes, columns: int) -> Float64 | None:
         return None
     # Each line has `columns` cells exactly if every columns-th separator, and no other, ends a line.
     line_ends = separators == ord("\n")
-    if np.count_nonzero(line_ends) != (len(separators) + 1) // columns - 1 or not line_ends[columns - 1 :: columns].all():
+    rows = (len(separators) + 1) // columns
+    if np.count_nonzero(line_ends) != rows - 1 or not line_ends[columns - 1 :: columns].all():
         return None
     try:
         return np.array(orjson.loads(b"[" + chunk.replace(b"\n", b",") + b"]"), dtype=np.float64).reshape(-1, columns)

@@ -19,6 +19,7 @@ MXNet itself is neither needed nor wanted: it has had no release since 2022 and 
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from kmeans.errors import DataError
 
 LIST_MAGIC = 0x112
 ARRAY_MAGICS = (0xF993FAC9, 0xF993FACA)
-DTYPES = {0: np.dtype("<f4"), 1: np.dtype("<f8")}
+DTYPES: dict[int, np.dtype[Any]] = {0: np.dtype("<f4"), 1: np.dtype("<f8")}
 DENSE, CPU = 0, 1
 
 _LIST = struct.Struct("<QQQ")
@@ -85,7 +86,8 @@ def decode(data: bytes) -> Float32:
             offset=reader.position,
         )
     values = np.frombuffer(data, DTYPES[code], rows * columns, reader.position)
-    return values.reshape(rows, columns).astype(np.float32)
+    centers: Float32 = values.reshape(rows, columns).astype(np.float32)
+    return centers
 
 
 class _Reader:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ VECTOR_KEY = b"values"
 
 # Fields of the messages above.
 RECORD_FEATURES = 1
+ENTRY_KEY, ENTRY_VALUE = 1, 2
 VALUE_FLOAT32, VALUE_FLOAT64, VALUE_INT32 = 2, 3, 7
 TENSOR_VALUES, TENSOR_KEYS, TENSOR_SHAPE = 1, 2, 3
 
@@ -40,7 +42,7 @@ VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 WHOLE, FIRST_PART, LAST_PART = 0, 1, 3
 _HEADER = struct.Struct("<II")
-_DTYPES = {VALUE_FLOAT32: np.dtype("<f4"), VALUE_FLOAT64: np.dtype("<f8")}
+_DTYPES: dict[int, np.dtype[Any]] = {VALUE_FLOAT32: np.dtype("<f4"), VALUE_FLOAT64: np.dtype("<f8")}
 _LENGTH_BITS = 29
 
 # Rows of a run compared and copied at once; bounds temporary memory.
@@ -63,9 +65,7 @@ def decode(data: bytes) -> Float32:
             points, position = _next_run(data, position)
             expected = parts[0].shape[1] if parts else points.shape[1]
             if points.shape[1] != expected:
-                raise DataError(
-                    f"expected {expected} values as in the records before, found {points.shape[1]}", row=1
-                )
+                raise DataError(f"expected {expected} values as in the records before, found {points.shape[1]}", row=1)
             check_finite(points)
         except DataError as error:
             error.row = rows + (error.row or 1)
@@ -89,10 +89,12 @@ def encode(points: Float32) -> bytes:
     if values.ndim != 2 or values.shape[1] == 0:
         raise DataError(f"expected points of shape (n, d) with d >= 1, found an array of shape {values.shape}")
     width = 4 * values.shape[1]
-    tensor = _tag(TENSOR_VALUES, LENGTH) + _varint(width)
-    value = _tag(VALUE_FLOAT32, LENGTH) + _varint(len(tensor) + width) + tensor
-    entry = _tag(1, LENGTH) + _varint(len(VECTOR_KEY)) + VECTOR_KEY + _tag(2, LENGTH) + _varint(len(value) + width) + value
-    record = _tag(RECORD_FEATURES, LENGTH) + _varint(len(entry) + width) + entry
+    # From the inside out: each message is the head of the next, and all of them end with the values.
+    tensor = _tag(TENSOR_VALUES) + _varint(width)
+    value = _tag(VALUE_FLOAT32) + _varint(len(tensor) + width) + tensor
+    key = _tag(ENTRY_KEY) + _varint(len(VECTOR_KEY)) + VECTOR_KEY
+    entry = key + _tag(ENTRY_VALUE) + _varint(len(value) + width) + value
+    record = _tag(RECORD_FEATURES) + _varint(len(entry) + width) + entry
     length = len(record) + width
     head = _HEADER.pack(MAGIC, length) + record
     frames = np.zeros((len(values), 8 + _padded(length)), dtype=np.uint8)
@@ -122,7 +124,7 @@ class _Vector:
 
     values: Float32
     span: tuple[int, int] | None
-    dtype: np.dtype[np.float32] | np.dtype[np.float64] | None
+    dtype: np.dtype[Any] | None
 
 
 def _next_run(data: bytes, position: int) -> tuple[Float32, int]:
@@ -204,9 +206,9 @@ def _read_record(payload: bytes) -> _Vector:
         if number == RECORD_FEATURES and wire == LENGTH:
             key, value = b"", (stop, stop)
             for inner, inner_wire, inner_start, inner_stop in _fields(payload, start, stop):
-                if inner == 1 and inner_wire == LENGTH:
+                if inner == ENTRY_KEY and inner_wire == LENGTH:
                     key = payload[inner_start:inner_stop]
-                elif inner == 2 and inner_wire == LENGTH:
+                elif inner == ENTRY_VALUE and inner_wire == LENGTH:
                     value = (inner_start, inner_stop)
             if key == VECTOR_KEY:
                 vector = _read_value(payload, *value)
@@ -239,7 +241,7 @@ def _read_tensor(payload: bytes, kind: int, start: int, stop: int) -> _Vector:
             "expected a dense vector, found a sparse one", offset=start, hint="Write the rows as dense float32 vectors."
         )
     if kind == VALUE_INT32:
-        values: Float32 | Float64 = _read_integers(payload, spans)
+        values = _read_integers(payload, spans)
     else:
         packed = b"".join(payload[first:last] for first, last in spans)
         if len(packed) % _DTYPES[kind].itemsize:
@@ -255,7 +257,8 @@ def _read_tensor(payload: bytes, kind: int, start: int, stop: int) -> _Vector:
 
 def _read_integers(payload: bytes, spans: list[tuple[int, int]]) -> Float64:
     numbers = []
-    for position, stop in spans:
+    for start, stop in spans:
+        position = start
         while position < stop:
             number, position = _read_varint(payload, position, stop)
             numbers.append(number - (1 << 64) if number >> 63 else number)
@@ -263,7 +266,7 @@ def _read_integers(payload: bytes, spans: list[tuple[int, int]]) -> Float64:
 
 
 def _free_spans(payload: bytes) -> list[tuple[int, int]]:
-    """Return the parts of a record that may differ within a run: the contents of all fields but features, and the values.
+    """Return the parts of a record that may differ within a run: the vector's values, and all fields but the features.
 
     Everything else (tags, lengths, keys) fixes the layout and must be equal.
     """
@@ -294,9 +297,7 @@ def _fields(data: bytes, position: int, stop: int) -> Iterator[tuple[int, int, i
         else:
             raise DataError(f"found an unknown protobuf wire type {wire}", offset=begin)
         if position > stop:
-            raise DataError(
-                f"a protobuf field reaches {position - stop} bytes beyond its message", offset=begin
-            )
+            raise DataError(f"a protobuf field reaches {position - stop} bytes beyond its message", offset=begin)
         yield number, wire, start, position
 
 
@@ -322,8 +323,8 @@ def _varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def _tag(number: int, wire: int) -> bytes:
-    return _varint(number << 3 | wire)
+def _tag(number: int) -> bytes:
+    return _varint(number << 3 | LENGTH)
 
 
 def _padded(length: int) -> int:

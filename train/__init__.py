@@ -1,0 +1,1 @@
+"""``docker run IMAGE train``: SageMaker's training contract around :mod:`kmeans`."""

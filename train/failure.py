@@ -1,0 +1,77 @@
+"""How a job that failed says why: one sentence for the user, a file for SageMaker, an exit code for the platform.
+
+SageMaker shows the first 1,024 characters of ``/opt/ml/output/failure`` as the job's FailureReason (developer guide,
+"How Amazon SageMaker Processes Training Output"). ``ClientError:`` marks what the user can mend, ``AlgorithmError:``
+the rest, as the built-in algorithms do.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from kmeans.atomic_file import write_files
+from kmeans.errors import KMeansError, ResourceError
+
+FAILURE_FILE = "failure"
+MAX_CHARACTERS = 1024
+
+
+class StoppedError(Exception):
+    """SIGTERM came before there was a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a job failed.
+
+    Attributes
+    ----------
+    reason
+        At most 1,024 characters, the cause first.
+    exit_code
+        1: the user's data or settings; 2: the machine or a defect of the program; 143: stopped.
+    is_defect
+        Whether the traceback belongs into the log.
+    """
+
+    reason: str
+    exit_code: int
+    is_defect: bool = False
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """Describe ``error``."""
+        if isinstance(error, StoppedError):
+            return cls("AlgorithmError: the job was stopped (SIGTERM) before there was a model.", 128 + signal.SIGTERM)
+        if isinstance(error, ResourceError):
+            return cls(_cut(f"AlgorithmError: {error}"), 2)
+        if isinstance(error, KMeansError):
+            return cls(_cut(f"ClientError: {error}"), 1)
+        if isinstance(error, MemoryError):
+            return cls(
+                "AlgorithmError: the data don't fit into this machine's memory. "
+                "Choose an instance with more memory or train on fewer rows.",
+                2,
+            )
+        if isinstance(error, OSError):
+            return cls(_cut(f"AlgorithmError: {error.filename or 'the system'}: {error.strerror or error}."), 2)
+        reason = (
+            f"AlgorithmError: unexpected {type(error).__name__}: {error}. This is a defect; details are in the log."
+        )
+        return cls(_cut(reason), 2, is_defect=True)
+
+    def write(self, output: Path) -> None:
+        """Write the reason to the file ``failure`` in the directory ``output``.
+
+        Raises
+        ------
+        kmeans.errors.ResourceError
+            If that can't be done either.
+        """
+        write_files(output, {FAILURE_FILE: self.reason.encode("utf-8", "replace")})
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 3] + "..."

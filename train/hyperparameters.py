@@ -1,0 +1,258 @@
+"""The hyperparameters: one table, from which validation, the README's table and the error texts come.
+
+Names, ranges and defaults are those of SageMaker's built-in k-means (developer guide, "K-Means Hyperparameters");
+``seed`` and ``refine_max_iter`` are additions. All values arrive as texts, written by different clients in different
+ways: ``8``, ``8.0``, ``"8"`` in quotes, ``True``, JSON lists, Python lists, bare lists.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kmeans.errors import SettingError, shown
+from kmeans.settings import Settings
+
+AUTO = "auto"
+
+
+class Kind(Protocol):
+    """A type of value: how it reads a text, and how it describes what it accepts."""
+
+    def parse(self, text: str) -> Any:
+        """Return the value of ``text``, None for ``auto``; raise ValueError if it isn't one."""
+
+    def describe(self) -> str:
+        """Return what is accepted, as a noun phrase."""
+
+
+@dataclass(frozen=True, slots=True)
+class Integer:
+    """A whole number of at least ``minimum``; ``auto`` too, if so said."""
+
+    minimum: int
+    auto: bool = False
+
+    def parse(self, text: str) -> int | None:
+        """Read ``8``, ``8.0`` or ``8e0``."""
+        if self.auto and text.lower() == AUTO:
+            return None
+        number = float(text)
+        if not number.is_integer() or number < self.minimum:
+            raise ValueError
+        # Beyond 2^53 a float is no longer exact.
+        return int(text) if text.lstrip("+").isdigit() else int(number)
+
+    def describe(self) -> str:
+        """Return the range in words."""
+        return f"an integer of at least {self.minimum}{' or auto' if self.auto else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Real:
+    """A number from ``minimum`` to ``maximum``, both included."""
+
+    minimum: float
+    maximum: float
+
+    def parse(self, text: str) -> float:
+        """Read any spelling of a float."""
+        number = float(text)
+        if not math.isfinite(number) or not self.minimum <= number <= self.maximum:
+            raise ValueError
+        return number
+
+    def describe(self) -> str:
+        """Return the range in words."""
+        return f"a number from {self.minimum:g} to {self.maximum:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of ``names``; ``also`` maps other spellings to them."""
+
+    names: tuple[str, ...]
+    also: Mapping[str, str]
+
+    def parse(self, text: str) -> str:
+        """Read a name without regard to letter case."""
+        name = self.also.get(text.lower(), text.lower())
+        if name not in self.names:
+            raise ValueError
+        return name
+
+    def describe(self) -> str:
+        """Return the names."""
+        return " or ".join(self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """Some of ``names``, as a JSON list, a Python list or separated by commas."""
+
+    names: tuple[str, ...]
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """Read ``["msd", "ssd"]``, ``['msd', 'ssd']``, ``[msd, ssd]`` or ``msd,ssd``."""
+        found = tuple(word.strip().strip("'\"").lower() for word in text.strip("[]() ").split(",") if word.strip())
+        if not found or not set(found) <= set(self.names):
+            raise ValueError
+        return tuple(dict.fromkeys(found))
+
+    def describe(self) -> str:
+        """Return the form and the names."""
+        return f"a JSON list of {' and '.join(self.names)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Boolean:
+    """True or false."""
+
+    def parse(self, text: str) -> bool:
+        """Read ``true``, ``True``, ``1`` and their opposites."""
+        words = {"true": True, "1": True, "false": False, "0": False}
+        if text.lower() not in words:
+            raise ValueError
+        return words[text.lower()]
+
+    def describe(self) -> str:
+        """Return the words."""
+        return "true or false"
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameter:
+    """A row of the table; ``default`` is a text as a user would write it, None if the value is required."""
+
+    name: str
+    kind: Kind
+    default: str | None
+    meaning: str
+
+
+_METHOD = Choice(("random", "kmeans++"), {"k-means++": "kmeans++", "kmeans_plus_plus": "kmeans++"})
+
+TABLE = (
+    Hyperparameter("k", Integer(1), None, "Number of clusters."),
+    Hyperparameter("feature_dim", Integer(1, auto=True), AUTO, "Number of columns; `auto` takes what the data have."),
+    Hyperparameter("mini_batch_size", Integer(1), "5000", "Rows per mini-batch of the streaming phase."),
+    Hyperparameter("epochs", Integer(1), "1", "Passes of the streaming phase over the data."),
+    Hyperparameter("init_method", _METHOD, "random", "How the first K centers are drawn from the first rows."),
+    Hyperparameter(
+        "extra_center_factor",
+        Integer(1, auto=True),
+        AUTO,
+        "K = k x factor centers while streaming; `auto` is 10, less for k > 200 and for few rows.",
+    ),
+    Hyperparameter("half_life_time_size", Integer(0), "0", "A row weighs half after that many later rows; 0: never."),
+    Hyperparameter("local_lloyd_init_method", _METHOD, "kmeans++", "Seeding of the Lloyd runs that shrink K to k."),
+    Hyperparameter("local_lloyd_max_iter", Integer(1), "300", "At most so many iterations of each of these runs."),
+    Hyperparameter(
+        "local_lloyd_num_trials",
+        Integer(1, auto=True),
+        AUTO,
+        "Number of these runs; the best is kept. `auto` is 10, less for k > 100.",
+    ),
+    Hyperparameter(
+        "local_lloyd_tol", Real(0, 1), "0.0001", "Lloyd iterations end when the loss falls by no more than this share."
+    ),
+    Hyperparameter(
+        "refine_max_iter",
+        Integer(0, auto=True),
+        AUTO,
+        "At most so many exact Lloyd passes over all rows at the end; `auto`: until the loss settles, at most 100; "
+        "0: none, as the built-in image does.",
+    ),
+    Hyperparameter("seed", Integer(0), "0", "Fixes every random draw: the same seed gives the same model."),
+    Hyperparameter("eval_metrics", Subset(("msd", "ssd")), '["msd"]', "Scores of the `test` channel."),
+    Hyperparameter("force_dense", Boolean(), "true", "Sent by the SageMaker SDK; accepted, without effect."),
+)
+
+# What clients and tuning jobs add to the hyperparameters for other readers than the algorithm.
+FOREIGN_PREFIXES = ("_", "sagemaker_", "default_user_module_name")
+
+REQUIRED = tuple(row.name for row in TABLE if row.default is None)
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameters:
+    """The validated values: ``settings`` for the fit, the others for the job around it.
+
+    Attributes
+    ----------
+    feature_dim
+        Number of columns that the data must have; None if any will do.
+    mini_batch_size
+        Rows per mini-batch.
+    eval_metrics
+        Scores of the test channel, some of ``msd`` and ``ssd``.
+    values
+        All of them by name, ``auto`` as it stands, as JSON values (for the log and ``kmeans.json``).
+    """
+
+    settings: Settings
+    feature_dim: int | None
+    mini_batch_size: int
+    eval_metrics: tuple[str, ...]
+    values: Mapping[str, Any]
+
+
+def parse(texts: Mapping[str, str]) -> Hyperparameters:
+    """Validate the hyperparameters of a job.
+
+    Raises
+    ------
+    kmeans.errors.SettingError
+        If any is missing, unknown or out of range; the error names all of them at once.
+    """
+    known = {row.name for row in TABLE}
+    given = {name: _unquoted(text) for name, text in texts.items() if not name.startswith(FOREIGN_PREFIXES)}
+    mistakes = []
+    missing = [name for name in REQUIRED if not given.get(name)]
+    if missing:
+        names = ", ".join(f"'{name}'" for name in missing)
+        mistakes.append(f"No value(s) were specified for {names} which are required hyperparameter(s).")
+    mistakes += [_unknown(name, known) for name in given if name not in known]
+    values = {}
+    for row in TABLE:
+        text = given.get(row.name) or row.default
+        if text is None:
+            continue
+        try:
+            values[row.name] = row.kind.parse(text)
+        except (ValueError, OverflowError):
+            mistakes.append(f"Hyperparameter {row.name}: expected {row.kind.describe()}, found {shown(text)}.")
+    if mistakes:
+        raise SettingError(" ".join(mistakes))
+    shown_values = {name: AUTO if value is None else value for name, value in values.items()}
+    own = {name: values.pop(name) for name in ("feature_dim", "mini_batch_size", "eval_metrics", "force_dense")}
+    return Hyperparameters(
+        settings=Settings(**values),
+        feature_dim=own["feature_dim"],
+        mini_batch_size=own["mini_batch_size"],
+        eval_metrics=own["eval_metrics"],
+        values=shown_values,
+    )
+
+
+def markdown_table() -> str:
+    """Return the table as Markdown, as it stands in the README."""
+    lines = ["| name | value | default | meaning |", "| --- | --- | --- | --- |"]
+    for row in TABLE:
+        default = "required" if row.default is None else f"`{row.default}`"
+        lines.append(f"| `{row.name}` | {row.kind.describe()} | {default} | {row.meaning} |")
+    return "\n".join(lines)
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}."
+    return f"{shown(name)} is not a hyperparameter: {hint}"
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    return text[1:-1].strip() if len(text) >= 2 and text[0] == text[-1] == '"' else text

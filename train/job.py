@@ -1,0 +1,103 @@
+"""A training job, from ``/opt/ml/input`` to ``/opt/ml/model``, in one page."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from kmeans import artifact
+from kmeans.errors import SettingError
+from kmeans.estimator import Fitted, fit
+from kmeans.model import KMeansModel
+from kmeans.rows import MemoryRows
+from kmeans.workers import Workers
+from train import channels, hyperparameters
+from train.channels import ChannelData
+from train.contract import TEST_CHANNEL, TRAIN_CHANNEL, Channel, Job, read_job
+from train.hyperparameters import Hyperparameters
+from train.metrics import JobLog
+
+
+def run(base: Path, threads: int, log: JobLog) -> None:
+    """Run the job that ``base`` (``/opt/ml``) describes, with ``threads`` threads.
+
+    Raises
+    ------
+    kmeans.errors.KMeansError
+        If anything is wrong with the configuration, the data or the disk; nothing is left in the model directory then.
+    """
+    started = time.perf_counter()
+    job = read_job(base)
+    log.host = job.hosts.current
+    wanted = hyperparameters.parse(job.hyperparameters)
+    log.say(f"Final configuration: {orjson.dumps(wanted.values).decode()}")
+    _check_hosts(job)
+    data = _read(_required_channel(job), wanted.feature_dim, log)
+    rows = MemoryRows(data.points, wanted.mini_batch_size, wanted.settings.seed)
+    log.say(f"training on {len(rows)} rows x {rows.features} columns with {threads} threads")
+    with Workers(threads) as workers:
+        fitted = fit(rows, wanted.settings, workers=workers, observer=log)
+    metrics = _report(fitted, log)
+    metrics |= _score_test_channel(job, fitted.model, wanted, log)
+    card = {"hyperparameters": wanted.values, "rows": len(rows), "metrics": metrics}
+    artifact.save(KMeansModel(fitted.model.centers, fitted.model.counts, card), job.model_directory)
+    log.say(f"wrote the model to {job.model_directory}: {artifact.CENTERS_FILE}, {artifact.CARD_FILE}")
+    log.say(f"TOTAL took: {time.perf_counter() - started:.3f} secs")
+
+
+def _check_hosts(job: Job) -> None:
+    if len(job.hosts.names) > 1:
+        raise SettingError(
+            f"The job has {len(job.hosts.names)} hosts, and this version trains on one: set the instance count to 1."
+        )
+
+
+def _required_channel(job: Job) -> Channel:
+    if TRAIN_CHANNEL in job.channels:
+        return job.channels[TRAIN_CHANNEL]
+    found = f"found {', '.join(sorted(job.channels))}" if job.channels else "and the job has none"
+    raise SettingError(f"There is no training data: expected a channel named {TRAIN_CHANNEL}, {found}.")
+
+
+def _read(channel: Channel, feature_dim: int | None, log: JobLog) -> ChannelData:
+    started = time.perf_counter()
+    data = channels.read(channel, feature_dim)
+    labels = f", the first {data.label_columns} taken as labels" if data.label_columns else ""
+    log.say(
+        f"read channel {channel.name}: {len(data.points)} rows x {data.points.shape[1]} columns{labels} from "
+        f"{data.files} file(s) of {data.content_type}, {data.bytes / 1e6:.1f} MB in "
+        f"{time.perf_counter() - started:.3f} secs"
+    )
+    return data
+
+
+def _report(fitted: Fitted, log: JobLog) -> dict[str, Any]:
+    counts = fitted.model.counts
+    assert counts is not None, "a fit counts its rows"  # noqa: S101 - for the type checker
+    log.say(
+        f"refined the centers {fitted.refinements} times; cluster sizes: smallest {counts.min()}, "
+        f"largest {counts.max()}, empty {int((counts == 0).sum())}"
+    )
+    log.quality("train", "mean_squared_distance", fitted.mean_squared_distance)
+    return {
+        "train:msd": fitted.shrink_loss,
+        "train:mean_squared_distance": fitted.mean_squared_distance,
+        "streaming_centers": fitted.streaming_centers,
+        "refinements": fitted.refinements,
+    }
+
+
+def _score_test_channel(job: Job, model: KMeansModel, wanted: Hyperparameters, log: JobLog) -> dict[str, float]:
+    """Score the test channel, if there is one: ``ssd`` is its inertia, ``msd`` the same per row."""
+    if TEST_CHANNEL not in job.channels:
+        log.say("Test data is not provided.")
+        return {}
+    points = _read(job.channels[TEST_CHANNEL], model.features, log).points
+    inertia = model.score(points)
+    scores = {"msd": inertia / len(points), "ssd": inertia}
+    for metric in wanted.eval_metrics:
+        log.quality("test", metric, scores[metric])
+    return {f"test:{metric}": scores[metric] for metric in wanted.eval_metrics}
