@@ -1,0 +1,1 @@
+"""``docker run IMAGE serve``: SageMaker's hosting contract around :mod:`kmeans`."""

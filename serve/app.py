@@ -1,0 +1,128 @@
+"""The routes of the hosting contract: GET /ping and POST /invocations.
+
+Errors are answered with ``{"error": {"code", "message", "details", "request_id"}}``; the message is one sentence that
+names the row and column at fault, never a traceback (on SageMaker it is all the caller gets to see).
+
+    400 invalid_payload            the body is not what its type promises, or not as wide as the model
+    404 not_found, 405 method_not_allowed
+    406 not_acceptable             nothing in Accept can be produced
+    413 payload_too_large          the body is longer than SAGEMAKER_MAX_PAYLOAD_IN_MB
+    415 unsupported_content_type   no decoder for the Content-Type
+    500 internal_error             a defect; the log has the traceback under the request's id
+    503 overloaded                 no memory is left for this request now
+"""
+
+from __future__ import annotations
+
+import uuid
+from http import HTTPStatus
+from typing import Any
+
+import numpy as np
+import orjson
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from kmeans.errors import DataError
+from kmeans.model import KMeansModel
+from serve.negotiation import ENCODERS, NotAcceptableError, UnsupportedContentTypeError, answer_type, decoder
+from serve.settings import Settings
+
+# The built-in image's words, which clients may look for.
+INVALID_PAYLOAD = "unable to evaluate payload provided"
+
+REQUEST_ID_HEADERS = ("X-Amzn-SageMaker-Inference-Id", "X-Request-Id")
+MAX_REQUEST_ID = 128
+
+
+def create_app(settings: Settings, model: KMeansModel) -> Flask:
+    """Return the WSGI application that serves ``model``."""
+    app = Flask("kmeans", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_payload_bytes
+
+    @app.get("/ping")
+    def ping() -> Response:
+        """Tell SageMaker that the model is loaded: a server without one never gets as far as opening its port."""
+        return Response(status=HTTPStatus.OK)
+
+    @app.post("/invocations")
+    def invocations() -> Response:
+        """Answer with the nearest center of each row and the distance to it."""
+        # What the request can't change by another body is refused first.
+        decode = decoder(request.content_type)
+        media_type = answer_type(request.headers.get("Accept"), settings.default_accept)
+        body = request.get_data(cache=False)
+        if not body:
+            raise DataError("the request's body is empty")
+        points = decode(body)
+        if points.shape[1] != model.features:
+            raise DataError(
+                f"expected {model.features} columns, as many as the model has, found {points.shape[1]}", row=1
+            )
+        labels, distances = model.predict(points)
+        # Labels are floats, as the built-in image gives them.
+        answer = ENCODERS[media_type](labels.astype(np.float64), distances.astype(np.float64))
+        return Response(answer, mimetype=media_type)
+
+    _answer_errors(app, settings)
+    return app
+
+
+def _answer_errors(app: Flask, settings: Settings) -> None:
+    @app.errorhandler(DataError)
+    def invalid_payload(error: DataError) -> Response:
+        places = {"row": error.row, "column": error.column, "offset": error.offset}
+        details = {name: place for name, place in places.items() if place is not None}
+        return _error(HTTPStatus.BAD_REQUEST, "invalid_payload", f"{INVALID_PAYLOAD}: {error}", details)
+
+    @app.errorhandler(UnsupportedContentTypeError)
+    def unsupported(error: UnsupportedContentTypeError) -> Response:
+        return _error(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_content_type", f"{error}.")
+
+    @app.errorhandler(NotAcceptableError)
+    def not_acceptable(error: NotAcceptableError) -> Response:
+        return _error(HTTPStatus.NOT_ACCEPTABLE, "not_acceptable", f"{error}.")
+
+    @app.errorhandler(MemoryError)
+    def overloaded(_: MemoryError) -> Response:
+        return _error(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "overloaded",
+            "no memory is left for this request: send fewer rows, or later.",
+        )
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            limit = settings.max_payload_bytes >> 20
+            message = f"the request's body is longer than {limit} MiB (SAGEMAKER_MAX_PAYLOAD_IN_MB): send fewer rows."
+            return _error(status, "payload_too_large", message)
+        answer = _error(status, status.name.lower(), f"{status.phrase}: {request.method} {request.path}.")
+        for name, value in error.get_headers():  # Allow, for one
+            if name.lower() not in ("content-type", "content-length"):
+                answer.headers[name] = value
+        return answer
+
+    @app.errorhandler(Exception)
+    def defect(error: Exception) -> Response:
+        request_id = _request_id()
+        app.logger.error("request %s failed", request_id, exc_info=error)
+        message = f"an internal error; the log has more about it under the id {request_id}."
+        return _error(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", message, request_id=request_id)
+
+
+def _error(
+    status: HTTPStatus, code: str, message: str, details: dict[str, Any] | None = None, request_id: str | None = None
+) -> Response:
+    error = {"code": code, "message": message, "details": details or {}, "request_id": request_id or _request_id()}
+    return Response(orjson.dumps({"error": error}), status, mimetype="application/json")
+
+
+def _request_id() -> str:
+    """Return the caller's own id of the request if it gave a printable one, else a new one."""
+    for name in REQUEST_ID_HEADERS:
+        given = request.headers.get(name, "")
+        if given and len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable():
+            return given
+    return uuid.uuid4().hex
