@@ -52,7 +52,7 @@ def check_finite(points: Float32) -> None:
                 f"expected a finite number, found {found}",
                 row=first + int(row) + 1,
                 column=int(column) + 1,
-                hint="Drop or fill such rows before training.",
+                hint="Drop or fill such rows.",
             )
 
 

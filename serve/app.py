@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import orjson
 from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from kmeans.errors import DataError
 from kmeans.model import KMeansModel
@@ -38,12 +38,11 @@ MAX_REQUEST_ID = 128
 def create_app(settings: Settings, model: KMeansModel) -> Flask:
     """Return the WSGI application that serves ``model``."""
     app = Flask("kmeans", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_payload_bytes
 
     @app.get("/ping")
     def ping() -> Response:
         """Tell SageMaker that the model is loaded: a server without one never gets as far as opening its port."""
-        return Response(status=HTTPStatus.OK)
+        return Response(status=HTTPStatus.OK, content_type="text/plain")
 
     @app.post("/invocations")
     def invocations() -> Response:
@@ -51,21 +50,32 @@ def create_app(settings: Settings, model: KMeansModel) -> Flask:
         # What the request can't change by another body is refused first.
         decode = decoder(request.content_type)
         media_type = answer_type(request.headers.get("Accept"), settings.default_accept)
-        body = request.get_data(cache=False)
-        if not body:
-            raise DataError("the request's body is empty")
-        points = decode(body)
+        points = decode(_body(settings.max_payload_bytes))
         if points.shape[1] != model.features:
-            raise DataError(
-                f"expected {model.features} columns, as many as the model has, found {points.shape[1]}", row=1
-            )
+            raise DataError(f"expected {model.features} columns (those of the model), found {points.shape[1]}", row=1)
         labels, distances = model.predict(points)
         # Labels are floats, as the built-in image gives them.
         answer = ENCODERS[media_type](labels.astype(np.float64), distances.astype(np.float64))
-        return Response(answer, mimetype=media_type)
+        # The bare type: a charset parameter has made other containers of a pipeline refuse text/csv.
+        return Response(answer, content_type=media_type)
 
     _answer_errors(app, settings)
     return app
+
+
+def _body(limit: int) -> bytes:
+    """Return the request's body; refuse one of more than ``limit`` bytes, before it is read if it says so itself.
+
+    Flask's own limit cuts a chunked body off without a word, and a shorter CSV is a valid CSV.
+    """
+    if request.content_length is not None and request.content_length > limit:
+        raise RequestEntityTooLarge
+    body: bytes = request.stream.read(limit + 1)
+    if len(body) > limit:
+        raise RequestEntityTooLarge
+    if not body:
+        raise DataError("the request's body is empty")
+    return body
 
 
 def _answer_errors(app: Flask, settings: Settings) -> None:
@@ -88,7 +98,7 @@ def _answer_errors(app: Flask, settings: Settings) -> None:
         return _error(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "overloaded",
-            "no memory is left for this request: send fewer rows, or later.",
+            "no memory is left for this request: send fewer rows.",
         )
 
     @app.errorhandler(HTTPException)

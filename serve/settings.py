@@ -52,12 +52,12 @@ class Settings:
         kmeans.errors.SettingError
             If a variable has a value that can't be meant.
         """
+        megabytes = _integer(environment, "SAGEMAKER_MAX_PAYLOAD_IN_MB", DEFAULT_MAX_PAYLOAD_MB, 1, 1024)
         return cls(
             model_directory=Path(environment.get("SAGEMAKER_BASE_DIR") or DEFAULT_BASE) / "model",
             port=_integer(environment, "SAGEMAKER_BIND_TO_PORT", DEFAULT_PORT, 1, 65535),
             workers=_integer(environment, "SAGEMAKER_MODEL_SERVER_WORKERS", cpus, 1, 1024),
-            max_payload_bytes=_integer(environment, "SAGEMAKER_MAX_PAYLOAD_IN_MB", DEFAULT_MAX_PAYLOAD_MB, 1, 1024)
-            << 20,
+            max_payload_bytes=megabytes << 20,
             default_accept=environment.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or DEFAULT_ACCEPT,
         )
 

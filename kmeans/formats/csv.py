@@ -117,7 +117,7 @@ def _number(cell: bytes, row: int, column: int, cells: list[bytes]) -> float:
             pass
     if not cell.strip():
         raise DataError("expected a number, found an empty cell", row=row, column=column)
-    is_header = row == 1 and not any(_is_number(other) for other in cells)
+    is_header = row == 1 and cell.isascii() and b"\0" not in cell and not any(_is_number(other) for other in cells)
     raise DataError(
         f"expected a number, found {shown(cell.strip())}",
         row=row,
