@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
     from flask import Flask
 
     from serve.settings import Settings
@@ -62,15 +61,15 @@ def _run_gunicorn(settings: Settings, app: Flask) -> None:
 
     from serve.settings import THREADS_PER_WORKER
 
-    class Server(Application):
+    class Server(Application):  # type: ignore[misc]  # gunicorn has no type hints
         def load_config(self) -> None:
             self.load_config_from_file(str(GUNICORN_CONFIGURATION))
             self.cfg.set("bind", f"0.0.0.0:{settings.port}")
             self.cfg.set("workers", settings.workers)
             self.cfg.set("threads", THREADS_PER_WORKER)
 
-        def load(self) -> WSGIApplication:
-            return app.wsgi_app
+        def load(self) -> Flask:
+            return app
 
     Server().run()
 
