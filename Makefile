@@ -1,0 +1,63 @@
+# One verb per habit. `make` alone lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+IMAGE  ?= kmeans:latest
+DOCKER_BUILD_FLAGS ?=
+
+RUN_READY  = $(VENV)/.run-ready
+TEST_READY = $(VENV)/.test-ready
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check fix image image-test lock clean
+
+help:  ## list the verbs
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+run: $(RUN_READY)  ## train on real digits, serve the model, send requests (no Docker, no AWS); MNIST=DIR for MNIST
+	$(VENV)/bin/python -m local_test $(if $(MNIST),--mnist "$(MNIST)")
+
+test: $(TEST_READY)  ## run all tests; those of the image if a Docker engine answers
+	$(VENV)/bin/python -m pytest
+
+check: $(TEST_READY)  ## lint and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+fix: $(TEST_READY)  ## mend what lint can mend
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+image:  ## build the image, $(IMAGE)
+	docker build -f container/Dockerfile -t $(IMAGE) \
+	    --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' kmeans/__init__.py)" \
+	    --build-arg REVISION="$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)" \
+	    $(DOCKER_BUILD_FLAGS) .
+
+image-test: $(TEST_READY)  ## test the image as SageMaker runs it
+	KMEANS_IMAGE=$(IMAGE) $(VENV)/bin/python -m pytest tests/image
+
+lock:  ## pin the packages again, with hashes (needs uv)
+	uv pip compile pyproject.toml --extra mpi $(LOCK) -o container/requirements.lock
+	uv pip compile pyproject.toml --extra local $(LOCK) -o local_test/requirements.lock
+	uv pip compile pyproject.toml --extra test $(LOCK) -o tests/requirements.lock
+LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-config \
+       --no-emit-index-url --no-emit-find-links \
+       --custom-compile-command "make lock"
+
+clean:  ## remove the environment and what local jobs left
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	git clean -fdXq local_test
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "Python 3.11 or newer is needed, and $(PYTHON) is none: set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN_READY): local_test/requirements.lock | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(TEST_READY): tests/requirements.lock | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@

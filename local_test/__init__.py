@@ -1,0 +1,1 @@
+"""The whole job on one machine: train, serve, invoke, with Docker or without."""

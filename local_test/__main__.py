@@ -1,0 +1,171 @@
+"""``python -m local_test``: train on real digits, serve the model, ask it, and show what came back."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kmeans import artifact
+from kmeans.arrays import Float32
+from local_test import digits
+from local_test.digits import Digits
+from local_test.runners import PROJECT, DockerRunner, ProcessRunner, Runner, ServerError
+
+TEST_DIR = PROJECT / "local_test" / "test_dir"
+MNIST_DIR = PROJECT / "local_test" / "mnist_dir"
+ROWS_SHOWN = 10
+ROWS_CHECKED = 100
+
+
+def main() -> int:
+    """Run the whole job; return 0 if everything came out as it should."""
+    options = _parse_options()
+    base: Path = options.dir.resolve()
+    try:
+        data = digits.mnist(options.mnist) if options.mnist else digits.small()
+        runner: Runner = DockerRunner(options.docker) if options.docker else ProcessRunner()
+    except Exception as error:  # whatever Docker's client or the file system has to say
+        print(f"local_test: {error}", file=sys.stderr)
+        return 1
+    _prepare(base, data, is_large=bool(options.mnist))
+    print(f"\n2. Train ({'docker run ' + options.docker if options.docker else 'python -m'} train)", flush=True)
+    started = time.perf_counter()
+    exit_code = runner.train(base)
+    print(f"   exit code {exit_code} after {time.perf_counter() - started:.2f} s", flush=True)
+    if exit_code:
+        failure = base / "output" / "failure"
+        print(f"   {failure}: {failure.read_text() if failure.exists() else 'missing'}")
+        return 1
+    port = options.port or _free_port()
+    print(f"\n3. Serve ({'docker run ' + options.docker if options.docker else 'python -m'} serve)", flush=True)
+    started = time.perf_counter()
+    try:
+        with runner.serving(base, port):
+            print(f"   GET http://127.0.0.1:{port}/ping: 200 after {time.perf_counter() - started:.2f} s", flush=True)
+            agrees = _invoke(f"http://127.0.0.1:{port}/invocations", base, data)
+            if options.keep:
+                _wait_for_interrupt(port)
+    except ServerError as error:
+        print(f"   {error}")
+        return 1
+    _show_results(base)
+    return 0 if agrees else 1
+
+
+def _parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m local_test",
+        description="Train on real digits by SageMaker's training contract, serve the model by its hosting contract, "
+        "send requests, and show the answers. Without Docker unless --docker is given; never with AWS.",
+    )
+    parser.add_argument("--docker", metavar="IMAGE", help="run this image (for example kmeans:latest) through Docker")
+    parser.add_argument(
+        "--mnist",
+        metavar="DIR",
+        type=Path,
+        help="train on 50,000 digits of MNIST as RecordIO-protobuf; DIR holds its IDX files (default: scikit-learn's "
+        "digits as CSV)",
+    )
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        help="the folder that stands for /opt/ml; configuration files that are there are used as they are (default: "
+        "local_test/test_dir, with --mnist local_test/mnist_dir)",
+    )
+    parser.add_argument("--port", type=int, help="port to serve on (default: any free one)")
+    parser.add_argument("--keep", action="store_true", help="go on serving until Ctrl-C, to try requests by hand")
+    options = parser.parse_args()
+    options.dir = options.dir or (MNIST_DIR if options.mnist else TEST_DIR)
+    return options
+
+
+def _prepare(base: Path, data: Digits, *, is_large: bool) -> None:
+    print(f"1. Data and configuration, as SageMaker lays them out below /opt/ml, in {_short(base)}", flush=True)
+    write = digits.write_recordio if is_large else digits.write_csv
+    content_type = "application/x-recordio-protobuf" if is_large else "text/csv;label_size=0"
+    files = write(base / "input" / "data", data)
+    digits.write_configuration(base / "input" / "config", data.train.shape[1], content_type)
+    for path, points in zip(files, (data.train, data.test), strict=True):
+        print(f"   {path.relative_to(base)}: {points.shape[0]} digits x {points.shape[1]} pixels")
+    print(f"   input/config/hyperparameters.json: {(base / 'input/config/hyperparameters.json').read_text().strip()}")
+
+
+def _invoke(url: str, base: Path, data: Digits) -> bool:
+    """Ask about some digits in CSV and in JSON; show the answers and whether they are what NumPy computes."""
+    points = data.test[:ROWS_CHECKED]
+    (base / "request.csv").write_bytes(digits.as_csv(points))
+    (base / "request.json").write_text(json.dumps({"instances": [{"features": row} for row in points.tolist()]}))
+    print("\n4. Invoke", flush=True)
+    answers = []
+    for content_type, name in (("text/csv", "request.csv"), ("application/json", "request.json")):
+        print(f"   curl -H 'Content-Type: {content_type}' --data-binary @{_short(base / name)} {url}")
+        started = time.perf_counter()
+        answer = _post(url, content_type, (base / name).read_bytes())
+        print(f"   {answer[:150]}... ({time.perf_counter() - started:.4f} s)")
+        predictions = json.loads(answer)["predictions"]
+        answers.append(([p["closest_cluster"] for p in predictions], [p["distance_to_cluster"] for p in predictions]))
+    print(f"\n   The first {ROWS_SHOWN} digits of the test channel:")
+    print("   digit  closest_cluster  distance_to_cluster")
+    for digit, label, distance in list(zip(data.test_digits, *answers[0], strict=False))[:ROWS_SHOWN]:
+        print(f"   {digit:5d}  {label:15g}  {distance:19.6f}")
+    labels, distances = _brute_force(points, artifact.load(base / "model").centers)
+    agrees = all(np.array_equal(a, labels) and np.allclose(b, distances, rtol=1e-5) for a, b in answers)
+    print(
+        f"   All {len(points)} labels and distances {'equal' if agrees else 'DIFFER FROM'} those that NumPy computes "
+        "from the centers in the model."
+    )
+    return agrees
+
+
+def _post(url: str, content_type: str, body: bytes) -> str:
+    request = urllib.request.Request(url, body, {"Content-Type": content_type})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return str(response.read().decode())
+    except urllib.error.HTTPError as error:
+        raise ServerError(f"{error.code}: {error.read().decode()}") from None
+
+
+def _brute_force(points: Float32, centers: Float32) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    differences = points[:, None, :].astype(np.float64) - centers[None, :, :]
+    distances = np.sqrt((differences**2).sum(axis=2))
+    return distances.argmin(axis=1), distances.min(axis=1)
+
+
+def _wait_for_interrupt(port: int) -> None:
+    print(f"\n   Serving on http://127.0.0.1:{port} until Ctrl-C.", flush=True)
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        print()
+
+
+def _show_results(base: Path) -> None:
+    print(f"\n5. Results in {_short(base)}")
+    print("   model/model_algo-1   the centers, in the format of SageMaker's own k-means")
+    print("   model/kmeans.json    how they came about: hyperparameters, cluster sizes, metrics")
+    print("   request.csv, request.json   the requests above; `--keep` leaves the server running for your own")
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

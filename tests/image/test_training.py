@@ -1,0 +1,114 @@
+"""The training contract: what a job leaves behind when it succeeds, and what it says when it doesn't."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .containers import Job, wait_until
+from .samples import Points, digits, mnist, nearest, read_centers, recordio
+
+pytestmark = pytest.mark.image
+
+SIGKILLED = 128 + 9
+
+
+def _mean_squared_distance(job: Job, points: Points) -> float:
+    _, distances = nearest(points, read_centers(job.model / "model_algo-1"))
+    return float((distances**2).mean())
+
+
+def test_leaves_a_model(digits_job: Job) -> None:
+    finished = digits_job.run(["train"])
+    assert finished.exit_code == 0, finished.log
+    assert not digits_job.failure.exists()
+    assert json.loads((digits_job.model / "kmeans.json").read_text())
+    assert read_centers(digits_job.model / "model_algo-1").shape == (10, 64)
+    # scikit-learn's best of 20 starts reaches 648; all in one cluster is 1201.
+    assert _mean_squared_distance(digits_job, digits()) < 700
+
+
+def test_works_as_root_without_restrictions_too(digits_job: Job) -> None:
+    """SageMaker's own start."""
+    finished = digits_job.run(
+        ["train"], user="", read_only=False, tmpfs={}, cap_drop=[], security_opt=[], network_mode="bridge"
+    )
+    assert finished.exit_code == 0, finished.log
+    assert (digits_job.model / "model_algo-1").is_file()
+
+
+def _forget_k(job: Job) -> None:
+    job.set_hyperparameters(feature_dim="64")
+
+
+def _put_text_among_the_numbers(job: Job) -> None:
+    with job.data_file("digits.csv").open("a") as file:
+        file.write(",".join(["seven"] * 64) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "cause"),
+    [
+        pytest.param(_forget_k, "k", id="no k"),
+        pytest.param(_put_text_among_the_numbers, "digits.csv", id="text in the CSV file"),
+    ],
+)
+def test_tells_a_user_what_to_correct(digits_job: Job, mistake: Callable[[Job], None], cause: str) -> None:
+    mistake(digits_job)
+    finished = digits_job.run(["train"])
+    assert finished.exit_code == 1, finished.log
+    failure = digits_job.failure.read_text()
+    assert failure.startswith("ClientError: ")
+    assert cause in failure.removeprefix("ClientError: ")
+    assert len(failure) <= 1024
+    assert "Traceback" not in failure
+    assert list(digits_job.model.iterdir()) == []
+
+
+def test_full_disk_leaves_no_half_of_a_model(digits_job: Job) -> None:
+    digits_job.set_hyperparameters(k="100", feature_dim="64")
+    # The folder is gone with the container, so the container itself says what is in it. One page is too little for a
+    # model of 25,600 bytes.
+    script = "train; code=$?; find /opt/ml/model -mindepth 1 -printf 'left behind: %f\\n'; exit $code"
+    finished = digits_job.run(
+        ["sh", "-c", script],
+        tmpfs={"/tmp": "", "/opt/ml/model": "size=4096,mode=1777"},  # noqa: S108
+    )
+    assert finished.exit_code != 0, finished.log
+    assert "left behind" not in finished.out
+    failure = digits_job.failure.read_text()
+    assert "no space" in failure.lower()
+    assert "Traceback" not in failure
+    assert len(failure) <= 1024
+
+
+def test_sigterm_reaches_the_job(digits_job: Job) -> None:
+    """The program is PID 1 and listens: it ends by itself, before `docker stop` gives up and kills it."""
+    digits_job.set_hyperparameters(k="10", feature_dim="64", epochs="1000000")
+    with digits_job.start(["train"]) as running:
+        wait_until(lambda: "training on" in running.log, "the start of the training")
+        running.stop()
+        finished = running.finish()
+    assert finished.exit_code != SIGKILLED, finished.log
+    assert not list(digits_job.model.glob("*tmp*"))
+
+
+@pytest.fixture
+def mnist_folder() -> Path:
+    folder = os.environ.get("KMEANS_MNIST_DIR")
+    if not folder:
+        pytest.skip("KMEANS_MNIST_DIR doesn't name a folder with MNIST's IDX files")
+    return Path(folder)
+
+
+def test_mnist_in_recordio_reaches_the_known_quality(job: Job, mnist_folder: Path) -> None:
+    """The job of SageMaker's own k-means examples, with its defaults."""
+    points = mnist(mnist_folder)
+    job.data_file("data").write_bytes(recordio(points))
+    job.train_on("application/x-recordio-protobuf")
+    job.set_hyperparameters(k="10", feature_dim="784")
+    finished = job.run(["train"])
+    assert finished.exit_code == 0, finished.log
+    assert _mean_squared_distance(job, points) <= 39.6
