@@ -24,7 +24,12 @@ def main() -> int:
         description="Train a k-means model by SageMaker's training contract: reads input/ and writes model/ below "
         f"{DEFAULT_BASE}, or below the directory that SAGEMAKER_BASE_DIR names.",
     )
-    parser.parse_args()
+    parser.add_argument("--hyperparameters", action="store_true", help="print the table of hyperparameters and end")
+    if parser.parse_args().hyperparameters:
+        from train.hyperparameters import markdown_table
+
+        print(markdown_table())
+        return 0
     base = Path(os.environ.get("SAGEMAKER_BASE_DIR") or DEFAULT_BASE)
     # The files must be readable and removable for whoever is outside of the container.
     os.umask(0)
