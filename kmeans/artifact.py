@@ -25,7 +25,9 @@ SCHEMA_VERSION = 1
 
 
 def save(model: KMeansModel, directory: Path) -> None:
-    """Write ``model`` into ``directory``, whole or not at all; ``model_algo-1`` comes last and marks it complete.
+    """Write ``model`` into ``directory``, whole or not at all.
+
+    At any moment the directory holds the old model or the new one, for a moment without ``kmeans.json``.
 
     Raises
     ------
@@ -46,9 +48,10 @@ def save(model: KMeansModel, directory: Path) -> None:
     write_files(
         directory,
         {
-            CARD_FILE: orjson.dumps(card, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE),
             CENTERS_FILE: centers,
+            CARD_FILE: orjson.dumps(card, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE),
         },
+        outdated=[CARD_FILE],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from kmeans.errors import ResourceError
@@ -19,11 +19,11 @@ _REASONS = {
 }
 
 
-def write_files(directory: Path, contents: Mapping[str, bytes]) -> None:
-    """Write all of ``contents`` (name: bytes) into ``directory``, the last one last, each by a rename.
+def write_files(directory: Path, contents: Mapping[str, bytes], *, outdated: Collection[str] = ()) -> None:
+    """Write all of ``contents`` (name: bytes) into ``directory``, in this order, each by a rename.
 
-    All are written under temporary names and synced to disk before the first is renamed, so that whoever finds the last
-    file finds them all.
+    All are written under temporary names and synced to disk before the first is renamed. Files named ``outdated`` are
+    removed just before that: what describes the old files must not be found beside the new ones.
 
     Raises
     ------
@@ -35,15 +35,18 @@ def write_files(directory: Path, contents: Mapping[str, bytes]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             _write(temporary[name], content)
+        for name in outdated:
+            (directory / name).unlink(missing_ok=True)
         for name, path in temporary.items():
             path.replace(directory / name)
         _sync(directory)
     except OSError as error:
+        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        raise ResourceError(f"can't write {', '.join(contents)} to {directory}: {reason}.") from error
+    finally:  # also for what is no OSError: a signal's handler may raise anywhere
         for path in temporary.values():
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
-        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-        raise ResourceError(f"can't write {', '.join(contents)} to {directory}: {reason}.") from error
 
 
 def _write(path: Path, content: bytes) -> None:

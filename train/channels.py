@@ -24,6 +24,8 @@ DECODERS: dict[str, Callable[[bytes], Float32]] = {RECORDIO_TYPE: recordio.decod
 ALIASES = {"csv": CSV_TYPE, "application/csv": CSV_TYPE, "x-recordio-protobuf": RECORDIO_TYPE}
 INPUT_MODES = ("File", "FastFile")
 
+OnFile = Callable[[int, int], None]
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelData:
@@ -48,8 +50,10 @@ class ChannelData:
     label_columns: int
 
 
-def read(channel: Channel, feature_dim: int | None) -> ChannelData:
+def read(channel: Channel, feature_dim: int | None, on_file: OnFile | None = None) -> ChannelData:
     """Read all rows of ``channel``, each of ``feature_dim`` columns (None: as many as the first file has).
+
+    ``on_file`` is called before each file with the number of files read and of all files.
 
     Raises
     ------
@@ -67,7 +71,9 @@ def read(channel: Channel, feature_dim: int | None) -> ChannelData:
     files = list_files(channel)
     parts: list[Float32] = []
     size = labels = 0
-    for path in files:
+    for done, path in enumerate(files):
+        if on_file is not None:
+            on_file(done, len(files))
         content = path.read_bytes()
         kind = declared or _sniffed_type(content, path)
         try:

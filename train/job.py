@@ -64,7 +64,7 @@ def _required_channel(job: Job) -> Channel:
 
 def _read(channel: Channel, feature_dim: int | None, log: JobLog) -> ChannelData:
     started = time.perf_counter()
-    data = channels.read(channel, feature_dim)
+    data = channels.read(channel, feature_dim, lambda done, files: log.reading(channel.name, done, files))
     labels = f", the first {data.label_columns} taken as labels" if data.label_columns else ""
     log.say(
         f"read channel {channel.name}: {len(data.points)} rows x {data.points.shape[1]} columns{labels} from "

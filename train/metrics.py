@@ -45,6 +45,11 @@ class JobLog(Observer):
         """Write a score as SageMaker's metric definitions find it."""
         self.say(f"#quality_metric: host={self.host}, {channel} {metric} <loss>={value!r}")
 
+    def reading(self, channel: str, done: int, files: int) -> None:
+        """Give a sign of life while a channel of many files is read."""
+        if self._progress_is_due():
+            self.say(f"reading channel {channel}: {done} of {files} files")
+
     def seeded(self, *, centers: int, clusters: int, factor: int, auto: bool) -> None:
         """Tell what ``auto`` came to, and how many centers the streaming phase has."""
         if auto:
