@@ -17,7 +17,10 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
-FINITE_BLOCK_ROWS = 4096  # bounds the memory that the search for a NaN takes
+# Squares of numbers beyond this, summed over a million columns, leave float32's range.
+MAX_MAGNITUDE = 1e15
+
+CHECK_BLOCK_ROWS = 4096  # bounds the memory that the search for a culprit takes
 
 
 def as_points(array: ArrayLike, dimensions: int | None = None) -> Float32:
@@ -26,34 +29,38 @@ def as_points(array: ArrayLike, dimensions: int | None = None) -> Float32:
     Raises
     ------
     DataError
-        If it isn't two-dimensional, has no columns, has another width than ``dimensions``, or holds NaN or infinity.
+        If it isn't two-dimensional, has no columns, has another width than ``dimensions``, or holds NaN, infinity or
+        numbers beyond 1e15.
     """
     wide = np.asarray(array)
     if wide.ndim != 2 or wide.shape[1] == 0:
         raise DataError(f"expected points of shape (n, d) with d >= 1, found an array of shape {wide.shape}")
     if dimensions is not None and wide.shape[1] != dimensions:
         raise DataError(f"expected {dimensions} columns, found {wide.shape[1]}")
-    with np.errstate(over="ignore"):  # what overflows float32 becomes infinite, and is reported below
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN are reported below
         points = np.ascontiguousarray(wide, dtype=np.float32)
     check_finite(points)
     return points
 
 
 def check_finite(points: Float32) -> None:
-    """Raise a DataError that names the first row and column of NaN or infinity in ``points`` (n, d)."""
-    for first, block in in_blocks(points, FINITE_BLOCK_ROWS):
-        # A sum is finite unless a term isn't (or it overflows, which the exact look below tells apart).
-        with np.errstate(over="ignore", invalid="ignore"):
-            suspicious = not np.isfinite(np.add.reduce(block, axis=None))
-        if suspicious and not (finite := np.isfinite(block)).all():
-            row, column = np.argwhere(~finite)[0]
-            found = "NaN" if np.isnan(block[row, column]) else "an infinite value or one beyond float32"
-            raise DataError(
-                f"expected a finite number, found {found}",
-                row=first + int(row) + 1,
-                column=int(column) + 1,
-                hint="Drop or fill such rows.",
-            )
+    """Raise a DataError that names the first row and column of NaN, infinity or a huge number in ``points`` (n, d)."""
+    for first, block in in_blocks(points, CHECK_BLOCK_ROWS):
+        if block.min() >= -MAX_MAGNITUDE and block.max() <= MAX_MAGNITUDE:  # NaN compares as false
+            continue
+        row, column = (int(index) for index in np.argwhere(~(np.abs(block) <= MAX_MAGNITUDE))[0])
+        value = block[row, column]
+        if np.isfinite(value):
+            problem = f"expected a number within +-{MAX_MAGNITUDE:g}, found {value:g}"
+        else:
+            found = "NaN" if np.isnan(value) else "an infinite value or one beyond float32"
+            problem = f"expected a finite number, found {found}"
+        raise DataError(
+            problem,
+            row=first + row + 1,
+            column=column + 1,
+            hint="Drop or fill such rows.",
+        )
 
 
 def in_blocks(points: NDArray[Any], rows: int) -> Iterator[tuple[int, NDArray[Any]]]:

@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 
 from kmeans import __version__
+from kmeans.arrays import Int64
 from kmeans.atomic_file import write_files
 from kmeans.errors import DataError, ModelError
 from kmeans.formats import ndarray_list
@@ -76,18 +77,22 @@ def load(directory: Path) -> KMeansModel:
     checksum = card.get("centers_sha256")
     if checksum is not None and checksum != hashlib.sha256(content).hexdigest():
         raise ModelError(f"The model {path} is corrupt: its checksum differs from the one in {CARD_FILE}.")
-    counts = card.get("counts")
     try:
         centers = ndarray_list.decode(content)
-        return KMeansModel(
-            centers,
-            None if counts is None else np.array(counts, dtype=np.int64),
-            card.get("training"),
-        )
+        return KMeansModel(centers, _counts(card, len(centers)), card.get("training"))
     except DataError as error:
         raise ModelError(f"The model is corrupt: {error.within(str(path))}") from None
-    except (TypeError, ValueError):
-        raise ModelError(f"The model is corrupt: {directory / CARD_FILE} doesn't describe a model.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise ModelError(f"The model is corrupt: {directory / CARD_FILE} doesn't describe {path}.") from None
+
+
+def _counts(card: dict[str, Any], clusters: int) -> Int64 | None:
+    if card.get("counts") is None:
+        return None
+    counts = np.array(card["counts"], dtype=np.int64)
+    if counts.shape != (clusters,):
+        raise ValueError
+    return counts
 
 
 def _read_card(directory: Path) -> dict[str, Any]:

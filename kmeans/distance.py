@@ -85,11 +85,15 @@ class NearestCenters:
         float32 however far both are from the origin.
         """
         labels, _ = self.rank(points)
+        return labels, self.squared_distances(points, labels)
+
+    def squared_distances(self, points: Float32, labels: Int64) -> Float32:
+        """Return the squared distance of each point to the center that ``labels`` (n,) names, (n,)."""
         distances = np.empty(len(points), dtype=np.float32)
         for first, block in in_blocks(points, self._block_rows):
             last = first + len(block)
             distances[first:last] = squared_norms(block - self.centers[labels[first:last]])
-        return labels, distances
+        return distances
 
 
 def _origin(centers: Float32) -> Float32 | None:

@@ -17,8 +17,13 @@ from kmeans.distance import squared_norms
 
 Method = Literal["random", "kmeans++"]
 
-# Greedy candidates pay for few centers; for many, one draw each loses little and is far faster.
-GREEDY_UP_TO = 200
+# Greedy candidates make better starts, and each costs a pass over the points: as many as this number of
+# multiplications allows (a fraction of a second), at most the 2 + log k of scikit-learn, at least one.
+GREEDY_MULTIPLICATIONS = 1e9
+
+# The three-term formula leaves only rounding errors of a squared distance below this share of its terms.
+CLOSE = 1e-3
+CLOSE_BLOCK_ROWS = 1024
 
 
 def seed_centers(
@@ -63,7 +68,8 @@ def _spread_out(
     """Draw ``count`` row numbers by squared distance; ``closest`` is the distance to centers chosen before."""
     centered = points - points.mean(axis=0, dtype=np.float64).astype(np.float32)  # see kmeans.distance on cancellation
     norms = squared_norms(centered)
-    candidates = 2 + int(math.log(count)) if count <= GREEDY_UP_TO else 1
+    affordable = int(GREEDY_MULTIPLICATIONS / (count * points.size))
+    candidates = max(1, min(2 + int(math.log(count)), affordable))
     weight = np.ones(len(points)) if weights is None else weights
     fill_up = closest is None
     chosen: list[int] = []
@@ -95,7 +101,11 @@ def _draw(potential: Float64, count: int, generator: Generator) -> list[int]:
 def _squared_distances(points: Float32, norms: Float32, rows: list[int]) -> Float64:
     """Return the squared distances from ``points[rows]`` to all points, (len(rows), n); 0 for duplicates."""
     size = norms[rows][:, None] + norms
-    distances = size - 2 * (points[rows] @ points.T)
-    # What is within float32's rounding error of 0 is a duplicate.
-    distances[distances <= 16 * np.finfo(np.float32).eps * size] = 0
-    return distances.astype(np.float64)
+    distances = (size - 2 * (points[rows] @ points.T)).astype(np.float64)
+    # Close points, and duplicates above all, are told apart by their difference. They are few.
+    for distance, close, row in zip(distances, distances <= CLOSE * size, rows, strict=True):
+        near = np.flatnonzero(close)
+        for first in range(0, len(near), CLOSE_BLOCK_ROWS):
+            block = near[first : first + CLOSE_BLOCK_ROWS]
+            distance[block] = squared_norms(points[block] - points[row])
+    return distances

@@ -16,6 +16,10 @@ from kmeans.workers import Workers
 MIN_TASK_ROWS = 2048
 TASK_ROWS_PER_CLUSTER = 4
 
+# Inertia is a difference of two sums of squares. Where it is a smaller share of them than this, float32 has no digits
+# left of it (tight clusters, far apart).
+ROUNDING_SHOWS = 1e-2
+
 
 @dataclass(slots=True)
 class ClusterSums:
@@ -89,7 +93,10 @@ def _assign_and_sum(
 ) -> tuple[Float32 | Float64, Float64, Int64, float]:
     labels, scores = nearest.rank(points)
     moved = nearest.from_origin(points)
-    squared = np.maximum(scores + squared_norms(moved), 0, dtype=np.float64)
+    norms = squared_norms(moved).astype(np.float64)
+    squared = np.maximum(scores + norms, 0)
+    if squared.sum() < ROUNDING_SHOWS * norms.sum():
+        squared = nearest.squared_distances(points, labels).astype(np.float64)
     inertia = float(squared.sum() if weights is None else squared @ weights)
     # Rows sorted by label lie cluster by cluster, and each cluster is one sum. Against a one-hot GEMM: equal at k = 10,
     # 8 times faster at k = 1000 (docs/decisions.md).

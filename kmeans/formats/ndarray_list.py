@@ -86,6 +86,8 @@ def decode(data: bytes) -> Float32:
             offset=reader.position,
         )
     values = np.frombuffer(data, DTYPES[code], rows * columns, reader.position)
+    reader.position += size
+    reader.take(_COUNT, "the number of names")
     centers: Float32 = values.reshape(rows, columns).astype(np.float32)
     return centers
 

@@ -1,0 +1,340 @@
+"""RecordIO-protobuf to arrays.
+
+Reading relies on what writers do: thousands of records of equal size in a row, equal in every byte but the values. The
+first record of such a run is parsed, the others are compared with it in one NumPy operation, and the values are copied
+out as a column range of a two-dimensional view. Records that are unlike their neighbours are parsed one by one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kmeans.arrays import Float32, Int64, check_finite
+from kmeans.errors import DataError
+from kmeans.formats.recordio.layout import (
+    ENTRY_KEY,
+    ENTRY_VALUE,
+    FIRST_PART,
+    HEADER,
+    LAST_PART,
+    LENGTH_BITS,
+    MAGIC,
+    MAGIC_BYTES,
+    RECORD_FEATURES,
+    RECORD_METADATA,
+    RECORD_UID,
+    TENSOR_KEYS,
+    TENSOR_SHAPE,
+    TENSOR_VALUES,
+    VALUE_FLOAT32,
+    VALUE_FLOAT64,
+    VALUE_INT32,
+    VECTOR_KEY,
+    WHOLE,
+)
+from kmeans.formats.recordio.protobuf import LENGTH, Field, fields, read_varints
+
+DTYPES: dict[int, np.dtype[Any]] = {VALUE_FLOAT32: np.dtype("<f4"), VALUE_FLOAT64: np.dtype("<f8")}
+
+# A few bytes can name a sparse vector of any width. What all of them may grow to: room for honest data (a row of 10,000
+# columns with 50 values grows 60 times), none for an attack.
+MAX_SPARSE_GROWTH = 512
+SPARSE_ALLOWANCE = 64 << 20
+
+# The first block of a run is small, because a run may be short; the following ones are larger and larger.
+_FIRST_BLOCK_ROWS, _MAX_BLOCK_ROWS = 16, 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The records of a file or body.
+
+    Attributes
+    ----------
+    points
+        Feature vectors, float32 (n, d).
+    uids, metadata
+        These fields of each record, None where it has none; both None if no record has any.
+    """
+
+    points: Float32
+    uids: list[str | None] | None
+    metadata: list[str | None] | None
+
+
+def decode(data: bytes, features: int | None = None) -> Float32:
+    """Return the feature vectors of a file or body as float32 (n, d); sparse ones are filled up with zeros.
+
+    Labels, uids and metadata are passed over; :func:`decode_records` keeps the latter two.
+
+    Parameters
+    ----------
+    features
+        Width that each vector must have; None takes that of the first.
+
+    Raises
+    ------
+    DataError
+        If the bytes are no RecordIO-protobuf, end within a record, hold a record without a vector under the key
+        ``values``, vectors of two widths, NaN or infinity. The error names the record, from 1, and its byte.
+    """
+    return _decode(data, features, keep_text=False).points
+
+
+def decode_records(data: bytes, features: int | None = None) -> Records:
+    """Return the feature vectors as :func:`decode` does, and each record's uid and metadata.
+
+    Raises
+    ------
+    DataError
+        As :func:`decode`.
+    """
+    return _decode(data, features, keep_text=True)
+
+
+def looks_like(start: bytes) -> bool:
+    """Tell whether ``start``, the first bytes of some file, are those of a RecordIO file."""
+    return start[:4] == MAGIC_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """One record: ``payload`` is its message, which lies at ``start`` of the file (if it is in one piece)."""
+
+    payload: bytes
+    start: int
+    next: int
+    is_whole: bool
+
+
+@dataclass(slots=True)
+class _Tensor:
+    """Fields of a tensor: spans of bytes in the payload, and whether each values field is packed."""
+
+    kind: int
+    values: list[Field]
+    keys: list[Field]
+    shape: list[Field]
+
+    @property
+    def is_sparse(self) -> bool:
+        """With keys a tensor is sparse; with a shape alone it is a sparse vector of zeros."""
+        return bool(self.keys) or (bool(self.shape) and not self.values)
+
+
+@dataclass(slots=True)
+class _Run:
+    """Records read at once: their vectors, and their uids and metadata if wanted and there."""
+
+    points: Float32
+    uids: list[str | None]
+    metadata: list[str | None]
+
+
+def _decode(data: bytes, features: int | None, *, keep_text: bool) -> Records:
+    runs: list[_Run] = []
+    rows = position = 0
+    allowance = SPARSE_ALLOWANCE + MAX_SPARSE_GROWTH * len(data)
+    while position < len(data):
+        try:
+            frame = _read_frame(data, position)
+            tensor, texts = _read_record(frame)
+            if tensor.is_sparse:
+                vector = _read_sparse(frame, tensor, features, allowance)
+                allowance -= vector.nbytes
+                run = _Run(vector[None, :], [texts.get(RECORD_UID)], [texts.get(RECORD_METADATA)])
+            else:
+                run = _read_dense_run(data, position, frame, tensor, texts if keep_text else {})
+            features = features or run.points.shape[1]
+            if run.points.shape[1] != features:
+                raise DataError(
+                    f"expected {features} values{' as in the records before' if rows else ''}, "
+                    f"found {run.points.shape[1]}",
+                    row=1,
+                )
+            check_finite(run.points)
+        except DataError as error:
+            error.row = rows + (error.row or 1)
+            raise
+        runs.append(run)
+        rows += len(run.points)
+        position = frame.next if len(run.points) == 1 else position + len(run.points) * (frame.next - position)
+    if not runs:
+        raise DataError("expected RecordIO records, found none", hint="Is the file or the request empty?")
+    points = runs[0].points if len(runs) == 1 else np.concatenate([run.points for run in runs])
+    if not keep_text:
+        return Records(points, None, None)
+    return Records(points, _joined([run.uids for run in runs]), _joined([run.metadata for run in runs]))
+
+
+def _joined(parts: list[list[str | None]]) -> list[str | None] | None:
+    texts = [text for part in parts for text in part]
+    return texts if any(text is not None for text in texts) else None
+
+
+def _read_frame(data: bytes, position: int) -> _Frame:
+    """Read the record at ``position``; one that was cut at magic numbers is put together again."""
+    start = position
+    parts: list[bytes] = []
+    while True:
+        if len(data) - position < HEADER.size:
+            raise DataError(
+                f"the data ends within a record's header: expected 8 bytes, found {len(data) - position}",
+                offset=position,
+                hint="Was the file cut off?",
+            )
+        magic, flagged = HEADER.unpack_from(data, position)
+        if magic != MAGIC:
+            raise DataError(
+                f"expected RecordIO's magic number {MAGIC:#x}, found {magic:#x}",
+                offset=position,
+                hint="Is this RecordIO-protobuf? Set the content type to what it is.",
+            )
+        part, length = flagged >> LENGTH_BITS, flagged & ((1 << LENGTH_BITS) - 1)
+        if (part in (WHOLE, FIRST_PART)) != (not parts) or part > LAST_PART:
+            raise DataError(f"found part {part} of a divided record out of order", offset=position + 4)
+        position += HEADER.size
+        if len(data) - position < length:
+            raise DataError(
+                f"the data ends within a record: expected {length} bytes, found {len(data) - position}",
+                offset=position,
+                hint="Was the file cut off?",
+            )
+        parts.append(data[position : position + length])
+        position = min(position + -(-length // 4) * 4, len(data))
+        if part in (WHOLE, LAST_PART):
+            return _Frame(MAGIC_BYTES.join(parts), start + HEADER.size, position, part == WHOLE)
+
+
+def _read_record(frame: _Frame) -> tuple[_Tensor, dict[int, str]]:
+    """Return the tensor under the key ``values`` of a Record's features, and its uid and metadata by field number."""
+    tensor, texts = None, {}
+    try:
+        for field in fields(frame.payload, 0, len(frame.payload)):
+            if field.wire != LENGTH:
+                continue
+            if field.number == RECORD_FEATURES:
+                tensor = _read_entry(frame.payload, field) or tensor
+            elif field.number in (RECORD_UID, RECORD_METADATA):
+                texts[field.number] = frame.payload[field.start : field.stop].decode("utf-8", "replace")
+        if tensor is None:
+            raise DataError("expected a vector under the key 'values' of the record's features, found none", offset=0)
+    except DataError as error:
+        error.offset = frame.start + (error.offset or 0)
+        raise
+    return tensor, texts
+
+
+def _read_entry(payload: bytes, entry: Field) -> _Tensor | None:
+    """Return the tensor of an entry of the features, None if its key is not ``values``."""
+    key, value = b"", None
+    for field in fields(payload, entry.start, entry.stop):
+        if field.wire == LENGTH and field.number == ENTRY_KEY:
+            key = payload[field.start : field.stop]
+        elif field.wire == LENGTH and field.number == ENTRY_VALUE:
+            value = field
+    if key != VECTOR_KEY:
+        return None
+    tensor = None
+    for field in fields(payload, value.start, value.stop) if value else ():
+        if field.wire == LENGTH and field.number in (VALUE_FLOAT32, VALUE_FLOAT64, VALUE_INT32):
+            parts: dict[int, list[Field]] = {TENSOR_VALUES: [], TENSOR_KEYS: [], TENSOR_SHAPE: []}
+            for inner in fields(payload, field.start, field.stop):
+                parts.get(inner.number, []).append(inner)
+            tensor = _Tensor(field.number, parts[TENSOR_VALUES], parts[TENSOR_KEYS], parts[TENSOR_SHAPE])
+    if tensor is None:
+        raise DataError("expected a tensor of float32, float64 or int32, found none", offset=entry.start)
+    return tensor
+
+
+def _read_values(frame: _Frame, tensor: _Tensor) -> NDArray[Any]:
+    if tensor.kind == VALUE_INT32:
+        return _read_integers(frame.payload, tensor.values)
+    dtype = DTYPES[tensor.kind]
+    packed = b"".join(frame.payload[field.start : field.stop] for field in tensor.values)
+    if len(packed) % dtype.itemsize:
+        raise DataError(f"found {len(packed)} bytes of {dtype.name} values", offset=frame.start)
+    return np.frombuffer(packed, dtype)
+
+
+def _read_integers(payload: bytes, parts: list[Field]) -> Int64:
+    return np.concatenate([np.zeros(0, np.int64), *(read_varints(payload, part.start, part.stop) for part in parts)])
+
+
+def _read_sparse(frame: _Frame, tensor: _Tensor, features: int | None, allowance: int) -> Float32:
+    values = _read_values(frame, tensor)
+    keys = _read_integers(frame.payload, tensor.keys)
+    if not tensor.shape:
+        raise DataError("expected a shape beside the keys of a sparse vector, found none", offset=frame.start)
+    width = math.prod(_read_integers(frame.payload, tensor.shape).tolist())
+    if features is not None and width != features:
+        raise DataError(f"expected a sparse vector of width {features}, found {width}", offset=frame.start)
+    if len(keys) != len(values):
+        raise DataError(f"expected as many keys as values, found {len(keys)} and {len(values)}", offset=frame.start)
+    if len(keys) and not 0 <= int(keys.min()) <= int(keys.max()) < width:
+        raise DataError(f"expected keys from 0 to {width - 1}, found one outside", offset=frame.start)
+    if width < 1 or 4 * width > allowance:
+        raise DataError(
+            f"found a sparse vector of width {width}: as dense rows, which k-means needs, the data would be more than "
+            f"{MAX_SPARSE_GROWTH} times their size",
+            offset=frame.start,
+            hint="Set feature_dim, or reduce the number of columns.",
+        )
+    vector = np.zeros(width, dtype=np.float32)
+    with np.errstate(over="ignore"):  # becomes infinite, and is reported as that
+        vector[keys] = values
+    return vector
+
+
+def _read_dense_run(data: bytes, position: int, frame: _Frame, tensor: _Tensor, texts: dict[int, str]) -> _Run:
+    """Read the record at ``position`` and, in one piece, all following ones that are built alike."""
+    values = _read_values(frame, tensor)
+    if not len(values):
+        raise DataError("expected at least one value in the vector, found none", offset=frame.start)
+    alone = len(tensor.values) == 1 and tensor.values[0].wire == LENGTH and tensor.kind in DTYPES and frame.is_whole
+    stride = frame.next - position
+    records = np.frombuffer(data, np.uint8, (len(data) - position) // stride * stride if alone else 0, position)
+    records = records.reshape(-1, stride)
+    if len(records) < 2:
+        with np.errstate(over="ignore"):
+            one = values.astype(np.float32)[None, :]
+        return _Run(one, [texts.get(RECORD_UID)], [texts.get(RECORD_METADATA)])
+    vector = tensor.values[0]
+    outer = [field for field in fields(frame.payload, 0, len(frame.payload)) if field.wire == LENGTH]
+    # What may differ within a run: the vector's values, and the contents of all fields but the features. Everything
+    # else (tags, lengths, keys) fixes the layout and must be equal.
+    free = [vector if field.start <= vector.start < field.stop else field for field in outer
+            if field.number != RECORD_FEATURES or field.start <= vector.start < field.stop]  # fmt: skip
+    run = records[: _alike(records, free)]
+    columns = np.ascontiguousarray(run[:, HEADER.size + vector.start : HEADER.size + vector.stop])
+    with np.errstate(over="ignore"):
+        points = columns.view(DTYPES[tensor.kind]).astype(np.float32, copy=False)
+    kept = {field.number: field for field in outer if field.number in texts}
+    return _Run(points, _texts(run, kept.get(RECORD_UID)), _texts(run, kept.get(RECORD_METADATA)))
+
+
+def _alike(records: NDArray[np.uint8], free: list[Field]) -> int:
+    """Return how many rows at the start of ``records`` equal the first in all bytes outside the ``free`` spans."""
+    edges = [0, *(HEADER.size + edge for span in free for edge in (span.start, span.stop)), records.shape[1]]
+    begin, rows = 0, _FIRST_BLOCK_ROWS
+    while begin < len(records):
+        block = records[begin : begin + rows]
+        equal = np.ones(len(block), dtype=bool)
+        for start, stop in zip(edges[::2], edges[1::2], strict=True):
+            equal &= (block[:, start:stop] == records[0, start:stop]).all(axis=1)
+        if not equal.all():
+            return begin + int(equal.argmin())
+        begin, rows = begin + len(block), min(4 * rows, _MAX_BLOCK_ROWS)
+    return len(records)
+
+
+def _texts(run: NDArray[np.uint8], field: Field | None) -> list[str | None]:
+    if field is None:
+        return [None] * len(run)
+    column = run[:, HEADER.size + field.start : HEADER.size + field.stop]
+    return [row.tobytes().decode("utf-8", "replace") for row in column]

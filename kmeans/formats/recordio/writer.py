@@ -1,0 +1,171 @@
+"""Arrays to RecordIO-protobuf: training data for SageMaker, and the answers of an endpoint.
+
+All records of one call are built alike, so their frames are one template, tiled, and the values are columns of it: more
+than 1 GB/s. What is written is equal to the bit to what version 2 of SageMaker's SDK writes (version 3 can't).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kmeans.arrays import Float32, Float64
+from kmeans.errors import DataError
+from kmeans.formats.recordio.layout import (
+    ENTRY_KEY,
+    ENTRY_VALUE,
+    HEADER,
+    MAGIC,
+    RECORD_FEATURES,
+    RECORD_LABEL,
+    RECORD_METADATA,
+    RECORD_UID,
+    TENSOR_VALUES,
+    VALUE_FLOAT32,
+    VALUE_FLOAT64,
+    VALUE_INT32,
+    VECTOR_KEY,
+)
+from kmeans.formats.recordio.protobuf import MAX_VARINT_BYTES, delimited, varint
+
+# A varint holds 7 bits a byte.
+_LONGER_VARINT_FROM = np.array([1 << bits for bits in range(7, 64, 7)], dtype=np.uint64)
+
+# Rows whose frames are made at once where they must be put in their places one by one.
+_BLOCK_ROWS = 1024
+
+LABEL_KINDS = {"f4": VALUE_FLOAT32, "f8": VALUE_FLOAT64, "i8": VALUE_INT32}
+
+
+def encode(points: Float32, labels: NDArray[Any] | None = None) -> bytes:
+    """Return ``points`` (n, d) as RecordIO-protobuf, dense float32.
+
+    Parameters
+    ----------
+    labels
+        One number per point, (n,): float32, float64 or int64, stored as such; other types are refused, as the SDK does.
+
+    Raises
+    ------
+    DataError
+        If the shapes don't fit together or the labels are of another type.
+
+    Examples
+    --------
+    >>> from kmeans.formats import recordio
+    >>> recordio.decode(encode(np.array([[1.5, 2.5]], dtype=np.float32))).tolist()
+    [[1.5, 2.5]]
+    """
+    values = np.ascontiguousarray(points, dtype="<f4")
+    if values.ndim != 2 or values.shape[1] == 0:
+        raise DataError(f"expected points of shape (n, d) with d >= 1, found an array of shape {values.shape}")
+    columns = values.view(np.uint8)
+    if labels is None:
+        return _frames(_entry(RECORD_FEATURES, VECTOR_KEY, VALUE_FLOAT32, columns.shape[1]), [columns], b"").tobytes()
+    numbers = np.asarray(labels)
+    kind = LABEL_KINDS.get(numbers.dtype.str[1:])
+    if numbers.shape != (len(values),) or kind is None:
+        raise DataError(
+            f"expected {len(values)} labels of float32, float64 or int64, found an array of {numbers.dtype}, "
+            f"shape {numbers.shape}"
+        )
+    if kind == VALUE_INT32:
+        return _encode_with_integers(columns, numbers)
+    head = _entry(RECORD_FEATURES, VECTOR_KEY, VALUE_FLOAT32, columns.shape[1])
+    label = np.ascontiguousarray(numbers[:, None]).astype(numbers.dtype.newbyteorder("<")).view(np.uint8)
+    between = _entry(RECORD_LABEL, VECTOR_KEY, kind, label.shape[1])
+    return _frames(head, [columns, label], between).tobytes()
+
+
+def encode_answers(
+    labels: Float64,
+    distances: Float64,
+    uids: Sequence[str | None] | None = None,
+    metadata: Sequence[str | None] | None = None,
+) -> bytes:
+    """Return an answer of the built-in image's form: a Record per row with two labels of one float32 each.
+
+    Parameters
+    ----------
+    labels, distances
+        ``closest_cluster`` and ``distance_to_cluster``, both (n,).
+    uids, metadata
+        Given back as they came, where there are any.
+    """
+    first = _entry(RECORD_LABEL, b"closest_cluster", VALUE_FLOAT32, 4)
+    second = _entry(RECORD_LABEL, b"distance_to_cluster", VALUE_FLOAT32, 4)
+    columns = [np.asarray(values, dtype="<f4")[:, None].copy().view(np.uint8) for values in (labels, distances)]
+    if uids is None and metadata is None:
+        return _frames(first, columns, second).tobytes()
+    rows = len(labels)
+    texts = zip(uids or [None] * rows, metadata or [None] * rows, strict=True)
+    frames = []
+    for row, (uid, text) in enumerate(texts):
+        payload = first + columns[0][row].tobytes() + second + columns[1][row].tobytes()
+        payload += b"" if uid is None else delimited(RECORD_UID, uid.encode())
+        payload += b"" if text is None else delimited(RECORD_METADATA, text.encode())
+        frames.append(HEADER.pack(MAGIC, len(payload)) + payload + bytes(-len(payload) % 4))
+    return b"".join(frames)
+
+
+def _entry(field: int, key: bytes, kind: int, size: int) -> bytes:
+    """Return the head of a map entry whose tensor ends with ``size`` bytes of values, which follow it."""
+    # From the inside out: each message is the head of the next, and all of them end with the values.
+    tensor = _open(TENSOR_VALUES, size)
+    value = _open(kind, len(tensor) + size) + tensor
+    entry = delimited(ENTRY_KEY, key) + _open(ENTRY_VALUE, len(value) + size) + value
+    return _open(field, len(entry) + size) + entry
+
+
+def _open(field: int, length: int) -> bytes:
+    """Return the head of a length-delimited field whose content, ``length`` bytes, follows it."""
+    return delimited(field, b"")[:-1] + varint(length)
+
+
+def _frames(head: bytes, columns: list[NDArray[np.uint8]], between: bytes) -> NDArray[np.uint8]:
+    """Return frames (n, size): ``head``, the first column, and, if there is a second, ``between`` and that."""
+    payload = len(head) + len(between) + sum(column.shape[1] for column in columns)
+    frames = np.zeros((len(columns[0]), HEADER.size + -(-payload // 4) * 4), dtype=np.uint8)
+    position = 0
+    pieces: list[bytes | NDArray[np.uint8]] = [HEADER.pack(MAGIC, payload) + head, columns[0], between, *columns[1:]]
+    for piece in pieces:
+        content = np.frombuffer(piece, np.uint8) if isinstance(piece, bytes) else piece
+        frames[:, position : position + content.shape[-1]] = content
+        position += content.shape[-1]
+    return frames
+
+
+def _encode_with_integers(columns: NDArray[np.uint8], labels: NDArray[np.int64]) -> bytes:
+    """Encode with varint labels, whose length depends on their value: one template for each length."""
+    numbers = labels.astype(np.uint64)
+    lengths = 1 + np.searchsorted(_LONGER_VARINT_FROM, numbers, side="right")
+    head = _entry(RECORD_FEATURES, VECTOR_KEY, VALUE_FLOAT32, columns.shape[1])
+    entries = {length: _entry(RECORD_LABEL, VECTOR_KEY, VALUE_INT32, length) for length in np.unique(lengths).tolist()}
+    if len(entries) == 1:
+        ((length, entry),) = entries.items()
+        return _frames(head, [columns, _varints(numbers, length)], entry).tobytes()
+    sizes = np.zeros(MAX_VARINT_BYTES + 1, dtype=np.int64)
+    for length, entry in entries.items():
+        payload = len(head) + columns.shape[1] + len(entry) + length
+        sizes[length] = HEADER.size + -(-payload // 4) * 4
+    ends = np.cumsum(sizes[lengths])
+    written = np.empty(int(ends[-1]), dtype=np.uint8)
+    for length, entry in entries.items():
+        chosen = np.flatnonzero(lengths == length)
+        for first in range(0, len(chosen), _BLOCK_ROWS):
+            rows = chosen[first : first + _BLOCK_ROWS]
+            frames = _frames(head, [columns[rows], _varints(numbers[rows], length)], entry)
+            for begin, frame in zip((ends[rows] - sizes[length]).tolist(), frames, strict=True):
+                written[begin : begin + len(frame)] = frame
+    return written.tobytes()
+
+
+def _varints(numbers: NDArray[np.uint64], length: int) -> NDArray[np.uint8]:
+    """Return ``numbers`` (n,), which are all of ``length`` bytes as varints, as these bytes (n, length)."""
+    shifts = np.arange(0, 7 * length, 7, dtype=np.uint64)
+    encoded = (numbers[:, None] >> shifts & np.uint64(0x7F)).astype(np.uint8)
+    encoded[:, :-1] |= 0x80
+    return encoded
