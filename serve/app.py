@@ -24,6 +24,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from kmeans.errors import DataError
+from kmeans.formats.instances import Predictions
 from kmeans.model import KMeansModel
 from serve.negotiation import ENCODERS, NotAcceptableError, UnsupportedContentTypeError, answer_type, decoder
 from serve.settings import Settings
@@ -49,15 +50,20 @@ def create_app(settings: Settings, model: KMeansModel) -> Flask:
         """Answer with the nearest center of each row and the distance to it."""
         # What the request can't change by another body is refused first.
         decode = decoder(request.content_type)
-        media_type = answer_type(request.headers.get("Accept"), settings.default_accept)
-        points = decode(_body(settings.max_payload_bytes))
-        if points.shape[1] != model.features:
-            raise DataError(f"expected {model.features} columns (those of the model), found {points.shape[1]}", row=1)
-        labels, distances = model.predict(points)
-        # Labels are floats, as the built-in image gives them.
-        answer = ENCODERS[media_type](labels.astype(np.float64), distances.astype(np.float64))
+        form = answer_type(request.headers.get("Accept"), settings.default_accept)
+        instances = decode(_body(settings.max_payload_bytes), model.features)
+        width = instances.points.shape[1]
+        if width != model.features:
+            raise DataError(f"expected {model.features} columns (those of the model), found {width}", row=1)
+        labels, distances = model.predict(instances.points)
+        predictions = Predictions(
+            # Floats, as the built-in image gives them, unless the client asks for integers.
+            labels if form.integer_labels else labels.astype(np.float64),
+            distances.astype(np.float64),
+            instances.attached,
+        )
         # The bare type: a charset parameter has made other containers of a pipeline refuse text/csv.
-        return Response(answer, content_type=media_type)
+        return Response(ENCODERS[form.media_type](predictions), content_type=form.media_type)
 
     _answer_errors(app, settings)
     return app

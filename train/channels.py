@@ -5,6 +5,9 @@ All regular files of the channel's folder and its sub-folders are read, sorted b
 
 from __future__ import annotations
 
+import codecs
+import gzip
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +16,31 @@ import numpy as np
 
 from kmeans.arrays import Float32
 from kmeans.errors import DataError, SettingError, shown
-from kmeans.formats import csv, recordio
+from kmeans.formats import csv, jsonlines, npy, recordio
 from kmeans.formats.media_type import MediaType
 from train.contract import Channel
 
 RECORDIO_TYPE, CSV_TYPE = "application/x-recordio-protobuf", "text/csv"
+JSON_LINES_TYPE, NPY_TYPE = "application/jsonlines", "application/x-npy"
+GZIP_MAGIC = b"\x1f\x8b"
 LABEL_SIZE = "label_size"
 
-DECODERS: dict[str, Callable[[bytes], Float32]] = {RECORDIO_TYPE: recordio.decode, CSV_TYPE: csv.decode}
-ALIASES = {"csv": CSV_TYPE, "application/csv": CSV_TYPE, "x-recordio-protobuf": RECORDIO_TYPE}
+# What reads a file; the number of features, if it is known, is what sparse vectors must have.
+DECODERS: dict[str, Callable[[bytes, int | None], Float32]] = {
+    RECORDIO_TYPE: recordio.decode,
+    CSV_TYPE: lambda content, _: csv.decode(content),
+    JSON_LINES_TYPE: lambda content, features: jsonlines.decode(content, features).points,
+    NPY_TYPE: lambda content, _: npy.decode(content),
+}
+ALIASES = {
+    "csv": CSV_TYPE,
+    "application/csv": CSV_TYPE,
+    "x-recordio-protobuf": RECORDIO_TYPE,
+    "application/jsonl": JSON_LINES_TYPE,
+    "application/x-jsonlines": JSON_LINES_TYPE,
+    "application/x-ndjson": JSON_LINES_TYPE,
+}
+TEXT_TYPES = (CSV_TYPE, JSON_LINES_TYPE)
 INPUT_MODES = ("File", "FastFile")
 
 OnFile = Callable[[int, int], None]
@@ -75,9 +94,14 @@ def read(channel: Channel, feature_dim: int | None, on_file: OnFile | None = Non
         if on_file is not None:
             on_file(done, len(files))
         content = path.read_bytes()
-        kind = declared or _sniffed_type(content, path)
+        size += len(content)
         try:
-            table = DECODERS[kind](content)
+            if content.startswith(GZIP_MAGIC):
+                content = _inflated(content)
+            kind = declared or _sniffed_type(content)
+            if kind in TEXT_TYPES:
+                content = _as_utf8(content, channel.content_type)
+            table = DECODERS[kind](content, feature_dim)
             labels = _label_columns(table.shape[1], kind, channel.content_type, feature_dim)
             if parts and table.shape[1] - labels != parts[0].shape[1]:
                 raise DataError(
@@ -86,7 +110,6 @@ def read(channel: Channel, feature_dim: int | None, on_file: OnFile | None = Non
         except DataError as error:
             raise error.within(str(path)) from None
         parts.append(np.ascontiguousarray(table[:, labels:]))
-        size += len(content)
     points = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return ChannelData(points, len(files), size, kind, labels)
 
@@ -135,17 +158,38 @@ def _declared_type(channel: Channel) -> str | None:
     return kind
 
 
-def _sniffed_type(content: bytes, path: Path) -> str:
-    """Tell the type of a file whose channel doesn't: by RecordIO's magic number, or by being text."""
+def _sniffed_type(content: bytes) -> str:
+    """Tell the type of a file whose channel doesn't: by the magic numbers of RecordIO and NPY, or by being text."""
     if recordio.looks_like(content):
         return RECORDIO_TYPE
+    if content.startswith(npy.MAGIC):
+        return NPY_TYPE
     if b"\0" not in content[:4096]:
-        return CSV_TYPE
+        return JSON_LINES_TYPE if content.lstrip()[:1] in (b"{", b"[") else CSV_TYPE
     raise DataError(
-        "the file is neither RecordIO-protobuf nor text",
-        source=str(path),
+        "the file is neither RecordIO-protobuf, NPY nor text",
         hint=f"Set the channel's content type to {' or '.join(DECODERS)}, and check what was uploaded.",
     )
+
+
+def _inflated(content: bytes) -> bytes:
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"expected gzip, but {error}", hint="Was the file cut off?") from None
+
+
+def _as_utf8(content: bytes, content_type: MediaType) -> bytes:
+    """Return a text in UTF-8; its encoding is what the content type says (``encoding`` or ``charset``), else UTF-8."""
+    encoding = content_type.parameters.get("encoding") or content_type.parameters.get("charset") or "utf-8"
+    try:
+        if codecs.lookup(encoding).name in ("utf-8", "ascii"):
+            return content  # the decoder says what is wrong, if anything is, by row and column
+        return content.decode(encoding).encode()
+    except LookupError:
+        raise SettingError(f"Content type: encoding {shown(encoding)} is not known.") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"expected text in {encoding}, but {error.reason}", offset=error.start) from None
 
 
 def _label_columns(columns: int, kind: str, content_type: MediaType, feature_dim: int | None) -> int:

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 import numpy as np
 import orjson
 
-from kmeans.arrays import Float32, Float64, Int64, check_finite
+from kmeans.arrays import Float32, Float64, check_finite
 from kmeans.errors import DataError, shown
+from kmeans.formats.instances import Predictions
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 NUMERIC = b"0123456789+-.eE, \t\n"
@@ -51,11 +52,9 @@ def decode(data: bytes) -> Float32:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def encode(labels: Float64 | Int64, distances: Float64) -> bytes:
+def encode(predictions: Predictions) -> bytes:
     """Return ``label,distance`` lines, joined by LF without a final one, each number as Python's ``repr`` writes it."""
-    return "\n".join(
-        f"{label!r},{distance!r}" for label, distance in zip(labels.tolist(), distances.tolist(), strict=True)
-    ).encode()
+    return "\n".join(f"{label!r},{distance!r}" for label, distance, _ in predictions.rows()).encode()
 
 
 def _chunks(text: bytes) -> Iterator[tuple[int, bytes]]:

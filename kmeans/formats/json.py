@@ -1,7 +1,13 @@
 """JSON requests and answers, in the shapes of the built-in image.
 
-Request: ``{"instances": [{"features": [1, 2]}, ...]}``; an instance may also be
-``{"data": {"features": {"values": [1, 2]}}}``. Answer:
+A request is ``{"instances": [instance, ...]}``, and an instance is one of::
+
+    {"features": [1, 2]}
+    {"data": {"features": {"values": [1, 2]}}}
+    {"data": {"features": {"keys": [0], "shape": [2], "values": [1]}}}      sparse
+
+also a bare ``[1, 2]``, and ``{"data": {"any name": [1, 2]}}``. An ``"id"`` beside them is given back;
+``"configuration"`` is passed over. The answer is
 ``{"predictions": [{"closest_cluster": 1.0, "distance_to_cluster": 3.0}, ...]}``.
 (SageMaker developer guide, "K-Means Response Formats" and "Common Data Formats for Inference".)
 """
@@ -13,14 +19,21 @@ from typing import Any
 import numpy as np
 import orjson
 
-from kmeans.arrays import Float32, Float64, Int64, as_points
+from kmeans.arrays import Float32, Int64, as_points
 from kmeans.errors import DataError, shown
+from kmeans.formats.instances import ID, Instances, Predictions
+from kmeans.formats.sparse import DenseRows
 
 SHAPE = '{"instances": [{"features": [number, ...]}, ...]}'
 
 
-def decode(data: bytes) -> Float32:
-    """Return the points of a request as float32 (n, d).
+def decode(data: bytes, features: int | None = None) -> Instances:
+    """Return the points of a request, float32 (n, d), and the ids that came with them.
+
+    Parameters
+    ----------
+    features
+        Width that sparse vectors must have; None for any.
 
     Raises
     ------
@@ -35,50 +48,102 @@ def decode(data: bytes) -> Float32:
     instances = request.get("instances") if isinstance(request, dict) else None
     if not isinstance(instances, list):
         raise DataError(f"expected a JSON object of the form {SHAPE}, found {_kind(request)}")
+    return read_instances(instances, data, features)
+
+
+def read_instances(instances: list[Any], source: bytes, features: int | None) -> Instances:
+    """Return the points of parsed ``instances``; ``source`` is the text they were parsed from.
+
+    Raises
+    ------
+    DataError
+        As :func:`decode`.
+    """
     if not instances:
-        raise DataError("expected at least one instance, found an empty list")
-    vectors = [_vector(instance, row) for row, instance in enumerate(instances, start=1)]
+        raise DataError("expected at least one instance, found none")
+    sparse = DenseRows(len(source), features)
+    vectors = [_vector(instance, row, sparse) for row, instance in enumerate(instances, start=1)]
     try:
         numbers = np.array(vectors)
     except (ValueError, OverflowError):  # rows of several widths, or lists within lists
         numbers = np.empty(0, dtype=object)
     # A bool among numbers would become 0 or 1 without a word.
-    if numbers.ndim != 2 or numbers.dtype.kind not in "iuf" or b"true" in data or b"false" in data:
-        _check_vectors(vectors)
+    if numbers.ndim != 2 or numbers.dtype.kind not in "iuf" or b"true" in source or b"false" in source:
+        for row, vector in enumerate(vectors, start=1):
+            _check_numbers(vector, row)
+            if len(vector) != len(vectors[0]):
+                expected = len(vectors[0])
+                raise DataError(f"expected {expected} numbers as in the rows before, found {len(vector)}", row=row)
         numbers = np.array(vectors, dtype=np.float64)
-    return as_points(numbers)
+    return Instances(as_points(numbers), _ids(instances))
 
 
-def encode(labels: Float64 | Int64, distances: Float64) -> bytes:
+def encode(predictions: Predictions) -> bytes:
     """Return an answer with Python's own number format and spacing, as the built-in image writes it."""
-    predictions = ", ".join(
-        f'{{"closest_cluster": {label!r}, "distance_to_cluster": {distance!r}}}'
-        for label, distance in zip(labels.tolist(), distances.tolist(), strict=True)
-    )
-    return f'{{"predictions": [{predictions}]}}'.encode()
+    return f'{{"predictions": [{", ".join(objects(predictions))}]}}'.encode()
 
 
-def _vector(instance: Any, row: int) -> list[Any]:
+def objects(predictions: Predictions) -> list[str]:
+    """Return each prediction as a JSON object."""
+    return [
+        f'{{"closest_cluster": {label!r}, "distance_to_cluster": {distance!r}{_attachments(attached)}}}'
+        for label, distance, attached in predictions.rows()
+    ]
+
+
+def _attachments(attached: dict[str, Any]) -> str:
+    return "".join(f', "{name}": {orjson.dumps(value).decode()}' for name, value in attached.items())
+
+
+def _ids(instances: list[Any]) -> list[dict[str, Any]] | None:
+    ids = [
+        {ID: instance[ID]} if isinstance(instance, dict) and instance.get(ID) is not None else {}
+        for instance in instances
+    ]
+    return ids if any(ids) else None
+
+
+def _vector(instance: Any, row: int, sparse: DenseRows) -> list[Any] | Float32:
     vector = instance
     if isinstance(vector, dict) and "data" in vector:
         vector = vector["data"]
+        if isinstance(vector, dict) and "features" not in vector and len(vector) == 1:
+            (vector,) = vector.values()
     if isinstance(vector, dict) and "features" in vector:
         vector = vector["features"]
-    if isinstance(vector, dict) and "keys" not in vector:
+    if isinstance(vector, dict) and "keys" in vector:
+        return _sparse_vector(vector, row, sparse)
+    if isinstance(vector, dict):
         vector = vector.get("values")
     if not isinstance(vector, list):
         raise DataError(f'expected {{"features": [number, ...]}}, found {_kind(instance)}', row=row)
     return vector
 
 
-def _check_vectors(vectors: list[list[Any]]) -> None:
-    """Raise a DataError for the first thing in ``vectors`` that isn't a number, or the first row of another width."""
-    for row, vector in enumerate(vectors, start=1):
-        for column, value in enumerate(vector, start=1):
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise DataError(f"expected a number, found {_kind(value)}", row=row, column=column)
-        if len(vector) != len(vectors[0]):
-            raise DataError(f"expected {len(vectors[0])} numbers as in the rows before, found {len(vector)}", row=row)
+def _sparse_vector(vector: dict[str, Any], row: int, sparse: DenseRows) -> Float32:
+    keys, shape, values = vector.get("keys"), vector.get("shape"), vector.get("values")
+    if not isinstance(keys, list) or not isinstance(values, list) or not isinstance(shape, list) or len(shape) != 1:
+        raise DataError('expected {"keys": [...], "shape": [width], "values": [...]}', row=row)
+    _check_numbers(values, row)
+    try:
+        return sparse.fill(_whole_numbers(keys), np.array(values, dtype=np.float64), int(_whole_numbers(shape)[0]))
+    except DataError as error:
+        error.row = row
+        raise
+
+
+def _whole_numbers(numbers: list[Any]) -> Int64:
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 1 << 63:
+            raise DataError(f"expected whole numbers for keys and shape, found {_kind(number)}")
+    return np.array(numbers, dtype=np.int64)
+
+
+def _check_numbers(vector: list[Any] | Float32, row: int) -> None:
+    """Raise a DataError for the first thing in ``vector`` that isn't a number."""
+    for column, value in enumerate(vector if isinstance(vector, list) else (), start=1):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise DataError(f"expected a number, found {_kind(value)}", row=row, column=column)
 
 
 def _kind(value: Any) -> str:

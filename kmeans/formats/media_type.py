@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isfinite
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +37,17 @@ class MediaType:
             if separator:
                 parameters[key.strip().lower()] = value.strip().strip('"')
         return cls(name.strip().lower(), parameters)
+
+    @property
+    def quality(self) -> float:
+        """How welcome the type is in an Accept header, from 0 (not at all) to 1 (the default)."""
+        try:
+            quality = float(self.parameters.get("q", "1"))
+        except ValueError:
+            return 0.0
+        return min(max(quality, 0.0), 1.0) if isfinite(quality) else 0.0
+
+    def covers(self, name: str) -> bool:
+        """Tell whether this type, which may be a range such as ``text/*``, includes the type ``name``."""
+        own, _, subtype = self.name.partition("/")
+        return self.name in (name, "*/*", "*") or (subtype == "*" and name.startswith(f"{own}/"))

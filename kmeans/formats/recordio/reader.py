@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from kmeans.arrays import Float32, Int64, check_finite
 from kmeans.errors import DataError
+from kmeans.formats.instances import METADATA, UID, Instances
 from kmeans.formats.recordio.layout import (
     ENTRY_KEY,
     ENTRY_VALUE,
@@ -38,39 +39,20 @@ from kmeans.formats.recordio.layout import (
     WHOLE,
 )
 from kmeans.formats.recordio.protobuf import LENGTH, Field, fields, read_varints
+from kmeans.formats.sparse import DenseRows
 
 DTYPES: dict[int, np.dtype[Any]] = {VALUE_FLOAT32: np.dtype("<f4"), VALUE_FLOAT64: np.dtype("<f8")}
 
-# A few bytes can name a sparse vector of any width. What all of them may grow to: room for honest data (a row of 10,000
-# columns with 50 values grows 60 times), none for an attack.
-MAX_SPARSE_GROWTH = 512
-SPARSE_ALLOWANCE = 64 << 20
+TEXT_FIELDS = {RECORD_UID: UID, RECORD_METADATA: METADATA}
 
 # The first block of a run is small, because a run may be short; the following ones are larger and larger.
 _FIRST_BLOCK_ROWS, _MAX_BLOCK_ROWS = 16, 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Records:
-    """The records of a file or body.
-
-    Attributes
-    ----------
-    points
-        Feature vectors, float32 (n, d).
-    uids, metadata
-        These fields of each record, None where it has none; both None if no record has any.
-    """
-
-    points: Float32
-    uids: list[str | None] | None
-    metadata: list[str | None] | None
-
-
 def decode(data: bytes, features: int | None = None) -> Float32:
     """Return the feature vectors of a file or body as float32 (n, d); sparse ones are filled up with zeros.
 
-    Labels, uids and metadata are passed over; :func:`decode_records` keeps the latter two.
+    Labels, uids and metadata are passed over; :func:`decode_instances` keeps the latter two.
 
     Parameters
     ----------
@@ -86,8 +68,8 @@ def decode(data: bytes, features: int | None = None) -> Float32:
     return _decode(data, features, keep_text=False).points
 
 
-def decode_records(data: bytes, features: int | None = None) -> Records:
-    """Return the feature vectors as :func:`decode` does, and each record's uid and metadata.
+def decode_instances(data: bytes, features: int | None = None) -> Instances:
+    """Return the feature vectors as :func:`decode` does, with each record's uid and metadata attached.
 
     Raises
     ------
@@ -132,22 +114,20 @@ class _Run:
     """Records read at once: their vectors, and their uids and metadata if wanted and there."""
 
     points: Float32
-    uids: list[str | None]
-    metadata: list[str | None]
+    texts: list[dict[str, str]]
 
 
-def _decode(data: bytes, features: int | None, *, keep_text: bool) -> Records:
+def _decode(data: bytes, features: int | None, *, keep_text: bool) -> Instances:
     runs: list[_Run] = []
     rows = position = 0
-    allowance = SPARSE_ALLOWANCE + MAX_SPARSE_GROWTH * len(data)
+    sparse = DenseRows(len(data), features)
     while position < len(data):
         try:
             frame = _read_frame(data, position)
             tensor, texts = _read_record(frame)
             if tensor.is_sparse:
-                vector = _read_sparse(frame, tensor, features, allowance)
-                allowance -= vector.nbytes
-                run = _Run(vector[None, :], [texts.get(RECORD_UID)], [texts.get(RECORD_METADATA)])
+                vector = _read_sparse(frame, tensor, sparse)
+                run = _Run(vector[None, :], [texts])
             else:
                 run = _read_dense_run(data, position, frame, tensor, texts if keep_text else {})
             features = features or run.points.shape[1]
@@ -167,14 +147,8 @@ def _decode(data: bytes, features: int | None, *, keep_text: bool) -> Records:
     if not runs:
         raise DataError("expected RecordIO records, found none", hint="Is the file or the request empty?")
     points = runs[0].points if len(runs) == 1 else np.concatenate([run.points for run in runs])
-    if not keep_text:
-        return Records(points, None, None)
-    return Records(points, _joined([run.uids for run in runs]), _joined([run.metadata for run in runs]))
-
-
-def _joined(parts: list[list[str | None]]) -> list[str | None] | None:
-    texts = [text for part in parts for text in part]
-    return texts if any(text is not None for text in texts) else None
+    attached = [record for run in runs for record in run.texts] if keep_text else []
+    return Instances(points, attached if any(attached) else None)
 
 
 def _read_frame(data: bytes, position: int) -> _Frame:
@@ -211,8 +185,8 @@ def _read_frame(data: bytes, position: int) -> _Frame:
             return _Frame(MAGIC_BYTES.join(parts), start + HEADER.size, position, part == WHOLE)
 
 
-def _read_record(frame: _Frame) -> tuple[_Tensor, dict[int, str]]:
-    """Return the tensor under the key ``values`` of a Record's features, and its uid and metadata by field number."""
+def _read_record(frame: _Frame) -> tuple[_Tensor, dict[str, str]]:
+    """Return the tensor under the key ``values`` of a Record's features, and its uid and metadata."""
     tensor, texts = None, {}
     try:
         for field in fields(frame.payload, 0, len(frame.payload)):
@@ -220,8 +194,9 @@ def _read_record(frame: _Frame) -> tuple[_Tensor, dict[int, str]]:
                 continue
             if field.number == RECORD_FEATURES:
                 tensor = _read_entry(frame.payload, field) or tensor
-            elif field.number in (RECORD_UID, RECORD_METADATA):
-                texts[field.number] = frame.payload[field.start : field.stop].decode("utf-8", "replace")
+            elif field.number in TEXT_FIELDS:
+                content = frame.payload[field.start : field.stop]
+                texts[TEXT_FIELDS[field.number]] = content.decode("utf-8", "replace")
         if tensor is None:
             raise DataError("expected a vector under the key 'values' of the record's features, found none", offset=0)
     except DataError as error:
@@ -266,32 +241,19 @@ def _read_integers(payload: bytes, parts: list[Field]) -> Int64:
     return np.concatenate([np.zeros(0, np.int64), *(read_varints(payload, part.start, part.stop) for part in parts)])
 
 
-def _read_sparse(frame: _Frame, tensor: _Tensor, features: int | None, allowance: int) -> Float32:
-    values = _read_values(frame, tensor)
-    keys = _read_integers(frame.payload, tensor.keys)
+def _read_sparse(frame: _Frame, tensor: _Tensor, sparse: DenseRows) -> Float32:
     if not tensor.shape:
         raise DataError("expected a shape beside the keys of a sparse vector, found none", offset=frame.start)
     width = math.prod(_read_integers(frame.payload, tensor.shape).tolist())
-    if features is not None and width != features:
-        raise DataError(f"expected a sparse vector of width {features}, found {width}", offset=frame.start)
-    if len(keys) != len(values):
-        raise DataError(f"expected as many keys as values, found {len(keys)} and {len(values)}", offset=frame.start)
-    if len(keys) and not 0 <= int(keys.min()) <= int(keys.max()) < width:
-        raise DataError(f"expected keys from 0 to {width - 1}, found one outside", offset=frame.start)
-    if width < 1 or 4 * width > allowance:
-        raise DataError(
-            f"found a sparse vector of width {width}: as dense rows, which k-means needs, the data would be more than "
-            f"{MAX_SPARSE_GROWTH} times their size",
-            offset=frame.start,
-            hint="Set feature_dim, or reduce the number of columns.",
-        )
-    vector = np.zeros(width, dtype=np.float32)
-    with np.errstate(over="ignore"):  # becomes infinite, and is reported as that
-        vector[keys] = values
-    return vector
+    keys = _read_integers(frame.payload, tensor.keys)
+    try:
+        return sparse.fill(keys, _read_values(frame, tensor), width)
+    except DataError as error:
+        error.offset = frame.start
+        raise
 
 
-def _read_dense_run(data: bytes, position: int, frame: _Frame, tensor: _Tensor, texts: dict[int, str]) -> _Run:
+def _read_dense_run(data: bytes, position: int, frame: _Frame, tensor: _Tensor, texts: dict[str, str]) -> _Run:
     """Read the record at ``position`` and, in one piece, all following ones that are built alike."""
     values = _read_values(frame, tensor)
     if not len(values):
@@ -303,7 +265,7 @@ def _read_dense_run(data: bytes, position: int, frame: _Frame, tensor: _Tensor, 
     if len(records) < 2:
         with np.errstate(over="ignore"):
             one = values.astype(np.float32)[None, :]
-        return _Run(one, [texts.get(RECORD_UID)], [texts.get(RECORD_METADATA)])
+        return _Run(one, [texts])
     vector = tensor.values[0]
     outer = [field for field in fields(frame.payload, 0, len(frame.payload)) if field.wire == LENGTH]
     # What may differ within a run: the vector's values, and the contents of all fields but the features. Everything
@@ -314,8 +276,8 @@ def _read_dense_run(data: bytes, position: int, frame: _Frame, tensor: _Tensor, 
     columns = np.ascontiguousarray(run[:, HEADER.size + vector.start : HEADER.size + vector.stop])
     with np.errstate(over="ignore"):
         points = columns.view(DTYPES[tensor.kind]).astype(np.float32, copy=False)
-    kept = {field.number: field for field in outer if field.number in texts}
-    return _Run(points, _texts(run, kept.get(RECORD_UID)), _texts(run, kept.get(RECORD_METADATA)))
+    kept = [field for field in outer if TEXT_FIELDS.get(field.number) in texts]
+    return _Run(points, _texts(run, kept))
 
 
 def _alike(records: NDArray[np.uint8], free: list[Field]) -> int:
@@ -333,8 +295,12 @@ def _alike(records: NDArray[np.uint8], free: list[Field]) -> int:
     return len(records)
 
 
-def _texts(run: NDArray[np.uint8], field: Field | None) -> list[str | None]:
-    if field is None:
-        return [None] * len(run)
-    column = run[:, HEADER.size + field.start : HEADER.size + field.stop]
-    return [row.tobytes().decode("utf-8", "replace") for row in column]
+def _texts(run: NDArray[np.uint8], kept: list[Field]) -> list[dict[str, str]]:
+    """Return uid and metadata of each record of a run; the same empty dictionary for all if there are none."""
+    if not kept:
+        return [{}] * len(run)
+    records = [row.tobytes() for row in run[:, HEADER.size :]]
+    return [
+        {TEXT_FIELDS[field.number]: record[field.start : field.stop].decode("utf-8", "replace") for field in kept}
+        for record in records
+    ]

@@ -6,14 +6,14 @@ than 1 GB/s. What is written is equal to the bit to what version 2 of SageMaker'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kmeans.arrays import Float32, Float64
+from kmeans.arrays import Float32
 from kmeans.errors import DataError
+from kmeans.formats.instances import ID, METADATA, UID, Predictions
 from kmeans.formats.recordio.layout import (
     ENTRY_KEY,
     ENTRY_VALUE,
@@ -80,33 +80,23 @@ def encode(points: Float32, labels: NDArray[Any] | None = None) -> bytes:
     return _frames(head, [columns, label], between).tobytes()
 
 
-def encode_answers(
-    labels: Float64,
-    distances: Float64,
-    uids: Sequence[str | None] | None = None,
-    metadata: Sequence[str | None] | None = None,
-) -> bytes:
+def encode_predictions(predictions: Predictions) -> bytes:
     """Return an answer of the built-in image's form: a Record per row with two labels of one float32 each.
 
-    Parameters
-    ----------
-    labels, distances
-        ``closest_cluster`` and ``distance_to_cluster``, both (n,).
-    uids, metadata
-        Given back as they came, where there are any.
+    They are ``closest_cluster`` and ``distance_to_cluster``; uid and metadata are given back as they came, an ``id`` of
+    JSON as uid.
     """
     first = _entry(RECORD_LABEL, b"closest_cluster", VALUE_FLOAT32, 4)
     second = _entry(RECORD_LABEL, b"distance_to_cluster", VALUE_FLOAT32, 4)
-    columns = [np.asarray(values, dtype="<f4")[:, None].copy().view(np.uint8) for values in (labels, distances)]
-    if uids is None and metadata is None:
+    columns = [values.astype("<f4")[:, None].view(np.uint8) for values in (predictions.labels, predictions.distances)]
+    if predictions.attached is None:
         return _frames(first, columns, second).tobytes()
-    rows = len(labels)
-    texts = zip(uids or [None] * rows, metadata or [None] * rows, strict=True)
     frames = []
-    for row, (uid, text) in enumerate(texts):
+    for row, attached in enumerate(predictions.attached):
         payload = first + columns[0][row].tobytes() + second + columns[1][row].tobytes()
-        payload += b"" if uid is None else delimited(RECORD_UID, uid.encode())
-        payload += b"" if text is None else delimited(RECORD_METADATA, text.encode())
+        uid = attached.get(UID, attached.get(ID))
+        payload += b"" if uid is None else delimited(RECORD_UID, str(uid).encode())
+        payload += delimited(RECORD_METADATA, attached[METADATA].encode()) if METADATA in attached else b""
         frames.append(HEADER.pack(MAGIC, len(payload)) + payload + bytes(-len(payload) % 4))
     return b"".join(frames)
 

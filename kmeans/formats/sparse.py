@@ -1,0 +1,57 @@
+"""Sparse vectors to dense rows, which is what k-means computes with."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kmeans.arrays import Float32, Int64
+from kmeans.errors import DataError
+
+# A few bytes can name a sparse vector of any width. What all those of a file or body may grow to: room for honest data
+# (a row of 10,000 columns with 50 values grows 60 times), none for an attack.
+MAX_GROWTH = 512
+FREE_BYTES = 64 << 20
+
+
+class DenseRows:
+    """Makes dense rows of sparse vectors, as long as they stay in proportion to the bytes they came in.
+
+    Parameters
+    ----------
+    source_bytes
+        Size of the file or body that holds the vectors.
+    features
+        Width that each must have; None for any.
+    """
+
+    def __init__(self, source_bytes: int, features: int | None) -> None:
+        self._left = FREE_BYTES + MAX_GROWTH * source_bytes
+        self._features = features
+
+    def fill(self, keys: Int64, values: NDArray[np.generic], width: int) -> Float32:
+        """Return the vector (width,) with ``values`` at the places ``keys`` and zeros elsewhere.
+
+        Raises
+        ------
+        DataError
+            If keys and values aren't equally many, a key lies outside of the width, or the width is not the expected
+            one or out of proportion.
+        """
+        if self._features is not None and width != self._features:
+            raise DataError(f"expected a sparse vector of width {self._features}, found {width}")
+        if keys.ndim != 1 or keys.shape != values.shape:
+            raise DataError(f"expected as many keys as values, found {keys.size} and {values.size}")
+        if len(keys) and not 0 <= int(keys.min()) <= int(keys.max()) < width:
+            raise DataError(f"expected keys from 0 to {width - 1}, found one outside")
+        self._left -= 4 * width
+        if width < 1 or self._left < 0:
+            raise DataError(
+                f"found a sparse vector of width {width}: as dense rows, which k-means needs, the data would be more "
+                f"than {MAX_GROWTH} times their size",
+                hint="Reduce the number of columns.",
+            )
+        vector = np.zeros(width, dtype=np.float32)
+        with np.errstate(over="ignore"):  # becomes infinite, and is reported as that
+            vector[keys] = values
+        return vector
