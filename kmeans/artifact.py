@@ -1,12 +1,14 @@
 """A model on disk: ``model_algo-1`` (the built-in image's own file) and ``kmeans.json`` (for people and programs).
 
 The centers stand in ``model_algo-1`` alone, so either image serves the other's models. ``kmeans.json`` tells how they
-came about and holds their checksum; a directory without it is a model of the built-in image and just as good.
+came about and holds their checksum; a directory without it is a model of the built-in image and just as good. So is
+one that holds, under any name, a single file of centers as MXNet, NumPy (.npy) or NumPy's archive (.npz) writes it.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,27 @@ import numpy as np
 import orjson
 
 from kmeans import __version__
-from kmeans.arrays import Int64
+from kmeans.arrays import Float32, Int64
 from kmeans.atomic_file import write_files
 from kmeans.errors import DataError, ModelError
-from kmeans.formats import ndarray_list
+from kmeans.formats import ndarray_list, npy
 from kmeans.model import KMeansModel
 
 CENTERS_FILE = "model_algo-1"
 CARD_FILE = "kmeans.json"
 SCHEMA_VERSION = 1
+
+# What SageMaker's local mode and the built-in image put beside a model.
+OTHER_FILES = (CARD_FILE, "model.tar.gz", "output.tar.gz")
+
+Decoder = Callable[[bytes], Float32]
+
+# Files of centers that people made themselves, by their first bytes.
+CENTER_FORMATS: dict[bytes, Decoder] = {
+    ndarray_list.LIST_MAGIC.to_bytes(8, "little"): ndarray_list.decode,
+    npy.MAGIC: npy.decode,
+    npy.ZIP_MAGIC: npy.decode_centers,
+}
 
 
 def save(model: KMeansModel, directory: Path) -> None:
@@ -64,26 +78,42 @@ def load(directory: Path) -> KMeansModel:
     kmeans.errors.ModelError
         If there is none, or its files are corrupt or don't belong together.
     """
-    path = directory / CENTERS_FILE
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise ModelError(
-            f"There is no model in {directory}: expected a file {CENTERS_FILE}, {_found(directory)}."
-        ) from None
-    except OSError as error:
-        raise ModelError(f"The model {path} can't be read: {error.strerror}.") from None
+    path, decode = _find_centers(directory)
+    content = _read(path)
     card = _read_card(directory)
     checksum = card.get("centers_sha256")
     if checksum is not None and checksum != hashlib.sha256(content).hexdigest():
         raise ModelError(f"The model {path} is corrupt: its checksum differs from the one in {CARD_FILE}.")
     try:
-        centers = ndarray_list.decode(content)
+        centers = decode(content)
         return KMeansModel(centers, _counts(card, len(centers)), card.get("training"))
     except DataError as error:
         raise ModelError(f"The model is corrupt: {error.within(str(path))}") from None
     except (TypeError, ValueError, OverflowError):
         raise ModelError(f"The model is corrupt: {directory / CARD_FILE} doesn't describe {path}.") from None
+
+
+def _find_centers(directory: Path) -> tuple[Path, Decoder]:
+    """Return the file of centers and what reads it: ``model_algo-1``, or the only file that can be one."""
+    if (directory / CENTERS_FILE).exists():
+        return directory / CENTERS_FILE, ndarray_list.decode
+    candidates = []
+    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+        if path.is_file() and path.name not in OTHER_FILES and not path.name.startswith((".", "state_")):
+            start = _read(path, 8)
+            candidates += [(path, decode) for magic, decode in CENTER_FORMATS.items() if start.startswith(magic)]
+    if len(candidates) == 1:
+        return candidates[0]
+    expected = f"expected a file {CENTERS_FILE}, or one MXNet NDArray list, .npy or .npz file of centers"
+    raise ModelError(f"There is no model in {directory}: {expected}, {_found(directory)}.")
+
+
+def _read(path: Path, size: int = -1) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError as error:
+        raise ModelError(f"The model {path} can't be read: {error.strerror}.") from None
 
 
 def _counts(card: dict[str, Any], clusters: int) -> Int64 | None:

@@ -118,7 +118,11 @@ def _first_centers(rows: Rows, settings: Settings, generator: Generator, observe
     first = _first_rows(rows, wanted)
     factor = min(settings.factor(), len(first) // settings.k)
     observer.seeded(
-        centers=settings.k * factor, clusters=settings.k, factor=factor, auto=settings.extra_center_factor is None
+        centers=settings.k * factor,
+        clusters=settings.k,
+        factor=factor,
+        auto=settings.extra_center_factor is None,
+        rows=len(first),
     )
     return seed_centers(first, settings.k * factor, settings.init_method, generator)
 

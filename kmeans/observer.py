@@ -9,8 +9,8 @@ from __future__ import annotations
 class Observer:
     """Hears of every step of a fit; each method does nothing until a subclass says otherwise."""
 
-    def seeded(self, *, centers: int, clusters: int, factor: int, auto: bool) -> None:
-        """``centers`` = ``clusters`` x ``factor`` first centers are drawn; ``auto`` if the factor was chosen here."""
+    def seeded(self, *, centers: int, clusters: int, factor: int, auto: bool, rows: int) -> None:
+        """``centers`` = ``clusters`` x ``factor`` drawn from ``rows`` rows; ``auto``: the factor was chosen here."""
 
     def batch_done(self, *, epoch: int, epochs: int, rows_seen: int, rows: int, mean_squared_distance: float) -> None:
         """Mark a mini-batch: ``rows_seen`` of ``rows`` in this epoch; the distance is to the centers as they were."""

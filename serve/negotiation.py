@@ -10,10 +10,7 @@ from dataclasses import dataclass
 
 from kmeans.formats import csv, json, jsonlines, npy, recordio
 from kmeans.formats.instances import Instances, Predictions
-from kmeans.formats.media_type import MediaType
-
-JSON, JSON_LINES, CSV = "application/json", "application/jsonlines", "text/csv"
-RECORDIO, NPY = "application/x-recordio-protobuf", "application/x-npy"
+from kmeans.formats.media_type import CSV, JSON, JSON_LINES, NPY, RECORDIO, MediaType
 
 # What reads a body; the number of features is what sparse vectors must have.
 DECODERS: dict[str, Callable[[bytes, int], Instances]] = {
@@ -30,14 +27,6 @@ ENCODERS: dict[str, Callable[[Predictions], bytes]] = {
     CSV: csv.encode,
     RECORDIO: recordio.encode_predictions,
 }
-ALIASES = {
-    "csv": CSV,
-    "application/csv": CSV,
-    "application/jsonl": JSON_LINES,
-    "application/x-jsonlines": JSON_LINES,
-    "application/x-ndjson": JSON_LINES,
-}
-
 # A parameter of Accept by which a client asks for labels as integers: ``application/json; labels=int``.
 LABELS = "labels"
 
@@ -81,7 +70,6 @@ def decoder(content_type: str | None) -> Callable[[bytes, int], Instances]:
         If nothing does; for HTTP that is 415.
     """
     name = MediaType.parse(content_type).name
-    name = ALIASES.get(name, name)
     if name not in DECODERS:
         raise UnsupportedContentTypeError(name)
     return DECODERS[name]
@@ -99,12 +87,11 @@ def answer_type(accept: str | None, default: str) -> AnswerType:
     """
     wanted = accept if accept and accept.strip() not in ("", "*/*") else default
     ranges = sorted(map(MediaType.parse, wanted.split(",")), key=lambda item: item.quality, reverse=True)
-    refused = {ALIASES.get(item.name, item.name) for item in ranges if item.quality == 0}
+    refused = {item.name for item in ranges if item.quality == 0}
     for item in ranges:
-        name = ALIASES.get(item.name, item.name)
         # Of the types that a range covers the default comes first, then the order of the table.
         offers = sorted(ENCODERS, key=lambda offer: offer != MediaType.parse(default).name)
-        covered = [offer for offer in offers if MediaType(name).covers(offer) and offer not in refused]
+        covered = [offer for offer in offers if item.covers(offer) and offer not in refused]
         if covered and item.quality > 0:
             return AnswerType(covered[0], item.parameters.get(LABELS, "").lower() == "int")
     raise NotAcceptableError(wanted)

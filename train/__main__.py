@@ -25,11 +25,10 @@ def main() -> int:
         f"{DEFAULT_BASE}, or below the directory that SAGEMAKER_BASE_DIR names.",
     )
     parser.add_argument("--hyperparameters", action="store_true", help="print the table of hyperparameters and end")
-    if parser.parse_args().hyperparameters:
-        from train.hyperparameters import markdown_table
-
-        print(markdown_table())
-        return 0
+    parser.add_argument(
+        "--validate", action="store_true", help="check configuration and data, list all mistakes, train nothing"
+    )
+    options = parser.parse_args()
     base = Path(os.environ.get("SAGEMAKER_BASE_DIR") or DEFAULT_BASE)
     # The files must be readable and removable for whoever is outside of the container.
     os.umask(0)
@@ -38,6 +37,29 @@ def main() -> int:
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 
+    if options.hyperparameters:
+        from train.hyperparameters import markdown_table
+
+        print(markdown_table())
+        return 0
+    return _validate(base) if options.validate else _train(base)
+
+
+def _validate(base: Path) -> int:
+    """Print what is right and what is wrong with the job; return 1 if anything is wrong."""
+    from train.validation import validate
+
+    findings = validate(base)
+    for fact in findings.facts:
+        print(fact)
+    for number, mistake in enumerate(findings.mistakes, start=1):
+        print(f"{number}. {mistake}")
+    print(f"The job has {len(findings.mistakes)} mistake(s)." if findings.mistakes else "The job is valid.")
+    return 1 if findings.mistakes else 0
+
+
+def _train(base: Path) -> int:
+    """Train; return the exit code."""
     from kmeans.machine import usable_cpus
     from train.contract import output_directory
     from train.failure import Failure, StoppedError

@@ -7,7 +7,7 @@ Every file and every field may be missing and then has the default that SageMake
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import orjson
 from kmeans.errors import SettingError, shown
 from kmeans.formats.media_type import MediaType
 
+HYPERPARAMETERS_FILE = "hyperparameters.json"
 TRAIN_CHANNEL, TEST_CHANNEL = "train", "test"
 
 
@@ -79,6 +80,11 @@ class Job:
     hosts: Hosts
 
     @property
+    def hyperparameters_file(self) -> Path:
+        """Where the hyperparameters came from."""
+        return self.base / "input" / "config" / HYPERPARAMETERS_FILE
+
+    @property
     def model_directory(self) -> Path:
         """Where the model goes; SageMaker packs it into ``model.tar.gz``."""
         return self.base / "model"
@@ -95,15 +101,23 @@ def read_job(base: Path) -> Job:
     Raises
     ------
     kmeans.errors.SettingError
-        If a file is there but is not what the contract says it is.
+        If a file is there but is not what the contract says it is; the error names all such files.
     """
     config = base / "input" / "config"
-    return Job(
-        base=base,
-        hyperparameters=_read_hyperparameters(config / "hyperparameters.json"),
-        channels=_read_channels(config / "inputdataconfig.json", base / "input" / "data"),
-        hosts=_read_hosts(config / "resourceconfig.json"),
-    )
+    job = Job(base, {}, {}, Hosts())
+    mistakes = []
+    for change in (
+        lambda: {"hyperparameters": _read_hyperparameters(config / HYPERPARAMETERS_FILE)},
+        lambda: {"channels": _read_channels(config / "inputdataconfig.json", base / "input" / "data")},
+        lambda: {"hosts": _read_hosts(config / "resourceconfig.json")},
+    ):
+        try:
+            job = replace(job, **change())
+        except SettingError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise SettingError(" ".join(mistakes))
+    return job
 
 
 def _read_hyperparameters(path: Path) -> dict[str, str]:

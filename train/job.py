@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from kmeans.rows import MemoryRows
 from kmeans.workers import Workers
 from train import channels, hyperparameters
 from train.channels import ChannelData
-from train.contract import TEST_CHANNEL, TRAIN_CHANNEL, Channel, Job, read_job
+from train.contract import TEST_CHANNEL, TRAIN_CHANNEL, Channel, Hosts, Job, read_job
 from train.hyperparameters import Hyperparameters
 from train.metrics import JobLog
 
@@ -29,33 +31,42 @@ def run(base: Path, threads: int, log: JobLog) -> None:
     kmeans.errors.KMeansError
         If anything is wrong with the configuration, the data or the disk; nothing is left in the model directory then.
     """
-    started = time.perf_counter()
     job = read_job(base)
     log.host = job.hosts.current
+    log.say(f"Merging with provided configuration from {job.hyperparameters_file}: {_json(job.hyperparameters)}")
     wanted = hyperparameters.parse(job.hyperparameters)
-    log.say(f"Final configuration: {orjson.dumps(wanted.values).decode()}")
-    _check_hosts(job)
-    data = _read(_required_channel(job), wanted.feature_dim, log)
-    rows = MemoryRows(data.points, wanted.mini_batch_size, wanted.settings.seed)
+    log.say(f"Final configuration: {_json(wanted.values)}")
+    check_hosts(job.hosts)
+    points = _read(required_channel(job), wanted.feature_dim, log).points
+    rows = MemoryRows(points, wanted.mini_batch_size, wanted.settings.seed)
     log.say(f"training on {len(rows)} rows x {rows.features} columns with {threads} threads")
+    if wanted.mini_batch_size > len(rows):
+        log.say(
+            f"Batch size {wanted.mini_batch_size} is bigger than the first batch data. "
+            f"Effective batch size used to initialize is {len(rows)}",
+            "WARNING",
+        )
     with Workers(threads) as workers:
         fitted = fit(rows, wanted.settings, workers=workers, observer=log)
     metrics = _report(fitted, log)
     metrics |= _score_test_channel(job, fitted.model, wanted, log)
     card = {"hyperparameters": wanted.values, "rows": len(rows), "metrics": metrics}
-    artifact.save(KMeansModel(fitted.model.centers, fitted.model.counts, card), job.model_directory)
+    with _stage("write", log):
+        artifact.save(KMeansModel(fitted.model.centers, fitted.model.counts, card), job.model_directory)
     log.say(f"wrote the model to {job.model_directory}: {artifact.CENTERS_FILE}, {artifact.CARD_FILE}")
-    log.say(f"TOTAL took: {time.perf_counter() - started:.3f} secs")
+    log.finish()
 
 
-def _check_hosts(job: Job) -> None:
-    if len(job.hosts.names) > 1:
+def check_hosts(hosts: Hosts) -> None:
+    """Raise a SettingError if there is more than one host."""
+    if len(hosts.names) > 1:
         raise SettingError(
-            f"The job has {len(job.hosts.names)} hosts, and this version trains on one: set the instance count to 1."
+            f"The job has {len(hosts.names)} hosts, and this version trains on one: set the instance count to 1."
         )
 
 
-def _required_channel(job: Job) -> Channel:
+def required_channel(job: Job) -> Channel:
+    """Return the channel ``train``; raise a SettingError if there is none."""
     if TRAIN_CHANNEL in job.channels:
         return job.channels[TRAIN_CHANNEL]
     found = f"found {', '.join(sorted(job.channels))}" if job.channels else "and the job has none"
@@ -64,7 +75,8 @@ def _required_channel(job: Job) -> Channel:
 
 def _read(channel: Channel, feature_dim: int | None, log: JobLog) -> ChannelData:
     started = time.perf_counter()
-    data = channels.read(channel, feature_dim, lambda done, files: log.reading(channel.name, done, files))
+    with _stage("read", log):
+        data = channels.read(channel, feature_dim, lambda done, files: log.reading(channel.name, done, files))
     labels = f", the first {data.label_columns} taken as labels" if data.label_columns else ""
     log.say(
         f"read channel {channel.name}: {len(data.points)} rows x {data.points.shape[1]} columns{labels} from "
@@ -77,14 +89,15 @@ def _read(channel: Channel, feature_dim: int | None, log: JobLog) -> ChannelData
 def _report(fitted: Fitted, log: JobLog) -> dict[str, Any]:
     counts = fitted.model.counts
     assert counts is not None, "a fit counts its rows"  # noqa: S101 - for the type checker
-    log.say(
-        f"refined the centers {fitted.refinements} times; cluster sizes: smallest {counts.min()}, "
-        f"largest {counts.max()}, empty {int((counts == 0).sum())}"
-    )
+    log.say(f"refined the centers {fitted.refinements} times; empty clusters: {int((counts == 0).sum())}")
     log.quality("train", "mean_squared_distance", fitted.mean_squared_distance)
+    log.quality("train", "smallest_cluster", int(counts.min()))
+    log.quality("train", "largest_cluster", int(counts.max()))
     return {
         "train:msd": fitted.shrink_loss,
         "train:mean_squared_distance": fitted.mean_squared_distance,
+        "train:smallest_cluster": int(counts.min()),
+        "train:largest_cluster": int(counts.max()),
         "streaming_centers": fitted.streaming_centers,
         "refinements": fitted.refinements,
     }
@@ -96,8 +109,20 @@ def _score_test_channel(job: Job, model: KMeansModel, wanted: Hyperparameters, l
         log.say("Test data is not provided.")
         return {}
     points = _read(job.channels[TEST_CHANNEL], model.features, log).points
-    inertia = model.score(points)
+    with _stage("score", log):
+        inertia = model.score(points)
     scores = {"msd": inertia / len(points), "ssd": inertia}
     for metric in wanted.eval_metrics:
         log.quality("test", metric, scores[metric])
     return {f"test:{metric}": scores[metric] for metric in wanted.eval_metrics}
+
+
+@contextmanager
+def _stage(name: str, log: JobLog) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    log.phase_done(phase=name, seconds=time.perf_counter() - started)
+
+
+def _json(values: object) -> str:
+    return orjson.dumps(values).decode()

@@ -7,6 +7,7 @@ own mean squared distance is ``train mean_squared_distance``.
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
@@ -17,6 +18,12 @@ from kmeans.observer import Observer
 
 # A long phase shows a sign of life this often, in seconds.
 PROGRESS_INTERVAL = 5.0
+
+# What the built-in image calls itself in its #metrics lines.
+ALGORITHM = "AWS/KMeansWebscale"
+
+# The built-in image's names of the phases in its #metrics lines.
+PHASE_METRICS = {"seed": "initialize.time", "stream": "update.time", "shrink": "_shrink.time", "refine": "refine.time"}
 
 
 class JobLog(Observer):
@@ -32,29 +39,44 @@ class JobLog(Observer):
         self.host = host
         self._stream = stream or sys.stdout
         self._last_progress = time.monotonic()
+        self._started = self._stage_started = time.time()
+        self._stages: dict[str, float] = {}
+        self._batches = self._rows = self._epochs = 0
 
     def say(self, message: str, level: str = "INFO") -> None:
         """Write one line in the built-in image's form."""
         now = datetime.now(UTC).strftime("%m/%d/%Y %H:%M:%S")
         # A tab or a line break would split the line in CloudWatch.
         line = " ".join(message.split())
-        self._stream.write(f"[{now} {level} {threading.get_ident()}] {line}\n")
-        self._stream.flush()
+        self._write(f"[{now} {level} {threading.get_ident()}] {line}\n")
 
     def quality(self, channel: str, metric: str, value: float) -> None:
         """Write a score as SageMaker's metric definitions find it."""
         self.say(f"#quality_metric: host={self.host}, {channel} {metric} <loss>={value!r}")
+
+    def metrics(self, values: dict[str, float], **dimensions: int | str) -> None:
+        """Write a ``#metrics`` line: a JSON object of ``values``, whose start is the end of the line before."""
+        now = time.time()
+        document = {
+            "StartTime": self._stage_started,
+            "EndTime": now,
+            "Dimensions": {"Algorithm": ALGORITHM, "Host": self.host, "Operation": "training", **dimensions},
+            "Metrics": {name: {"sum": value, "count": 1, "min": value, "max": value} for name, value in values.items()},
+        }
+        self._stage_started = now
+        self._write(f"#metrics {json.dumps(document)}\n\n")
 
     def reading(self, channel: str, done: int, files: int) -> None:
         """Give a sign of life while a channel of many files is read."""
         if self._progress_is_due():
             self.say(f"reading channel {channel}: {done} of {files} files")
 
-    def seeded(self, *, centers: int, clusters: int, factor: int, auto: bool) -> None:
+    def seeded(self, *, centers: int, clusters: int, factor: int, auto: bool, rows: int) -> None:
         """Tell what ``auto`` came to, and how many centers the streaming phase has."""
         if auto:
             self.say(f"'extra_center_factor' was set to 'auto', evaluated to {factor}.")
         self.say(f"streaming onto {centers} centers for {clusters} clusters")
+        self.metrics(_iterator_metrics(rows, 1, rows, 1, 0), Meta="init_train_data_iter")
 
     def batch_done(self, *, epoch: int, epochs: int, rows_seen: int, rows: int, mean_squared_distance: float) -> None:
         """Give a sign of life now and then."""
@@ -68,8 +90,13 @@ class JobLog(Observer):
 
     def epoch_done(self, *, epoch: int, epochs: int, rows: int, batches: int, seconds: float) -> None:
         """Write the metrics of an epoch."""
-        self.say(f"processed a total of {rows} examples in {batches} mini-batches")
+        self._rows += rows
+        self._batches += batches
+        self._epochs += 1
+        self.say(f"processed a total of {rows} examples")
         self.say(f"#progress_metric: host={self.host}, completed {100 * (epoch + 1) / epochs:.1f} % of epochs")
+        totals = _iterator_metrics(self._rows, self._batches, rows, batches, self._epochs)
+        self.metrics(totals, epoch=epoch, Meta="training_data_iter")
         self.say(f"#throughput_metric: host={self.host}, train throughput={rows / max(seconds, 1e-9)!r} records/second")
 
     def shrink_started(self, *, centers: int, clusters: int) -> None:
@@ -93,12 +120,26 @@ class JobLog(Observer):
         if done == 0:
             self.say(f"refining {'is off' if at_most == 0 else f'with at most {at_most} exact passes over all rows'}")
         if done == 0 or empty_clusters or self._progress_is_due():
-            reseeded = f", {empty_clusters} empty clusters" if empty_clusters else ""
-            self.say(f"refinement pass {done}: mean squared distance {mean_squared_distance:.6g}{reseeded}")
+            empty = f", {empty_clusters} empty clusters" if empty_clusters else ""
+            self.say(f"refinement pass {done}: mean squared distance {mean_squared_distance:.6g}{empty}")
 
     def phase_done(self, *, phase: str, seconds: float) -> None:
-        """Write how long a phase took."""
-        self.say(f"{phase} took: {seconds:.3f} secs")
+        """Remember how long a phase of the fit, or a stage of the job, took."""
+        self._stages[phase] = self._stages.get(phase, 0.0) + seconds
+
+    def finish(self) -> None:
+        """Write where the time went."""
+        total = time.time() - self._started
+        for stage, seconds in self._stages.items():
+            self.say(f"{stage} took: {100 * seconds / total:.4f}%, ({seconds:.6f} secs)")
+        self.say(f"TOTAL took: {total:.6f}")
+        times = {metric: 1000 * self._stages[phase] for phase, metric in PHASE_METRICS.items() if phase in self._stages}
+        times["model.serialize.time"] = 1000 * self._stages.get("write", 0.0)
+        self.metrics({**times, "epochs": self._epochs, "totaltime": 1000 * total})
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
 
     def _progress_is_due(self) -> bool:
         now = time.monotonic()
@@ -106,3 +147,16 @@ class JobLog(Observer):
             return False
         self._last_progress = now
         return True
+
+
+def _iterator_metrics(rows: int, batches: int, last_rows: int, last_batches: int, resets: int) -> dict[str, float]:
+    """Return the figures of the built-in image's data iterator under its names."""
+    return {
+        "Total Records Seen": rows,
+        "Total Batches Seen": batches,
+        "Max Records Seen Between Resets": last_rows,
+        "Max Batches Seen Between Resets": last_batches,
+        "Reset Count": resets,
+        "Number of Records Since Last Reset": last_rows,
+        "Number of Batches Since Last Reset": last_batches,
+    }

@@ -5,6 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import isfinite
 
+CSV, JSON, JSON_LINES = "text/csv", "application/json", "application/jsonlines"
+RECORDIO, NPY = "application/x-recordio-protobuf", "application/x-npy"
+
+# Other names by which clients call them.
+ALIASES = {
+    "csv": CSV,
+    "application/csv": CSV,
+    "application/jsonl": JSON_LINES,
+    "application/x-jsonlines": JSON_LINES,
+    "application/x-ndjson": JSON_LINES,
+    "x-recordio-protobuf": RECORDIO,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class MediaType:
@@ -13,7 +26,7 @@ class MediaType:
     Attributes
     ----------
     name
-        ``type/subtype`` in lower case; ``""`` if there is none.
+        ``type/subtype`` in lower case, the usual one for an alias such as ``csv``; ``""`` if there is none.
     parameters
         Names in lower case, values as they stand, without quotes.
     """
@@ -36,7 +49,8 @@ class MediaType:
             key, separator, value = part.partition("=")
             if separator:
                 parameters[key.strip().lower()] = value.strip().strip('"')
-        return cls(name.strip().lower(), parameters)
+        name = name.strip().lower()
+        return cls(ALIASES.get(name, name), parameters)
 
     @property
     def quality(self) -> float:

@@ -1,0 +1,89 @@
+"""``docker run IMAGE validate``: everything that can be found wrong with a job without training it, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kmeans.errors import DataError, KMeansError
+from train import channels, hyperparameters
+from train.contract import TEST_CHANNEL, Channel, read_job
+from train.files import read_file
+from train.hyperparameters import Hyperparameters
+from train.job import check_hosts, required_channel
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a validation found.
+
+    Attributes
+    ----------
+    facts
+        Sentences about the configuration and the data, and at the end about what would be trained.
+    mistakes
+        One sentence each; none if the job is valid.
+    """
+
+    facts: list[str] = field(default_factory=list)
+    mistakes: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Turn a KMeansError within the context into a mistake."""
+        try:
+            yield
+        except KMeansError as error:
+            self.mistakes.append(str(error))
+
+
+def validate(base: Path) -> Findings:
+    """Check the configuration and read all data below ``base`` (``/opt/ml``); write nothing."""
+    findings = Findings()
+    wanted: Hyperparameters | None = None
+    with findings.collecting():
+        job = read_job(base)
+        with findings.collecting():
+            wanted = hyperparameters.parse(job.hyperparameters)
+        with findings.collecting():
+            check_hosts(job.hosts)
+        feature_dim = wanted.feature_dim if wanted else None
+        with findings.collecting():
+            rows, columns = _check_channel(required_channel(job), feature_dim, findings)
+            if wanted:
+                _describe(wanted, rows, columns, findings)
+            feature_dim = feature_dim or columns
+        if TEST_CHANNEL in job.channels:
+            with findings.collecting():
+                _check_channel(job.channels[TEST_CHANNEL], feature_dim, findings)
+    return findings
+
+
+def _check_channel(channel: Channel, feature_dim: int | None, findings: Findings) -> tuple[int, int]:
+    """Read all files of a channel; return the number of rows and of columns (0 if no file could be read)."""
+    files = channels.list_files(channel)
+    rows = 0
+    for path in files:
+        with findings.collecting():
+            data = read_file(path, channel.content_type, feature_dim)
+            if feature_dim and data.points.shape[1] != feature_dim:
+                raise DataError(f"expected {feature_dim} columns, found {data.points.shape[1]}", source=str(path))
+            feature_dim = data.points.shape[1]
+            rows += len(data.points)
+    findings.facts.append(f"Channel {channel.name}: {rows} rows x {feature_dim or 0} columns in {len(files)} file(s).")
+    return rows, feature_dim or 0
+
+
+def _describe(wanted: Hyperparameters, rows: int, columns: int, findings: Findings) -> None:
+    settings = wanted.settings
+    if rows < settings.k:
+        findings.mistakes.append(f"k={settings.k} clusters were asked for, but there are only {rows} readable rows.")
+        return
+    factor = min(settings.factor(), rows // settings.k)
+    findings.facts.append(
+        f"Training would stream {rows} rows x {columns} columns, {settings.epochs} time(s) in mini-batches of "
+        f"{wanted.mini_batch_size}, onto {settings.k * factor} centers, shrink these to {settings.k} by the best of "
+        f"{settings.trials()} run(s), and refine them by at most {settings.refinements()} exact passes."
+    )
