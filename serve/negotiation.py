@@ -86,15 +86,21 @@ def answer_type(accept: str | None, default: str) -> AnswerType:
         If none of the accepted types can be produced; for HTTP that is 406.
     """
     wanted = accept if accept and accept.strip() not in ("", "*/*") else default
-    ranges = sorted(map(MediaType.parse, wanted.split(",")), key=lambda item: item.quality, reverse=True)
-    refused = {item.name for item in ranges if item.quality == 0}
-    for item in ranges:
-        # Of the types that a range covers the default comes first, then the order of the table.
-        offers = sorted(ENCODERS, key=lambda offer: offer != MediaType.parse(default).name)
-        covered = [offer for offer in offers if item.covers(offer) and offer not in refused]
-        if covered and item.quality > 0:
-            return AnswerType(covered[0], item.parameters.get(LABELS, "").lower() == "int")
-    raise NotAcceptableError(wanted)
+    ranges = [MediaType.parse(text) for text in wanted.split(",")]
+    best: tuple[tuple[float, int, int, bool], AnswerType] | None = None
+    for offer in ENCODERS:
+        # The most specific range that covers a type says how welcome it is; of equally welcome types the one that was
+        # named most precisely wins, then the one named first, then the default.
+        covering = [(item.specificity, -place, item) for place, item in enumerate(ranges) if item.covers(offer)]
+        if not covering:
+            continue
+        specificity, place, item = max(covering, key=lambda found: found[:2])
+        rank = (item.quality, specificity, place, offer == MediaType.parse(default).name)
+        if item.quality > 0 and (best is None or rank > best[0]):
+            best = rank, AnswerType(offer, item.parameters.get(LABELS, "").lower() == "int")
+    if best is None:
+        raise NotAcceptableError(wanted)
+    return best[1]
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kmeans.errors import SettingError, shown
+from kmeans.formats.media_type import JSON
+from serve.negotiation import NotAcceptableError, answer_type
 
 DEFAULT_BASE = "/opt/ml"
 DEFAULT_PORT = 8080
-DEFAULT_ACCEPT = "application/json"
+DEFAULT_ACCEPT = JSON
 
 # SageMaker's own limits: 25 MB for an endpoint, up to 100 MB in a batch transform, which sets the variable.
 DEFAULT_MAX_PAYLOAD_MB = 25
@@ -52,13 +54,18 @@ class Settings:
         kmeans.errors.SettingError
             If a variable has a value that can't be meant.
         """
+        default_accept = environment.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or DEFAULT_ACCEPT
+        try:
+            answer_type(None, default_accept)
+        except NotAcceptableError as error:
+            raise SettingError(f"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT: {error}.") from None
         megabytes = _integer(environment, "SAGEMAKER_MAX_PAYLOAD_IN_MB", DEFAULT_MAX_PAYLOAD_MB, 1, 1024)
         return cls(
             model_directory=Path(environment.get("SAGEMAKER_BASE_DIR") or DEFAULT_BASE) / "model",
             port=_integer(environment, "SAGEMAKER_BIND_TO_PORT", DEFAULT_PORT, 1, 65535),
             workers=_integer(environment, "SAGEMAKER_MODEL_SERVER_WORKERS", cpus, 1, 1024),
             max_payload_bytes=megabytes << 20,
-            default_accept=environment.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or DEFAULT_ACCEPT,
+            default_accept=default_accept,
         )
 
 

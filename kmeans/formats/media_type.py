@@ -61,7 +61,12 @@ class MediaType:
             return 0.0
         return min(max(quality, 0.0), 1.0) if isfinite(quality) else 0.0
 
+    @property
+    def specificity(self) -> int:
+        """How precisely an Accept header names types by this one: 2 a type, 1 a range of subtypes, 0 all."""
+        return 2 - self.name.count("*")
+
     def covers(self, name: str) -> bool:
         """Tell whether this type, which may be a range such as ``text/*``, includes the type ``name``."""
         own, _, subtype = self.name.partition("/")
-        return self.name in (name, "*/*", "*") or (subtype == "*" and name.startswith(f"{own}/"))
+        return self.name in (name, "*/*") or (subtype == "*" and name.startswith(f"{own}/"))
