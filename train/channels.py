@@ -14,7 +14,7 @@ import numpy as np
 from kmeans.arrays import Float32
 from kmeans.errors import DataError, SettingError, shown
 from train.contract import Channel
-from train.files import FileData, read_file
+from train.files import FileData, declared_type, read_file
 
 INPUT_MODES = ("File", "FastFile")
 
@@ -62,12 +62,10 @@ def read(channel: Channel, feature_dim: int | None, on_file: OnFile | None = Non
         if on_file is not None:
             on_file(done, len(files))
         data = read_file(path, channel.content_type, feature_dim)
-        feature_dim = feature_dim or data.points.shape[1]
-        if data.points.shape[1] != feature_dim:
-            raise DataError(
-                f"expected {feature_dim} columns as in {files[0]}, found {data.points.shape[1]}", source=str(path)
-            )
         read_files.append(data)
+        width, expected = data.points.shape[1], read_files[0].points.shape[1]
+        if width != expected:
+            raise DataError(f"expected {expected} columns as in {files[0]}, found {width}", source=str(path))
     parts = [data.points for data in read_files]
     last = read_files[-1]
     return ChannelData(
@@ -85,8 +83,12 @@ def list_files(channel: Channel) -> list[Path]:
     Raises
     ------
     kmeans.errors.SettingError
-        If there are none, or the channel's input mode is not known here.
+        If there are none, or the channel's input mode or content type is not known here.
     """
+    try:
+        declared_type(channel.content_type)
+    except SettingError as error:
+        raise SettingError(f"Channel {channel.name}: {error}") from None
     if channel.input_mode not in INPUT_MODES:
         raise SettingError(
             f"Channel {channel.name}: input mode {shown(channel.input_mode)} is not supported: "

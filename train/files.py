@@ -63,7 +63,7 @@ def read_file(path: Path, content_type: MediaType, feature_dim: int | None) -> F
     kmeans.errors.DataError
         If the file isn't what its type promises; the error names it, and the row and column that are wrong.
     """
-    declared = _declared_type(content_type)
+    declared = declared_type(content_type)
     content = path.read_bytes()
     size = len(content)
     try:
@@ -79,7 +79,8 @@ def read_file(path: Path, content_type: MediaType, feature_dim: int | None) -> F
     return FileData(np.ascontiguousarray(table[:, labels:]), size, kind, labels)
 
 
-def _declared_type(content_type: MediaType) -> str | None:
+def declared_type(content_type: MediaType) -> str | None:
+    """Return the type that a channel declares, None if it declares none; raise a SettingError if it is not known."""
     name = content_type.name
     if name and name not in DECODERS:
         raise SettingError(

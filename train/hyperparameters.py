@@ -17,6 +17,7 @@ from kmeans.errors import SettingError, shown
 from kmeans.settings import Settings
 
 AUTO = "auto"
+LARGEST_INTEGER = (1 << 63) - 1
 
 
 class Kind(Protocol):
@@ -31,7 +32,7 @@ class Kind(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Integer:
-    """A whole number of at least ``minimum``; ``auto`` too, if so said."""
+    """A whole number of at least ``minimum``, within 64 bits; ``auto`` too, if so said."""
 
     minimum: int
     auto: bool = False
@@ -41,10 +42,13 @@ class Integer:
         if self.auto and text.lower() == AUTO:
             return None
         number = float(text)
-        if not number.is_integer() or number < self.minimum:
+        if not number.is_integer():
             raise ValueError
         # Beyond 2^53 a float is no longer exact.
-        return int(text) if text.lstrip("+").isdigit() else int(number)
+        whole = int(text) if text.lstrip("+").isdigit() else int(number)
+        if not self.minimum <= whole <= LARGEST_INTEGER:
+            raise ValueError
+        return whole
 
     def describe(self) -> str:
         """Return the range in words."""

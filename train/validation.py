@@ -64,16 +64,17 @@ def validate(base: Path) -> Findings:
 def _check_channel(channel: Channel, feature_dim: int | None, findings: Findings) -> tuple[int, int]:
     """Read all files of a channel; return the number of rows and of columns (0 if no file could be read)."""
     files = channels.list_files(channel)
-    rows = 0
+    rows = columns = 0
     for path in files:
         with findings.collecting():
             data = read_file(path, channel.content_type, feature_dim)
-            if feature_dim and data.points.shape[1] != feature_dim:
-                raise DataError(f"expected {feature_dim} columns, found {data.points.shape[1]}", source=str(path))
-            feature_dim = data.points.shape[1]
+            width = data.points.shape[1]
+            columns = columns or width
+            if width != columns:
+                raise DataError(f"expected {columns} columns as in the files before, found {width}", source=str(path))
             rows += len(data.points)
-    findings.facts.append(f"Channel {channel.name}: {rows} rows x {feature_dim or 0} columns in {len(files)} file(s).")
-    return rows, feature_dim or 0
+    findings.facts.append(f"Channel {channel.name}: {rows} rows x {columns} columns in {len(files)} file(s).")
+    return rows, columns
 
 
 def _describe(wanted: Hyperparameters, rows: int, columns: int, findings: Findings) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from serve.negotiation import DECODERS, ENCODERS
-from train import channels, hyperparameters
+from train import files, hyperparameters
 
 PROJECT = Path(__file__).resolve().parents[2]
 README = (PROJECT / "README.md").read_text()
@@ -18,7 +18,7 @@ def test_the_readme_has_the_table_of_hyperparameters_as_it_is() -> None:
     assert hyperparameters.markdown_table() in README
 
 
-@pytest.mark.parametrize("media_type", sorted({*DECODERS, *ENCODERS, *channels.DECODERS}))
+@pytest.mark.parametrize("media_type", sorted({*DECODERS, *ENCODERS, *files.DECODERS}))
 def test_the_readme_names_every_media_type(media_type: str) -> None:
     assert f"`{media_type}`" in README
 
