@@ -37,10 +37,15 @@ def as_points(array: ArrayLike, dimensions: int | None = None) -> Float32:
         raise DataError(f"expected points of shape (n, d) with d >= 1, found an array of shape {wide.shape}")
     if dimensions is not None and wide.shape[1] != dimensions:
         raise DataError(f"expected {dimensions} columns, found {wide.shape[1]}")
-    with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN are reported below
-        points = np.ascontiguousarray(wide, dtype=np.float32)
+    points = as_float32(wide)
     check_finite(points)
     return points
+
+
+def as_float32(array: NDArray[Any]) -> Float32:
+    """Return ``array`` as C-contiguous float32; what is beyond its range becomes infinite, without a warning."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.ascontiguousarray(array, dtype=np.float32)
 
 
 def check_finite(points: Float32) -> None:

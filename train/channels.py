@@ -63,9 +63,9 @@ def read(channel: Channel, feature_dim: int | None, on_file: OnFile | None = Non
             on_file(done, len(files))
         data = read_file(path, channel.content_type, feature_dim)
         read_files.append(data)
-        width, expected = data.points.shape[1], read_files[0].points.shape[1]
-        if width != expected:
-            raise DataError(f"expected {expected} columns as in {files[0]}, found {width}", source=str(path))
+        if data.columns != read_files[0].columns:
+            expected = f"expected {read_files[0].columns} columns as in {files[0]}"
+            raise DataError(f"{expected}, found {data.columns}", source=str(path))
     parts = [data.points for data in read_files]
     last = read_files[-1]
     return ChannelData(

@@ -50,6 +50,11 @@ class FileData:
     content_type: str
     label_columns: int
 
+    @property
+    def columns(self) -> int:
+        """Number of columns in the file, labels included."""
+        return self.points.shape[1] + self.label_columns
+
 
 def read_file(path: Path, content_type: MediaType, feature_dim: int | None) -> FileData:
     """Read the rows of ``path``, each of ``feature_dim`` columns (None: any number, but all the same).

@@ -64,15 +64,16 @@ def validate(base: Path) -> Findings:
 def _check_channel(channel: Channel, feature_dim: int | None, findings: Findings) -> tuple[int, int]:
     """Read all files of a channel; return the number of rows and of columns (0 if no file could be read)."""
     files = channels.list_files(channel)
-    rows = columns = 0
+    rows, first = 0, None
     for path in files:
         with findings.collecting():
             data = read_file(path, channel.content_type, feature_dim)
-            width = data.points.shape[1]
-            columns = columns or width
-            if width != columns:
-                raise DataError(f"expected {columns} columns as in the files before, found {width}", source=str(path))
+            first = first or data
+            if data.columns != first.columns:
+                expected = f"expected {first.columns} columns as in the files before"
+                raise DataError(f"{expected}, found {data.columns}", source=str(path))
             rows += len(data.points)
+    columns = first.points.shape[1] if first else 0
     findings.facts.append(f"Channel {channel.name}: {rows} rows x {columns} columns in {len(files)} file(s).")
     return rows, columns
 

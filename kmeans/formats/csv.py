@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import orjson
 
-from kmeans.arrays import Float32, Float64, check_finite
+from kmeans.arrays import Float32, Float64, as_float32, check_finite
 from kmeans.errors import DataError, shown
 from kmeans.formats.instances import Predictions
 
@@ -127,8 +127,7 @@ def _is_number(cell: bytes) -> bool:
 
 
 def _as_float32(numbers: Float64, line_number: int, lines: list[int] | None) -> Float32:
-    with np.errstate(over="ignore"):
-        points = numbers.astype(np.float32)
+    points = as_float32(numbers)
     try:
         check_finite(points)
     except DataError as error:

@@ -69,4 +69,4 @@ class MediaType:
     def covers(self, name: str) -> bool:
         """Tell whether this type, which may be a range such as ``text/*``, includes the type ``name``."""
         own, _, subtype = self.name.partition("/")
-        return self.name in (name, "*/*") or (subtype == "*" and name.startswith(f"{own}/"))
+        return self.name in (name, "*/*", "*") or (subtype == "*" and name.startswith(f"{own}/"))

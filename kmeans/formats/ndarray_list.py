@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from kmeans.arrays import Float32
+from kmeans.arrays import Float32, as_float32
 from kmeans.errors import DataError
 
 LIST_MAGIC = 0x112
@@ -88,8 +88,7 @@ def decode(data: bytes) -> Float32:
     values = np.frombuffer(data, DTYPES[code], rows * columns, reader.position)
     reader.position += size
     reader.take(_COUNT, "the number of names")
-    centers: Float32 = values.reshape(rows, columns).astype(np.float32)
-    return centers
+    return as_float32(values.reshape(rows, columns))
 
 
 class _Reader:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import lzma
 import math
+import struct
+import tokenize
 import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -16,6 +20,18 @@ from kmeans.errors import DataError
 
 MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
+
+# What zipfile and its decompressors raise for bytes that are no archive, or a damaged one.
+_BAD_ARCHIVE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    ValueError,
+    EOFError,
+    OSError,
+    RuntimeError,
+)
 
 # Names of the array of centers in an NPZ that has several.
 CENTER_NAMES = ("centers", "centroids", "cluster_centers", "cluster_centers_")
@@ -53,7 +69,7 @@ def decode_centers(data: bytes) -> Float32:
                 raise DataError(f"found an array of {member.file_size} bytes in a file of {len(data)}")
             with archive.open(member) as file:
                 return decode(file.read(member.file_size + 1))
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError) as error:
+    except _BAD_ARCHIVE as error:
         raise DataError(f"expected a .npz file, but {error}") from None
 
 
@@ -67,12 +83,12 @@ def _read(data: bytes) -> NDArray[Any]:
         version = npy_format.read_magic(file)
         read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
         shape, in_columns, dtype = read_header(file)
-    except (ValueError, EOFError, TypeError, SyntaxError, UnicodeDecodeError) as error:
+    except (ValueError, EOFError, TypeError, SyntaxError, tokenize.TokenError) as error:
         raise DataError(f"expected a .npy file, but {' '.join(str(error).split())[:200]}") from None
     if dtype.kind not in "fiu":
         raise DataError(f"expected numbers, found an array of {dtype}", offset=file.tell())
     size = math.prod(shape) * dtype.itemsize
-    if size != len(data) - file.tell():
+    if min(shape, default=0) < 0 or size != len(data) - file.tell():
         raise DataError(f"expected {size} bytes for shape {shape}, found {len(data) - file.tell()}", offset=file.tell())
     array = np.frombuffer(data, dtype, math.prod(shape), file.tell())
     return array.reshape(shape, order="F" if in_columns else "C")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kmeans.arrays import Float32, Int64
+from kmeans.arrays import Float32, Int64, as_float32
 from kmeans.errors import DataError
 
 # A few bytes can name a sparse vector of any width. What all those of a file or body may grow to: room for honest data
@@ -52,6 +52,5 @@ class DenseRows:
                 hint="Reduce the number of columns.",
             )
         vector = np.zeros(width, dtype=np.float32)
-        with np.errstate(over="ignore"):  # becomes infinite, and is reported as that
-            vector[keys] = values
+        vector[keys] = as_float32(values)
         return vector

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kmeans.arrays import Float32, Int64, check_finite
+from kmeans.arrays import Float32, Int64, as_float32, check_finite
 from kmeans.errors import DataError
 from kmeans.formats.instances import METADATA, UID, Instances
 from kmeans.formats.recordio.layout import (
@@ -263,9 +263,7 @@ def _read_dense_run(data: bytes, position: int, frame: _Frame, tensor: _Tensor, 
     records = np.frombuffer(data, np.uint8, (len(data) - position) // stride * stride if alone else 0, position)
     records = records.reshape(-1, stride)
     if len(records) < 2:
-        with np.errstate(over="ignore"):
-            one = values.astype(np.float32)[None, :]
-        return _Run(one, [texts])
+        return _Run(as_float32(values)[None, :], [texts])
     vector = tensor.values[0]
     outer = [field for field in fields(frame.payload, 0, len(frame.payload)) if field.wire == LENGTH]
     # What may differ within a run: the vector's values, and the contents of all fields but the features. Everything
@@ -274,8 +272,7 @@ def _read_dense_run(data: bytes, position: int, frame: _Frame, tensor: _Tensor, 
             if field.number != RECORD_FEATURES or field.start <= vector.start < field.stop]  # fmt: skip
     run = records[: _alike(records, free)]
     columns = np.ascontiguousarray(run[:, HEADER.size + vector.start : HEADER.size + vector.stop])
-    with np.errstate(over="ignore"):
-        points = columns.view(DTYPES[tensor.kind]).astype(np.float32, copy=False)
+    points = as_float32(columns.view(DTYPES[tensor.kind]))
     kept = [field for field in outer if TEXT_FIELDS.get(field.number) in texts]
     return _Run(points, _texts(run, kept))
 
