@@ -14,9 +14,13 @@ names the row and column at fault, never a traceback (on SageMaker it is all the
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import time
 import uuid
+from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import orjson
@@ -31,6 +35,10 @@ from serve.settings import Settings
 
 # The built-in image's words, which clients may look for.
 INVALID_PAYLOAD = "unable to evaluate payload provided"
+
+# How long the rest of a body that was refused is read and thrown away.
+DISCARD_SECONDS = 1.0
+DISCARD_CHUNK_BYTES = 1 << 16
 
 REQUEST_ID_HEADERS = ("X-Amzn-SageMaker-Inference-Id", "X-Request-Id")
 MAX_REQUEST_ID = 128
@@ -84,6 +92,25 @@ def _body(limit: int) -> bytes:
     return body
 
 
+def _discard_body(stream: IO[bytes], connection: socket.socket | None) -> None:
+    """Read on, for a while, what a refused client is still sending: many clients send all before they read the answer.
+
+    Whoever is slow about it is cut off: neither a thread nor gunicorn's main loop shall wait for such a client.
+    """
+    if connection is None:
+        return
+    deadline = time.monotonic() + DISCARD_SECONDS
+    try:
+        connection.settimeout(DISCARD_SECONDS)
+        while time.monotonic() < deadline:
+            if not stream.read(DISCARD_CHUNK_BYTES):
+                return
+    except OSError:
+        pass
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
 def _answer_errors(app: Flask, settings: Settings) -> None:
     @app.errorhandler(DataError)
     def invalid_payload(error: DataError) -> Response:
@@ -113,7 +140,9 @@ def _answer_errors(app: Flask, settings: Settings) -> None:
         if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             limit = settings.max_payload_bytes >> 20
             message = f"the request's body is longer than {limit} MiB (SAGEMAKER_MAX_PAYLOAD_IN_MB): send fewer rows."
-            return _error(status, "payload_too_large", message)
+            refusal = _error(status, "payload_too_large", message)
+            refusal.call_on_close(partial(_discard_body, request.stream, request.environ.get("gunicorn.socket")))
+            return refusal
         answer = _error(status, status.name.lower(), f"{status.phrase}: {request.method} {request.path}.")
         for name, value in error.get_headers():  # Allow, for one
             if name.lower() not in ("content-type", "content-length"):

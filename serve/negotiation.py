@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from kmeans.errors import shown
 from kmeans.formats import csv, json, jsonlines, npy, recordio
 from kmeans.formats.instances import Instances, Predictions
 from kmeans.formats.media_type import CSV, JSON, JSON_LINES, NPY, RECORDIO, MediaType
@@ -30,6 +31,9 @@ ENCODERS: dict[str, Callable[[Predictions], bytes]] = {
 # A parameter of Accept by which a client asks for labels as integers: ``application/json; labels=int``.
 LABELS = "labels"
 
+# Of a header that can't be met so many characters are repeated in the answer.
+MAX_SHOWN = 100
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerType:
@@ -51,14 +55,16 @@ class UnsupportedContentTypeError(Exception):
     """No decoder for the request's Content-Type."""
 
     def __init__(self, found: str) -> None:
-        super().__init__(f"expected a body of type {_listed(DECODERS)}, found {found or 'no Content-Type'}")
+        what = shown(found, MAX_SHOWN) if found else "no Content-Type"
+        super().__init__(f"expected a body of type {_listed(DECODERS)}, found {what}")
 
 
 class NotAcceptableError(Exception):
     """No encoder for anything in the request's Accept."""
 
     def __init__(self, found: str) -> None:
-        super().__init__(f"answers can be of type {_listed(ENCODERS)}, but the request accepts only {found}")
+        what = shown(found, MAX_SHOWN)
+        super().__init__(f"answers can be of type {_listed(ENCODERS)}, but the request accepts only {what}")
 
 
 def decoder(content_type: str | None) -> Callable[[bytes, int], Instances]:

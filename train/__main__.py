@@ -73,6 +73,7 @@ def _train(base: Path) -> int:
     signal.signal(signal.SIGTERM, stop)
     log = JobLog()
     log.say("Docker entrypoint called with argument(s): train")
+    Failure.clear(output_directory(base))
     try:
         run(base, usable_cpus(), log)
     except Exception as error:

@@ -7,6 +7,7 @@ the rest, as the built-in algorithms do.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,12 @@ class Failure:
             f"AlgorithmError: unexpected {type(error).__name__}: {error}. This is a defect; details are in the log."
         )
         return cls(_cut(reason), 2, is_defect=True)
+
+    @staticmethod
+    def clear(output: Path) -> None:
+        """Remove the reason that an earlier job, on this machine, left in the directory ``output``."""
+        with contextlib.suppress(OSError):
+            (output / FAILURE_FILE).unlink(missing_ok=True)
 
     def write(self, output: Path) -> None:
         """Write the reason to the file ``failure`` in the directory ``output``.

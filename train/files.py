@@ -53,7 +53,7 @@ class FileData:
     @property
     def columns(self) -> int:
         """Number of columns in the file, labels included."""
-        return self.points.shape[1] + self.label_columns
+        return int(self.points.shape[1]) + self.label_columns
 
 
 def read_file(path: Path, content_type: MediaType, feature_dim: int | None) -> FileData:

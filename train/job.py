@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from kmeans import artifact
+from kmeans.arrays import Float32
 from kmeans.errors import SettingError
 from kmeans.estimator import Fitted, fit
 from kmeans.model import KMeansModel
@@ -37,8 +38,10 @@ def run(base: Path, threads: int, log: JobLog) -> None:
     wanted = hyperparameters.parse(job.hyperparameters)
     log.say(f"Final configuration: {_json(wanted.values)}")
     check_hosts(job.hosts)
-    points = _read(required_channel(job), wanted.feature_dim, log).points
-    rows = MemoryRows(points, wanted.mini_batch_size, wanted.settings.seed)
+    train_points = _read(required_channel(job), wanted.feature_dim, log).points
+    rows = MemoryRows(train_points, wanted.mini_batch_size, wanted.settings.seed)
+    # Read before the fit: what is wrong with it shall not come out hours later.
+    test_points = _read_test_channel(job, rows.features, log)
     log.say(f"training on {len(rows)} rows x {rows.features} columns with {threads} threads")
     if wanted.mini_batch_size > len(rows):
         log.say(
@@ -49,7 +52,8 @@ def run(base: Path, threads: int, log: JobLog) -> None:
     with Workers(threads) as workers:
         fitted = fit(rows, wanted.settings, workers=workers, observer=log)
     metrics = _report(fitted, log)
-    metrics |= _score_test_channel(job, fitted.model, wanted, log)
+    if test_points is not None:
+        metrics |= _score(test_points, fitted.model, wanted, log)
     card = {"hyperparameters": wanted.values, "rows": len(rows), "metrics": metrics}
     with _stage("write", log):
         artifact.save(KMeansModel(fitted.model.centers, fitted.model.counts, card), job.model_directory)
@@ -103,12 +107,15 @@ def _report(fitted: Fitted, log: JobLog) -> dict[str, Any]:
     }
 
 
-def _score_test_channel(job: Job, model: KMeansModel, wanted: Hyperparameters, log: JobLog) -> dict[str, float]:
-    """Score the test channel, if there is one: ``ssd`` is its inertia, ``msd`` the same per row."""
+def _read_test_channel(job: Job, features: int, log: JobLog) -> Float32 | None:
     if TEST_CHANNEL not in job.channels:
         log.say("Test data is not provided.")
-        return {}
-    points = _read(job.channels[TEST_CHANNEL], model.features, log).points
+        return None
+    return _read(job.channels[TEST_CHANNEL], features, log).points
+
+
+def _score(points: Float32, model: KMeansModel, wanted: Hyperparameters, log: JobLog) -> dict[str, float]:
+    """Score the rows of the test channel: ``ssd`` is their inertia, ``msd`` the same per row."""
     with _stage("score", log):
         inertia = model.score(points)
     scores = {"msd": inertia / len(points), "ssd": inertia}

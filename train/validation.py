@@ -32,11 +32,13 @@ class Findings:
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """Turn a KMeansError within the context into a mistake."""
+        """Turn an error within the context into a mistake."""
         try:
             yield
         except KMeansError as error:
             self.mistakes.append(str(error))
+        except OSError as error:
+            self.mistakes.append(f"{error.filename or 'The system'}: {error.strerror or error}.")
 
 
 def validate(base: Path) -> Findings:

@@ -22,13 +22,7 @@ def decode(data: bytes, features: int | None = None) -> Instances:
     lines = [line for line in data.split(b"\n") if line.strip()]
     if not lines:
         raise DataError("expected a JSON object per line, found none", hint="Is the file or the request empty?")
-    try:
-        instances = orjson.loads(b"[" + b",".join(lines) + b"]")
-    except orjson.JSONDecodeError:
-        instances = []
-    if len(instances) != len(lines):
-        instances = [_load(line, row) for row, line in enumerate(lines, start=1)]
-    return read_instances(instances, data, features)
+    return read_instances([_load(line, row) for row, line in enumerate(lines, start=1)], data, features)
 
 
 def encode(predictions: Predictions) -> bytes:

@@ -38,10 +38,13 @@ from kmeans.formats.recordio.layout import (
     VECTOR_KEY,
     WHOLE,
 )
-from kmeans.formats.recordio.protobuf import LENGTH, Field, fields, read_varints
+from kmeans.formats.recordio.protobuf import FIXED32, FIXED64, LENGTH, VARINT, Field, fields, read_varints
 from kmeans.formats.sparse import DenseRows
 
 DTYPES: dict[int, np.dtype[Any]] = {VALUE_FLOAT32: np.dtype("<f4"), VALUE_FLOAT64: np.dtype("<f8")}
+
+# Wire types of values that are not packed.
+UNPACKED = {VALUE_FLOAT32: FIXED32, VALUE_FLOAT64: FIXED64, VALUE_INT32: VARINT}
 
 TEXT_FIELDS = {RECORD_UID: UID, RECORD_METADATA: METADATA}
 
@@ -124,12 +127,7 @@ def _decode(data: bytes, features: int | None, *, keep_text: bool) -> Instances:
     while position < len(data):
         try:
             frame = _read_frame(data, position)
-            tensor, texts = _read_record(frame)
-            if tensor.is_sparse:
-                vector = _read_sparse(frame, tensor, sparse)
-                run = _Run(vector[None, :], [texts])
-            else:
-                run = _read_dense_run(data, position, frame, tensor, texts if keep_text else {})
+            run = _read_run(data, position, frame, sparse, keep_text=keep_text)
             features = features or run.points.shape[1]
             if run.points.shape[1] != features:
                 raise DataError(
@@ -185,23 +183,30 @@ def _read_frame(data: bytes, position: int) -> _Frame:
             return _Frame(MAGIC_BYTES.join(parts), start + HEADER.size, position, part == WHOLE)
 
 
-def _read_record(frame: _Frame) -> tuple[_Tensor, dict[str, str]]:
-    """Return the tensor under the key ``values`` of a Record's features, and its uid and metadata."""
-    tensor, texts = None, {}
+def _read_run(data: bytes, position: int, frame: _Frame, sparse: DenseRows, *, keep_text: bool) -> _Run:
+    """Read the record at ``position``, which is ``frame``, and what follows it and is built alike."""
     try:
-        for field in fields(frame.payload, 0, len(frame.payload)):
-            if field.wire != LENGTH:
-                continue
-            if field.number == RECORD_FEATURES:
-                tensor = _read_entry(frame.payload, field) or tensor
-            elif field.number in TEXT_FIELDS:
-                content = frame.payload[field.start : field.stop]
-                texts[TEXT_FIELDS[field.number]] = content.decode("utf-8", "replace")
-        if tensor is None:
-            raise DataError("expected a vector under the key 'values' of the record's features, found none", offset=0)
-    except DataError as error:
+        tensor, texts = _read_record(frame.payload)
+        if tensor.is_sparse:
+            return _Run(_read_sparse(frame, tensor, sparse)[None, :], [texts])
+        return _read_dense_run(data, position, frame, tensor, texts if keep_text else {})
+    except DataError as error:  # its offset is one within the record
         error.offset = frame.start + (error.offset or 0)
         raise
+
+
+def _read_record(payload: bytes) -> tuple[_Tensor, dict[str, str]]:
+    """Return the tensor under the key ``values`` of a Record's features, and its uid and metadata."""
+    tensor, texts = None, {}
+    for field in fields(payload, 0, len(payload)):
+        if field.wire != LENGTH:
+            continue
+        if field.number == RECORD_FEATURES:
+            tensor = _read_entry(payload, field) or tensor
+        elif field.number in TEXT_FIELDS:
+            texts[TEXT_FIELDS[field.number]] = payload[field.start : field.stop].decode("utf-8", "replace")
+    if tensor is None:
+        raise DataError("expected a vector under the key 'values' of the record's features, found none", offset=0)
     return tensor, texts
 
 
@@ -220,6 +225,9 @@ def _read_entry(payload: bytes, entry: Field) -> _Tensor | None:
         if field.wire == LENGTH and field.number in (VALUE_FLOAT32, VALUE_FLOAT64, VALUE_INT32):
             parts: dict[int, list[Field]] = {TENSOR_VALUES: [], TENSOR_KEYS: [], TENSOR_SHAPE: []}
             for inner in fields(payload, field.start, field.stop):
+                unpacked = UNPACKED[field.number] if inner.number == TENSOR_VALUES else VARINT
+                if inner.number in parts and inner.wire not in (LENGTH, unpacked):
+                    raise DataError(f"found values of wire type {inner.wire} in a tensor", offset=inner.start)
                 parts.get(inner.number, []).append(inner)
             tensor = _Tensor(field.number, parts[TENSOR_VALUES], parts[TENSOR_KEYS], parts[TENSOR_SHAPE])
     if tensor is None:
@@ -233,7 +241,7 @@ def _read_values(frame: _Frame, tensor: _Tensor) -> NDArray[Any]:
     dtype = DTYPES[tensor.kind]
     packed = b"".join(frame.payload[field.start : field.stop] for field in tensor.values)
     if len(packed) % dtype.itemsize:
-        raise DataError(f"found {len(packed)} bytes of {dtype.name} values", offset=frame.start)
+        raise DataError(f"found {len(packed)} bytes of {dtype.name} values", offset=0)
     return np.frombuffer(packed, dtype)
 
 
@@ -243,13 +251,13 @@ def _read_integers(payload: bytes, parts: list[Field]) -> Int64:
 
 def _read_sparse(frame: _Frame, tensor: _Tensor, sparse: DenseRows) -> Float32:
     if not tensor.shape:
-        raise DataError("expected a shape beside the keys of a sparse vector, found none", offset=frame.start)
+        raise DataError("expected a shape beside the keys of a sparse vector, found none", offset=0)
     width = math.prod(_read_integers(frame.payload, tensor.shape).tolist())
     keys = _read_integers(frame.payload, tensor.keys)
     try:
         return sparse.fill(keys, _read_values(frame, tensor), width)
     except DataError as error:
-        error.offset = frame.start
+        error.offset = 0
         raise
 
 
@@ -257,7 +265,7 @@ def _read_dense_run(data: bytes, position: int, frame: _Frame, tensor: _Tensor, 
     """Read the record at ``position`` and, in one piece, all following ones that are built alike."""
     values = _read_values(frame, tensor)
     if not len(values):
-        raise DataError("expected at least one value in the vector, found none", offset=frame.start)
+        raise DataError("expected at least one value in the vector, found none", offset=0)
     alone = len(tensor.values) == 1 and tensor.values[0].wire == LENGTH and tensor.kind in DTYPES and frame.is_whole
     stride = frame.next - position
     records = np.frombuffer(data, np.uint8, (len(data) - position) // stride * stride if alone else 0, position)

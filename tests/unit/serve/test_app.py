@@ -1,0 +1,111 @@
+"""What real requests can't bring about: defects and exhausted memory within the application."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from kmeans.model import KMeansModel
+from serve.app import create_app
+from serve.settings import Settings
+
+SETTINGS = Settings(
+    model_directory=Path("model"), port=8080, workers=1, max_payload_bytes=1000, default_accept="application/json"
+)
+ASK = {"path": "/invocations", "data": b"1,2", "content_type": "text/csv"}
+
+
+@pytest.fixture
+def model() -> KMeansModel:
+    return KMeansModel([[0.0, 0.0], [3.0, 4.0]])
+
+
+@pytest.fixture
+def app(model: KMeansModel) -> Flask:
+    return create_app(SETTINGS, model)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+def test_a_request_is_answered_to_the_byte(client: FlaskClient) -> None:
+    answer = client.post("/invocations", data=b"0,1\n3,4", content_type="text/csv")
+    assert answer.data == (
+        b'{"predictions": [{"closest_cluster": 0.0, "distance_to_cluster": 1.0}, '
+        b'{"closest_cluster": 1.0, "distance_to_cluster": 0.0}]}'
+    )
+    assert answer.headers["Content-Type"] == "application/json"
+
+
+def test_csv_is_answered_to_the_byte(client: FlaskClient) -> None:
+    answer = client.post("/invocations", data=b"0,1\n3,4", content_type="text/csv", headers={"Accept": "text/csv"})
+    assert answer.data == b"0.0,1.0\n1.0,0.0"
+    assert answer.headers["Content-Type"] == "text/csv"
+
+
+def test_a_defect_is_500_without_its_cause_and_logged_with_it(
+    client: FlaskClient, model: KMeansModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(model, "predict", fail)
+    with caplog.at_level(logging.ERROR):
+        answer = client.post(**ASK, headers={"X-Request-Id": "order-66"})
+    assert answer.status_code == 500
+    assert b"secret" not in answer.data
+    assert answer.json is not None
+    error = answer.json["error"]
+    assert (error["code"], error["details"], error["request_id"]) == ("internal_error", {}, "order-66")
+    assert "order-66" in error["message"]
+    assert "order-66" in caplog.text
+    assert "RuntimeError: secret" in caplog.text
+
+
+def test_a_defect_has_one_id_in_answer_and_log(
+    client: FlaskClient, model: KMeansModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(model, "predict", None)
+    answer = client.post(**ASK)
+    assert answer.json is not None
+    assert answer.json["error"]["request_id"] in caplog.text
+
+
+def test_exhausted_memory_is_503(client: FlaskClient, model: KMeansModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(model, "predict", fail)
+    answer = client.post(**ASK)
+    assert answer.status_code == 503
+    assert answer.json is not None
+    assert answer.json["error"]["code"] == "overloaded"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"X-Request-Id": "a"}, "a"),
+        ({"X-Amzn-SageMaker-Inference-Id": "b"}, "b"),
+        ({"X-Amzn-SageMaker-Inference-Id": "b", "X-Request-Id": "a"}, "b"),
+        ({"X-Amzn-SageMaker-Inference-Id": "", "X-Request-Id": "a"}, "a"),
+        ({"X-Request-Id": "x" * 128}, "x" * 128),
+    ],
+)
+def test_the_callers_id_is_taken(client: FlaskClient, headers: dict[str, str], expected: str) -> None:
+    answer = client.get("/nowhere", headers=headers)
+    assert answer.json is not None
+    assert answer.json["error"]["request_id"] == expected
+
+
+def test_what_another_body_wont_mend_is_refused_first(client: FlaskClient) -> None:
+    """An unknown type is told even where the body is wrong or too long too."""
+    body = b"x" * 5000
+    assert client.post("/invocations", data=body, content_type="image/png").status_code == 415
+    headers = {"Accept": "image/png"}
+    assert client.post("/invocations", data=body, content_type="text/csv", headers=headers).status_code == 406
+    assert client.post("/invocations", data=body, content_type="text/csv").status_code == 413
