@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kmeans.distance import NearestCenters, block_rows, squared_norms
+from tests.unit.kmeans import oracle
+
+SHAPES = [(1, 1, 1), (500, 1, 3), (500, 7, 1), (1000, 10, 5), (300, 64, 784), (9000, 3, 2), (200, 200, 2)]
+
+
+@pytest.mark.parametrize(("n", "k", "d"), SHAPES)
+def test_query_finds_the_nearest_center_and_its_squared_distance(n: int, k: int, d: int) -> None:
+    points, centers = oracle.blobs(n, n=n, k=k, d=d, spread=50)
+    labels, squared = NearestCenters(centers).query(points)
+    expected_labels, expected_squared = oracle.nearest(points, centers)
+    table = oracle.squared_distances(points, centers)
+    # Where two centers are equally near to float32, either will do.
+    clear = np.sort(table, axis=1)[:, 1] > 1.001 * expected_squared if k > 1 else np.ones(n, dtype=bool)
+    assert clear.mean() > 0.9
+    assert np.array_equal(labels[clear], expected_labels[clear])
+    np.testing.assert_allclose(squared, expected_squared, rtol=1e-3)
+    np.testing.assert_allclose(squared[clear], expected_squared[clear], rtol=1e-5)
+
+
+def test_query_gives_int64_labels_and_float32_distances() -> None:
+    labels, squared = NearestCenters(np.zeros((2, 3))).query(np.zeros((4, 3), dtype=np.float32))
+    assert labels.dtype == np.int64
+    assert squared.dtype == np.float32
+    assert (labels.shape, squared.shape) == ((4,), (4,))
+
+
+@pytest.mark.parametrize("offset", [1e4, 1e6, -1e6])
+@pytest.mark.parametrize("d", [1, 3, 20])
+def test_points_far_from_the_origin_find_their_center(offset: float, d: int) -> None:
+    generator = np.random.default_rng(d)
+    centers = (offset + generator.permutation(8 * d).reshape(8, d)).astype(np.float32)
+    points = centers[generator.integers(0, 8, 1000)] + generator.uniform(-0.4, 0.4, (1000, d)).astype(np.float32)
+    labels, squared = NearestCenters(centers).query(points)
+    expected_labels, expected_squared = oracle.nearest(points, centers)
+    assert np.array_equal(labels, expected_labels)
+    np.testing.assert_allclose(squared, expected_squared, rtol=1e-5, atol=1e-9)
+
+
+def test_one_column_far_from_the_origin_does_not_hide_the_others() -> None:
+    points, centers = oracle.blobs(1, d=3, spread=3, std=0.2)
+    year = np.float32(1e6)
+    points, centers = np.c_[points, np.full(len(points), year)], np.c_[centers, np.full(len(centers), year)]
+    assert np.array_equal(NearestCenters(centers).query(points)[0], oracle.nearest(points, centers)[0])
+
+
+def test_constant_columns_do_not_change_the_nearest_center() -> None:
+    points, centers = oracle.blobs(2, d=3)
+    wide_points = np.insert(points, 1, np.float32(7), axis=1)
+    wide_centers = np.insert(centers, 1, np.float32(7), axis=1)
+    assert np.array_equal(NearestCenters(wide_centers).query(wide_points)[0], NearestCenters(centers).query(points)[0])
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_of_equal_centers_the_first_is_taken(offset: float) -> None:
+    centers = np.array([[9, 9], [1, 2], [1, 2], [9, 9]], dtype=np.float32) + np.float32(offset)
+    labels, _ = NearestCenters(centers).query(centers)
+    assert labels.tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.1, 1e3, 1e6])
+def test_the_distance_of_a_point_that_is_a_center_is_exactly_zero(offset: float) -> None:
+    centers = (np.random.default_rng(3).normal(scale=1000, size=(20, 7)) + offset).astype(np.float32)
+    labels, squared = NearestCenters(centers).query(centers)
+    assert labels.tolist() == list(range(20))
+    assert squared.tolist() == [0.0] * 20
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e5])
+def test_the_score_and_the_squared_norm_add_up_to_the_squared_distance(offset: float) -> None:
+    points, centers = oracle.blobs(4)
+    points, centers = points + np.float32(offset), centers + np.float32(offset)
+    nearest = NearestCenters(centers)
+    labels, scores = nearest.rank(points)
+    expected_labels, expected = oracle.nearest(points, centers)
+    assert np.array_equal(labels, expected_labels)
+    np.testing.assert_allclose(scores + squared_norms(nearest.from_origin(points)), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 100_000, 1 << 30])
+@pytest.mark.parametrize("least", [1, 7, 64])
+def test_the_block_size_does_not_change_the_answer(
+    block_bytes: int, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points, centers = oracle.blobs(5, n=5001)
+    labels, squared = NearestCenters(centers).query(points)
+    monkeypatch.setattr("kmeans.distance.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("kmeans.distance.MIN_BLOCK_ROWS", least)
+    other_labels, other_squared = NearestCenters(centers).query(points)
+    assert np.array_equal(labels, other_labels)
+    np.testing.assert_allclose(squared, other_squared, rtol=1e-6)
+
+
+def test_no_points_give_no_labels() -> None:
+    labels, squared = NearestCenters(np.ones((3, 2))).query(np.empty((0, 2), dtype=np.float32))
+    assert labels.shape == squared.shape == (0,)
+
+
+def test_float64_centers_are_taken_as_float32() -> None:
+    assert NearestCenters(np.array([[0.1]])).centers.tolist() == [[float(np.float32(0.1))]]
+
+
+@pytest.mark.parametrize(("features", "clusters"), [(1, 1), (10, 100), (100_000, 100_000)])
+def test_a_block_has_between_its_least_and_most_rows(features: int, clusters: int) -> None:
+    assert 64 <= block_rows(features, clusters) <= 4096
+
+
+def test_wider_rows_make_smaller_blocks() -> None:
+    assert block_rows(784, 10) > block_rows(784, 1000) > block_rows(784, 10_000)
+
+
+def test_squared_norms_are_those_of_each_row() -> None:
+    assert squared_norms(np.array([[3, 4], [0, 0], [1, -1]], dtype=np.float32)).tolist() == [25, 0, 2]

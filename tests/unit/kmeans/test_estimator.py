@@ -1,0 +1,344 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.cluster import KMeans
+
+from kmeans.arrays import Float32
+from kmeans.errors import DataError
+from kmeans.estimator import Fitted, fit
+from kmeans.observer import Observer
+from kmeans.rows import MemoryRows
+from kmeans.settings import Settings
+from kmeans.shrink import Shrunk, shrink
+from kmeans.workers import Workers
+from tests.unit.kmeans import oracle
+
+
+@dataclass
+class Recorder(Observer):
+    """Keeps what it hears, by the method's name."""
+
+    heard: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("_") or name == "heard" or not hasattr(Observer, name):
+            return super().__getattribute__(name)
+
+        def hear(**news: Any) -> None:
+            getattr(Observer(), name)(**news)  # the names of the arguments are those of the base
+            self.heard.setdefault(name, []).append(news)
+
+        return hear
+
+    def of(self, name: str, key: str) -> list[Any]:
+        return [news[key] for news in self.heard.get(name, [])]
+
+
+def run(
+    points: Float32,
+    *,
+    mini_batch_size: int = 500,
+    threads: int = 1,
+    observer: Observer | None = None,
+    **settings: Any,
+) -> Fitted:
+    chosen = Settings(**settings)
+    with Workers(threads) as workers:
+        rows = MemoryRows(points, mini_batch_size, chosen.seed)
+        return fit(rows, chosen, workers=workers, observer=observer)
+
+
+def assert_true_figures(fitted: Fitted, points: Float32) -> None:
+    """Check what the fit says of its centers against brute force on these centers."""
+    labels, squared = oracle.nearest(points, fitted.model.centers)
+    counts = fitted.model.counts
+    assert counts is not None
+    assert counts.dtype == np.int64
+    assert counts.sum() == len(points)
+    assert np.array_equal(counts, np.bincount(labels, minlength=fitted.model.clusters))
+    assert fitted.mean_squared_distance == pytest.approx(squared.mean(), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("k", "d"), [(5, 4), (12, 2), (20, 30)])
+def test_inertia_on_blobs_is_that_of_ten_starts_of_scikit_learn(seed: int, k: int, d: int) -> None:
+    points, _ = oracle.blobs(seed, k=k, d=d)
+    fitted = run(points, k=k, seed=seed)
+    expected = KMeans(k, n_init=10, random_state=seed).fit(points)
+    assert oracle.inertia(points, fitted.model.centers) <= 1.01 * expected.inertia_
+    assert_true_figures(fitted, points)
+
+
+@pytest.mark.parametrize("settings", [{}, {"refine_max_iter": 0}, {"extra_center_factor": 1}, {"epochs": 3}])
+def test_the_figures_are_true_of_the_centers_returned(settings: dict[str, Any]) -> None:
+    points, _ = oracle.blobs(1, k=7)
+    assert_true_figures(run(points, k=7, **settings), points)
+
+
+@pytest.mark.parametrize("std", [0.1, 0.001])
+def test_the_mean_squared_distance_of_tight_clusters_far_apart_is_true(std: float) -> None:
+    points, _ = oracle.blobs(2, spread=100, std=std)
+    fitted = run(points, k=5)
+    expected = oracle.inertia(points, fitted.model.centers) / len(points)
+    assert fitted.mean_squared_distance == pytest.approx(expected, rel=1e-2)
+
+
+@pytest.mark.parametrize("method", ["random", "kmeans++"])
+def test_a_seed_repeats_to_the_bit_and_another_gives_another_result(method: str) -> None:
+    points, _ = oracle.blobs(3, k=9, spread=2)
+    first, again, other = (run(points, k=9, seed=seed, init_method=method) for seed in (4, 4, 5))
+    assert first.model.centers.tobytes() == again.model.centers.tobytes()
+    assert first.mean_squared_distance == again.mean_squared_distance
+    assert first.model.centers.tobytes() != other.model.centers.tobytes()
+
+
+def test_workers_do_not_change_a_bit() -> None:
+    points, _ = oracle.blobs(4, n=9000, k=6, spread=2)
+    alone, together = (run(points, k=6, threads=threads, mini_batch_size=5000) for threads in (1, 3))
+    assert alone.model.centers.tobytes() == together.model.centers.tobytes()
+    assert alone.mean_squared_distance == together.mean_squared_distance
+    assert alone.shrink_loss == together.shrink_loss
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e5])
+def test_one_cluster_is_the_mean(offset: float) -> None:
+    points, _ = oracle.blobs(5)
+    points += np.float32(offset)
+    fitted = run(points, k=1)
+    np.testing.assert_allclose(fitted.model.centers[0], points.mean(axis=0, dtype=np.float64), rtol=1e-5, atol=1e-5)
+    expected = np.square(points - points.mean(axis=0, dtype=np.float64)).sum(axis=1).mean()
+    assert fitted.mean_squared_distance == pytest.approx(expected, rel=1e-4)
+
+
+def test_as_many_clusters_as_distinct_points_leave_no_distance() -> None:
+    points = np.random.default_rng(6).normal(size=(40, 3)).astype(np.float32)
+    fitted = run(points, k=40)
+    assert fitted.mean_squared_distance == pytest.approx(0, abs=1e-6)
+    assert np.array_equal(oracle.sorted_rows(fitted.model.centers), oracle.sorted_rows(points))
+    assert fitted.model.counts is not None
+    assert fitted.model.counts.tolist() == [1] * 40
+
+
+def test_as_many_clusters_as_points_with_duplicates_leave_no_distance() -> None:
+    points = np.repeat(np.array([[1, 5], [2, 6], [9, 9]], dtype=np.float32), [4, 2, 1], axis=0)
+    fitted = run(points, k=7)
+    assert fitted.model.centers.shape == (7, 2)
+    assert oracle.inertia(points, fitted.model.centers) == 0
+    assert fitted.mean_squared_distance == pytest.approx(0, abs=1e-5)
+    assert fitted.model.counts is not None
+    assert fitted.model.counts.sum() == 7
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 3.3, -1e6])
+@pytest.mark.parametrize("k", [1, 3])
+def test_points_that_are_all_equal_are_their_own_center(value: float, k: int) -> None:
+    points = np.full((3000, 3), value, dtype=np.float32)
+    fitted = run(points, k=k)
+    labels, squared = oracle.nearest(points, fitted.model.centers)
+    assert squared.max() <= 1e-10 * max(1.0, value**2)
+    assert fitted.mean_squared_distance == pytest.approx(0, abs=1e-5)
+    assert np.isfinite(fitted.model.centers).all()
+    assert len(np.unique(labels)) == 1
+
+
+def test_duplicates_of_a_few_points_are_found_each() -> None:
+    distinct = np.array([[0, 0], [0, 1], [5, 5], [9, 0]], dtype=np.float32)
+    points = np.random.default_rng(0).permutation(np.repeat(distinct, [900, 5, 300, 50], axis=0))
+    fitted = run(points, k=4)
+    np.testing.assert_allclose(oracle.sorted_rows(fitted.model.centers), distinct, atol=1e-5)
+
+
+def test_one_column_is_clustered() -> None:
+    points = np.concatenate([np.arange(10), np.arange(100, 110), np.arange(500, 510)]).astype(np.float32)[:, None]
+    assert sorted(run(points, k=3).model.centers.ravel().tolist()) == [4.5, 104.5, 504.5]
+
+
+def test_constant_columns_change_nothing_but_their_own_center() -> None:
+    points, _ = oracle.blobs(7, spread=100)
+    wide = np.insert(points, 2, np.float32(42), axis=1)
+    fitted = run(wide, k=5)
+    np.testing.assert_allclose(fitted.model.centers[:, 2], 42, rtol=1e-5)
+    expected = oracle.inertia(points, run(points, k=5).model.centers)
+    assert oracle.inertia(wide, fitted.model.centers) == pytest.approx(expected, rel=1e-4)
+
+
+def test_more_clusters_than_rows_are_refused_with_both_numbers() -> None:
+    with pytest.raises(DataError, match=r"k=11 .* only 10 rows") as raised:
+        run(np.ones((10, 2), dtype=np.float32), k=11)
+    assert raised.value.hint
+
+
+def test_more_clusters_than_a_mini_batch_holds_are_seeded_from_several() -> None:
+    points, _ = oracle.blobs(8, n=1200, k=300, d=3, spread=50, std=3)
+    fitted = run(points, k=300, mini_batch_size=100)
+    assert fitted.model.centers.shape == (300, 3)
+    assert len(np.unique(fitted.model.centers, axis=0)) == 300
+    expected = KMeans(300, n_init=1, random_state=0).fit(points).inertia_
+    assert oracle.inertia(points, fitted.model.centers) < 1.05 * expected
+
+
+def test_extra_centers_are_as_many_as_the_rows_allow() -> None:
+    points, _ = oracle.blobs(9, n=100)
+    observer = Recorder()
+    fitted = run(points, k=30, observer=observer)
+    assert fitted.streaming_centers == 90
+    assert observer.heard["seeded"] == [{"centers": 90, "clusters": 30, "factor": 3, "auto": True, "rows": 100}]
+
+
+@pytest.mark.parametrize("factor", [2, 7])
+def test_the_factor_of_extra_centers_is_taken_at_its_word(factor: int) -> None:
+    points, _ = oracle.blobs(10)
+    observer = Recorder()
+    fitted = run(points, k=5, extra_center_factor=factor, observer=observer)
+    assert fitted.streaming_centers == 5 * factor
+    assert observer.heard["seeded"] == [
+        {"centers": 5 * factor, "clusters": 5, "factor": factor, "auto": False, "rows": 500}
+    ]
+    assert observer.heard["shrink_started"] == [{"centers": 5 * factor, "clusters": 5}]
+
+
+def test_no_extra_centers_leave_nothing_to_shrink() -> None:
+    points, _ = oracle.blobs(11)
+    observer = Recorder()
+    fitted = run(points, k=5, extra_center_factor=1, observer=observer)
+    assert fitted.shrink_loss is None
+    assert fitted.streaming_centers == 5
+    assert "shrink_attempt" not in observer.heard
+
+
+def test_no_refinement_leaves_the_shrunken_centers(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes: list[Shrunk] = []
+    original = shrink
+
+    def recorded(*arguments: Any, **options: Any) -> Shrunk:
+        outcomes.append(original(*arguments, **options))
+        return outcomes[-1]
+
+    monkeypatch.setattr("kmeans.estimator.shrink", recorded)
+    points, _ = oracle.blobs(12, spread=2)
+    observer = Recorder()
+    fitted = run(points, k=5, refine_max_iter=0, observer=observer)
+    assert np.array_equal(fitted.model.centers, outcomes[0].centers)
+    assert fitted.shrink_loss == outcomes[0].mean_squared_distance
+    assert fitted.refinements == 0
+    assert_true_figures(fitted, points)
+
+
+def test_refinement_passes_are_capped() -> None:
+    points, _ = oracle.blobs(13, k=8, spread=1)
+    observer = Recorder()
+    fitted = run(points, k=8, refine_max_iter=2, local_lloyd_tol=0.0, observer=observer)
+    assert fitted.refinements == 2
+    assert observer.of("refine_pass", "done") == [0, 1, 2]
+    assert observer.of("refine_pass", "at_most") == [2, 2, 2]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_refinement_never_raises_the_distance_and_mostly_lowers_it(seed: int) -> None:
+    points, _ = oracle.blobs(seed, k=8, spread=1)
+    observer = Recorder()
+    fitted = run(points, k=8, seed=seed, local_lloyd_tol=0.0, observer=observer)
+    distances = np.array(observer.of("refine_pass", "mean_squared_distance"))
+    assert (np.diff(distances) <= 1e-6 * distances[1:]).all()
+    assert distances[-1] < distances[0]
+    assert distances[-1] == fitted.mean_squared_distance
+    assert run(points, k=8, seed=seed, refine_max_iter=0).mean_squared_distance == distances[0]
+
+
+def test_every_epoch_sees_every_row() -> None:
+    points, _ = oracle.blobs(14, n=1234)
+    observer = Recorder()
+    run(points, k=3, epochs=3, observer=observer)
+    assert observer.of("epoch_done", "epoch") == [0, 1, 2]
+    assert observer.of("epoch_done", "rows") == [1234] * 3
+    assert observer.of("epoch_done", "batches") == [3] * 3
+    assert observer.of("batch_done", "rows_seen") == [500, 1000, 1234] * 3
+    assert observer.of("batch_done", "epochs") == [3] * 9
+
+
+def test_the_phases_end_in_their_order() -> None:
+    points, _ = oracle.blobs(15)
+    observer = Recorder()
+    run(points, k=3, observer=observer)
+    assert observer.of("phase_done", "phase") == ["seed", "stream", "shrink", "refine"]
+    assert min(observer.of("phase_done", "seconds")) >= 0
+
+
+def test_more_epochs_bring_the_streamed_centers_closer() -> None:
+    points, _ = oracle.blobs(16, n=3000, k=10, spread=1)
+    once, often = (
+        np.mean(
+            [
+                run(
+                    points,
+                    k=10,
+                    epochs=epochs,
+                    refine_max_iter=0,
+                    extra_center_factor=1,
+                    mini_batch_size=100,
+                    seed=seed,
+                ).mean_squared_distance
+                for seed in range(5)
+            ]
+        )
+        for epochs in (1, 10)
+    )
+    assert often < once
+
+
+def test_a_half_life_follows_data_that_move() -> None:
+    drift = np.concatenate([np.zeros(2000), np.full(2000, 10)]).astype(np.float32)[:, None]
+
+    class InOrder(MemoryRows):
+        def batches(self, epoch: int) -> Any:
+            yield from np.split(self.points, 40)
+
+    options: dict[str, Any] = {"k": 1, "extra_center_factor": 1, "refine_max_iter": 0}
+    remembering, forgetting = (
+        fit(InOrder(drift), Settings(**options, half_life_time_size=half_life)).model.centers.item()
+        for half_life in (0, 100)
+    )
+    assert remembering == pytest.approx(5, rel=1e-5)
+    assert forgetting > 9.9
+
+
+def test_rows_sorted_by_label_give_as_good_a_result_as_shuffled_ones() -> None:
+    points, centers = oracle.blobs(17, k=10)
+    labels, _ = oracle.nearest(points, centers)
+    in_order = points[labels.argsort(kind="stable")]
+    expected = oracle.inertia(points, run(points, k=10).model.centers)
+    found = oracle.inertia(points, run(in_order, k=10, mini_batch_size=100).model.centers)
+    assert found == pytest.approx(expected, rel=0.01)
+
+
+def test_the_caller_s_array_is_not_changed() -> None:
+    points, _ = oracle.blobs(18)
+    points += 1000
+    before = points.copy()
+    points.flags.writeable = False
+    run(points, k=5)
+    assert np.array_equal(points, before)
+
+
+def test_clusters_that_fell_empty_are_reseeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, centers = oracle.blobs(19, k=4, spread=100)
+    lost = np.vstack([centers[:2], np.full((2, 4), 1e5)]).astype(np.float32)
+    monkeypatch.setattr("kmeans.estimator.shrink", lambda *_, **__: Shrunk(lost, None))
+    observer = Recorder()
+    fitted = run(points, k=4, observer=observer)
+    assert observer.of("refine_pass", "empty_clusters")[0] == 2
+    assert observer.of("refine_pass", "empty_clusters")[-1] == 0
+    assert oracle.inertia(points, fitted.model.centers) == pytest.approx(oracle.inertia(points, centers), rel=0.01)
+
+
+def test_points_far_from_the_origin_are_fitted_as_well_as_others() -> None:
+    generator = np.random.default_rng(20)
+    # Multiples of 1/16 are exact in float32 up to 2^20.
+    points = (np.rint(oracle.blobs(20, spread=10)[0] * 16) / 16).astype(np.float32)
+    far = (points + 1e6 * generator.choice([-1, 1], 4)).astype(np.float32)
+    found = oracle.inertia(far, run(far, k=5).model.centers)
+    assert found == pytest.approx(oracle.inertia(points, run(points, k=5).model.centers), rel=0.02)

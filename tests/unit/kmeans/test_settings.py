@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from kmeans.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("k", "factor"), [(1, 10), (10, 10), (200, 10), (201, 9), (1000, 2), (1001, 1), (2000, 1), (100_000, 1)]
+)
+def test_auto_gives_ten_extra_centers_until_there_are_too_many(k: int, factor: int) -> None:
+    assert Settings(k=k).factor() == factor
+
+
+@pytest.mark.parametrize(("k", "trials"), [(1, 10), (100, 10), (101, 9), (500, 2), (1000, 1), (5000, 1)])
+def test_auto_gives_ten_trials_until_they_cost_too_much(k: int, trials: int) -> None:
+    assert Settings(k=k).trials() == trials
+
+
+def test_auto_gives_a_hundred_refinements() -> None:
+    assert Settings(k=3).refinements() == 100
+
+
+def test_what_is_set_is_taken_at_its_word() -> None:
+    settings = Settings(k=5000, extra_center_factor=7, local_lloyd_num_trials=23, refine_max_iter=0)
+    assert (settings.factor(), settings.trials(), settings.refinements()) == (7, 23, 0)
+
+
+def test_the_defaults_are_those_of_the_built_in_image() -> None:
+    settings = Settings(k=3)
+    assert (settings.epochs, settings.init_method, settings.half_life_time_size) == (1, "random", 0)
+    assert (settings.local_lloyd_init_method, settings.local_lloyd_max_iter) == ("kmeans++", 300)
+    assert settings.local_lloyd_tol == 1e-4
+
+
+def test_settings_do_not_change_during_a_fit() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings(k=3).k = 4  # type: ignore[misc]

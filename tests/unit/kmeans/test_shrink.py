@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kmeans.observer import Observer
+from kmeans.settings import Settings
+from kmeans.shrink import Shrunk, shrink
+from kmeans.workers import Workers
+from tests.unit.kmeans import oracle
+
+
+class Recorder(Observer):
+    def __init__(self) -> None:
+        self.started: list[tuple[int, int]] = []
+        self.attempts: list[float] = []
+        self.done: list[float] = []
+
+    def shrink_started(self, *, centers: int, clusters: int) -> None:
+        self.started.append((centers, clusters))
+
+    def shrink_attempt(self, *, attempt: int, mean_squared_distance: float) -> None:
+        assert attempt == len(self.attempts)
+        self.attempts.append(mean_squared_distance)
+
+    def shrink_done(self, *, mean_squared_distance: float) -> None:
+        self.done.append(mean_squared_distance)
+
+
+def run(seed: int, settings: Settings, observer: Observer | None = None, workers: Workers | None = None) -> Shrunk:
+    points, _ = oracle.blobs(seed, n=100, k=5, spread=100)
+    weights = np.random.default_rng(seed).uniform(0.5, 9, 100)
+    return shrink(
+        points.astype(np.float64),
+        weights,
+        settings,
+        generator=np.random.default_rng(seed),
+        observer=observer,
+        workers=workers,
+    )
+
+
+def test_many_centers_become_those_of_the_blobs_they_lie_in() -> None:
+    points, centers = oracle.blobs(1, n=100, k=5, spread=100)
+    found = run(1, Settings(k=5))
+    labels, _ = oracle.nearest(points, centers)
+    weights = np.random.default_rng(1).uniform(0.5, 9, 100)
+    expected = [np.average(points[labels == j], axis=0, weights=weights[labels == j]) for j in range(5)]
+    np.testing.assert_allclose(oracle.sorted_rows(found.centers), oracle.sorted_rows(np.array(expected)), rtol=1e-4)
+
+
+def test_the_loss_is_the_weighted_mean_squared_distance_of_the_many_to_the_few() -> None:
+    points, _ = oracle.blobs(2, n=100, k=5, spread=100)
+    weights = np.random.default_rng(2).uniform(0.5, 9, 100)
+    found = run(2, Settings(k=5))
+    expected = np.average(oracle.nearest(points, found.centers)[1], weights=weights)
+    assert found.mean_squared_distance == pytest.approx(expected, rel=5e-3)
+
+
+def test_the_best_of_all_trials_is_kept() -> None:
+    observer = Recorder()
+    found = run(3, Settings(k=8, local_lloyd_num_trials=6, local_lloyd_init_method="random"), observer)
+    assert len(observer.attempts) == 6
+    assert len(set(observer.attempts)) > 1
+    assert observer.started == [(100, 8)]
+    assert observer.done == [found.mean_squared_distance] == [min(observer.attempts)]
+
+
+def test_iterations_are_capped() -> None:
+    capped, free = Recorder(), Recorder()
+    run(4, Settings(k=8, local_lloyd_max_iter=1, local_lloyd_num_trials=5, local_lloyd_init_method="random"), capped)
+    run(4, Settings(k=8, local_lloyd_num_trials=5, local_lloyd_init_method="random"), free)
+    assert sum(free.attempts) < sum(capped.attempts)
+
+
+def test_as_many_centers_as_clusters_are_kept_untouched() -> None:
+    observer = Recorder()
+    centers = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]])
+    found = shrink(centers, np.ones(3), Settings(k=3), generator=np.random.default_rng(0), observer=observer)
+    assert np.array_equal(found.centers, centers)
+    assert found.mean_squared_distance is None
+    assert (observer.attempts, observer.done) == ([], [])
+
+
+def test_centers_without_points_take_no_part() -> None:
+    points = np.array([[0.0], [1.0], [10.0], [11.0], [1e6], [-1e6]])
+    weights = np.array([1.0, 1.0, 1.0, 1.0, 0.0, 0.0])
+    found = shrink(points, weights, Settings(k=2), generator=np.random.default_rng(0))
+    assert sorted(found.centers.ravel().tolist()) == [0.5, 10.5]
+
+
+def test_centers_without_points_fill_the_places_that_remain() -> None:
+    points, weights = np.array([[0.0], [7.0], [8.0], [9.0]]), np.array([0.0, 0.0, 3.0, 0.0])
+    found = shrink(points, weights, Settings(k=3), generator=np.random.default_rng(0))
+    assert found.centers.shape == (3, 1)
+    assert 8 in found.centers
+    assert found.mean_squared_distance is None
+
+
+def test_the_same_generator_gives_the_same_centers_with_any_number_of_workers() -> None:
+    first = run(5, Settings(k=4))
+    with Workers(3) as workers:
+        again = run(5, Settings(k=4), workers=workers)
+    assert first.centers.tobytes() == again.centers.tobytes()
+    assert first.mean_squared_distance == again.mean_squared_distance
+
+
+def test_heavy_centers_draw_the_few_to_them() -> None:
+    points, weights = np.array([[0.0], [1.0], [50.0]]), np.array([1.0, 3.0, 1.0])
+    found = shrink(points, weights, Settings(k=2), generator=np.random.default_rng(0))
+    assert sorted(found.centers.ravel().tolist()) == [0.75, 50]
+
+
+def test_a_cluster_that_falls_empty_is_reseeded() -> None:
+    # Random draws among so many duplicates take some point twice, which leaves a cluster empty.
+    points, weights = np.repeat([[0.0], [1.0], [50.0], [90.0]], 20, axis=0), np.ones(80)
+    settings = Settings(k=4, local_lloyd_init_method="random", local_lloyd_num_trials=1)
+    for seed in range(10):
+        found = shrink(points, weights, settings, generator=np.random.default_rng(seed))
+        assert sorted(found.centers.ravel().tolist()) == [0, 1, 50, 90]

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from kmeans.workers import Workers
+
+any_team = pytest.mark.parametrize("threads", [1, 2, 3, 5])
+
+
+@any_team
+def test_results_come_in_the_order_of_the_items(threads: int) -> None:
+    with Workers(threads) as workers:
+        assert list(workers.map(lambda n: n * n, range(100))) == [n * n for n in range(100)]
+
+
+def test_results_keep_their_order_when_the_first_is_the_last_to_finish() -> None:
+    others_done = threading.Event()
+
+    def task(item: int) -> int:
+        if item == 0:
+            assert others_done.wait(30)
+        elif item == 2:
+            others_done.set()
+        return item
+
+    with Workers(2) as workers:
+        assert list(workers.map(task, range(3))) == [0, 1, 2]
+
+
+@any_team
+def test_no_items_give_no_results(threads: int) -> None:
+    with Workers(threads) as workers:
+        assert list(workers.map(str, [])) == []
+
+
+@any_team
+def test_an_exception_reaches_the_reader(threads: int) -> None:
+    def task(item: int) -> int:
+        if item == 7:
+            raise KeyError("seven")
+        return item
+
+    with Workers(threads) as workers:
+        results = workers.map(task, range(20))
+        assert [next(results) for _ in range(7)] == list(range(7))
+        with pytest.raises(KeyError, match="seven"):
+            next(results)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_fewer_threads_than_one_are_refused(threads: int) -> None:
+    with pytest.raises(ValueError, match=f"at least 1, got {threads}"):
+        Workers(threads)
+
+
+def test_one_thread_is_the_calling_one() -> None:
+    with Workers() as workers:
+        assert set(workers.map(lambda _: threading.get_ident(), range(5))) == {threading.get_ident()}
+
+
+def test_several_threads_work_at_the_same_time() -> None:
+    together = threading.Barrier(3)
+    with Workers(3) as workers:
+        assert sorted(workers.map(lambda _: together.wait(30), range(3))) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_items_are_taken_only_a_little_ahead_of_the_reader(threads: int) -> None:
+    taken = []
+
+    def items() -> Iterator[int]:
+        for item in range(1000):
+            taken.append(item)
+            yield item
+
+    with Workers(threads) as workers:
+        results = workers.map(lambda item: item, items())
+        assert [next(results) for _ in range(10)] == list(range(10))
+        assert len(taken) <= 10 + 2 * threads
+
+
+def test_closed_workers_take_no_more_items() -> None:
+    workers = Workers(2)
+    workers.close()
+    with pytest.raises(RuntimeError):
+        list(workers.map(str, [1]))
+
+
+def test_workers_know_how_many_they_are() -> None:
+    with Workers(4) as workers:
+        assert workers.threads == 4
