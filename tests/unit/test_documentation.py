@@ -44,3 +44,9 @@ def test_the_documents_name_only_verbs_that_the_makefile_has() -> None:
     verbs = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
     used = {verb for document in DOCUMENTS for verb in re.findall(r"`make ([a-z-]+)", document.read_text())}
     assert used <= verbs
+
+
+def test_every_test_that_a_document_names_exists() -> None:
+    tests = "".join(path.read_text() for path in (PROJECT / "tests").rglob("test_*.py"))
+    named = {name for document in DOCUMENTS for name in re.findall(r"`(test_[a-z0-9_]+)`", document.read_text())}
+    assert {name for name in named if f"def {name}(" not in tests} == set()
