@@ -69,7 +69,7 @@ def test_has_nothing_where_sagemaker_mounts(containers: Containers) -> None:
     assert containers.output("sh", "-c", "ls -A /opt") == "kmeans\n"
 
 
-@pytest.mark.parametrize("name", ["train", "serve"])
+@pytest.mark.parametrize("name", ["train", "serve", "validate"])
 def test_commands_are_ours_by_bare_name(containers: Containers, name: str) -> None:
     assert containers.output("sh", "-c", f"command -v {name}") == f"/opt/kmeans/bin/{name}\n"
 

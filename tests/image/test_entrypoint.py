@@ -11,7 +11,7 @@ def test_unknown_command_is_refused_in_one_sentence(containers: Containers) -> N
     finished = containers.run(["predict", "now"], **OFFLINE)
     assert finished.exit_code == 2
     assert finished.out == ""
-    assert finished.err.startswith("Unknown command 'predict': use train, serve,")
+    assert finished.err.startswith("Unknown command 'predict': use train, validate, serve,")
     assert finished.err.count("\n") == 1
 
 

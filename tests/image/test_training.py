@@ -39,6 +39,22 @@ def test_works_as_root_without_restrictions_too(digits_job: Job) -> None:
     assert (digits_job.model / "model_algo-1").is_file()
 
 
+def test_validates_without_training(digits_job: Job) -> None:
+    finished = digits_job.run(["validate"])
+    assert finished.exit_code == 0, finished.log
+    assert "The job is valid." in finished.log
+    assert not list(digits_job.model.iterdir())
+
+
+def test_validates_and_names_what_is_wrong(digits_job: Job) -> None:
+    _forget_k(digits_job)
+    _put_text_among_the_numbers(digits_job)
+    finished = digits_job.run(["validate"])
+    assert finished.exit_code == 1
+    assert "'k'" in finished.log
+    assert "'seven'" in finished.log
+
+
 def _forget_k(job: Job) -> None:
     job.set_hyperparameters(feature_dim="64")
 
