@@ -7,8 +7,12 @@ DOCKER_BUILD_FLAGS ?=
 RUN_READY  = $(VENV)/.run-ready
 TEST_READY = $(VENV)/.test-ready
 
+# AWS's packages conflict with today's; they have an environment of their own.
+CONFORMANCE       = .venv-conformance
+CONFORMANCE_READY = $(CONFORMANCE)/.ready
+
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix image image-test lock clean
+.PHONY: help run test check fix image image-test conformance lock clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -37,27 +41,37 @@ image:  ## build the image, $(IMAGE)
 image-test: $(TEST_READY)  ## test the image as SageMaker runs it
 	KMEANS_IMAGE=$(IMAGE) $(VENV)/bin/python -m pytest tests/image
 
+conformance: $(CONFORMANCE_READY)  ## test against AWS's own toolkits and SDK, in an environment of its own (needs gcc)
+	KMEANS_CONFORMANCE=1 KMEANS_IMAGE=$(IMAGE) $(CONFORMANCE)/bin/python -m pytest tests/conformance
+
 lock:  ## pin the packages again, with hashes (needs uv)
 	uv pip compile pyproject.toml --extra mpi $(LOCK) -o container/requirements.lock
 	uv pip compile pyproject.toml --extra local $(LOCK) -o local_test/requirements.lock
 	uv pip compile pyproject.toml --extra test $(LOCK) -o tests/requirements.lock
+	uv pip compile tests/conformance/requirements.in $(LOCK) -o tests/conformance/requirements.lock
 LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-config \
        --no-emit-index-url --no-emit-find-links \
        --custom-compile-command "make lock"
 
 clean:  ## remove the environment and what local jobs left
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CONFORMANCE) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	git clean -fdXq local_test
 
-$(VENV)/bin/python:
+$(VENV)/bin/python $(CONFORMANCE)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "Python 3.11 or newer is needed, and $(PYTHON) is none: set PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@D:/bin=)
+
+INSTALL = -m pip install --quiet --disable-pip-version-check --require-hashes -r
 
 $(RUN_READY): local_test/requirements.lock | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	$(VENV)/bin/python $(INSTALL) $<
 	@touch $@
 
 $(TEST_READY): tests/requirements.lock | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	$(VENV)/bin/python $(INSTALL) $<
+	@touch $@
+
+$(CONFORMANCE_READY): tests/conformance/requirements.lock | $(CONFORMANCE)/bin/python
+	$(CONFORMANCE)/bin/python $(INSTALL) $<
 	@touch $@

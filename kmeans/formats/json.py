@@ -1,6 +1,6 @@
 """JSON requests and answers, in the shapes of the built-in image.
 
-A request is ``{"instances": [instance, ...]}``, and an instance is one of::
+A request is ``{"instances": [instance, ...]}``, or the list alone, and an instance is one of::
 
     {"features": [1, 2]}
     {"data": {"features": {"values": [1, 2]}}}
@@ -45,7 +45,8 @@ def decode(data: bytes, features: int | None = None) -> Instances:
         request = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise DataError(f"expected JSON, but {error}") from None
-    instances = request.get("instances") if isinstance(request, dict) else None
+    # A bare list is what AWS's inference toolkit sends.
+    instances = request.get("instances") if isinstance(request, dict) else request
     if not isinstance(instances, list):
         raise DataError(f"expected a JSON object of the form {SHAPE}, found {_kind(request)}")
     return read_instances(instances, data, features)
