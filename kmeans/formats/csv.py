@@ -9,11 +9,12 @@ knows the row and column of whatever is wrong.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 import orjson
 
-from kmeans.arrays import Float32, Float64, as_float32, check_finite
+from kmeans.arrays import Float32, as_float32, check_finite
 from kmeans.errors import DataError, shown
 from kmeans.formats.instances import Predictions
 
@@ -21,7 +22,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 NUMERIC = b"0123456789+-.eE, \t\n"
 
 # Text that is parsed at once. Python's number objects take ten times as much memory, and should stay in cache.
-CHUNK_BYTES = 256 << 10
+CHUNK_BYTES = 64 << 10
 
 
 def decode(data: bytes) -> Float32:
@@ -39,14 +40,18 @@ def decode(data: bytes) -> Float32:
     columns = 0
     parts: list[Float32] = []
     for line_number, chunk in _chunks(text):
-        numbers = _fast(chunk, columns)
-        if numbers is None:
-            numbers, lines = _slow(chunk, line_number, columns)
-        else:
-            lines = None
-        if len(numbers):
-            columns = numbers.shape[1]
-            parts.append(_as_float32(numbers, line_number, lines))
+        points, lines = _fast(chunk, columns), None
+        if points is None:
+            points, lines = _slow(chunk, line_number, columns)
+        try:
+            check_finite(points)
+        except DataError as error:
+            row = (error.row or 1) - 1
+            error.row = lines[row] if lines else line_number + row
+            raise
+        if len(points):
+            columns = points.shape[1]
+            parts.append(points)
     if not parts:
         raise DataError("expected rows of numbers, found none", hint="Is the file or the request empty?")
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -69,21 +74,23 @@ def _chunks(text: bytes) -> Iterator[tuple[int, bytes]]:
         start = stop
 
 
-def _fast(chunk: bytes, columns: int) -> Float64 | None:
+def _fast(chunk: bytes, columns: int) -> Float32 | None:
     """Return the numbers of a chunk in which all is as it should be, else None."""
-    lines = chunk.removesuffix(b"\n").split(b"\n")
-    columns = columns or lines[0].count(b",") + 1
-    # A JSON list of numbers and nothing else: no other characters, and as many commas as cells in each line.
-    if chunk.translate(None, delete=NUMERIC) or {line.count(b",") for line in lines} != {columns - 1}:
+    if chunk.translate(None, delete=NUMERIC):
         return None
     try:
-        numbers = orjson.loads(b"[" + b",".join(lines) + b"]")
-        return np.fromiter(numbers, np.float64, len(numbers)).reshape(len(lines), columns)
-    except ValueError:  # not JSON's grammar (.5, +1, a blank line): the slow path knows more
+        rows = orjson.loads(b"[[" + chunk.removesuffix(b"\n").replace(b"\n", b"],[") + b"]]")
+    except orjson.JSONDecodeError:  # not JSON's grammar (.5, +1): the slow path knows more
         return None
+    columns = columns or len(rows[0])
+    if columns == 0 or set(map(len, rows)) != {columns}:
+        return None
+    with np.errstate(over="ignore"):  # becomes infinite, and is reported as that
+        numbers = np.fromiter(chain.from_iterable(rows), np.float32, len(rows) * columns)
+    return numbers.reshape(len(rows), columns)
 
 
-def _slow(chunk: bytes, line_number: int, columns: int) -> tuple[Float64, list[int]]:
+def _slow(chunk: bytes, line_number: int, columns: int) -> tuple[Float32, list[int]]:
     """Return the numbers of a chunk and the line that each row stands on; blank lines are left out."""
     rows: list[list[float]] = []
     lines: list[int] = []
@@ -97,7 +104,7 @@ def _slow(chunk: bytes, line_number: int, columns: int) -> tuple[Float64, list[i
             raise DataError(f"expected {columns} columns as in the rows before, found {len(row)}", row=number)
         rows.append(row)
         lines.append(number)
-    return np.array(rows, dtype=np.float64).reshape(len(rows), columns), lines
+    return as_float32(np.array(rows, dtype=np.float64).reshape(len(rows), columns)), lines
 
 
 def _number(cell: bytes, row: int, column: int, cells: list[bytes]) -> float:
@@ -124,14 +131,3 @@ def _is_number(cell: bytes) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _as_float32(numbers: Float64, line_number: int, lines: list[int] | None) -> Float32:
-    points = as_float32(numbers)
-    try:
-        check_finite(points)
-    except DataError as error:
-        row = error.row or 1
-        error.row = lines[row - 1] if lines else line_number + row - 1
-        raise
-    return points
