@@ -260,6 +260,19 @@ def test_every_epoch_sees_every_row() -> None:
     assert observer.of("batch_done", "epochs") == [3] * 9
 
 
+def test_every_epoch_streams_in_an_order_of_its_own() -> None:
+    asked: list[int] = []
+
+    class Recording(MemoryRows):
+        def batches(self, epoch: int) -> Any:
+            asked.append(epoch)
+            return super().batches(epoch)
+
+    points, _ = oracle.blobs(14)
+    fit(Recording(points), Settings(k=3, epochs=3))
+    assert asked[-3:] == [0, 1, 2]
+
+
 def test_the_phases_end_in_their_order() -> None:
     points, _ = oracle.blobs(15)
     observer = Recorder()
