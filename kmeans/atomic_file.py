@@ -28,7 +28,8 @@ def write_files(directory: Path, contents: Mapping[str, bytes], *, outdated: Col
     Raises
     ------
     ResourceError
-        If the system refuses; no temporary file is left behind, and files of the same names are as they were.
+        If the system refuses; no temporary file is left behind. A full disk shows before the first rename, and then
+        files of the same names are as they were.
     """
     temporary = {name: directory / f".{name}.tmp" for name in contents}
     try:
@@ -57,8 +58,10 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _sync(directory: Path) -> None:
+    """Make the renames durable; some network file systems can't, and have done what they can."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -10,6 +10,7 @@ RECORDIO, NPY = "application/x-recordio-protobuf", "application/x-npy"
 
 # Other names by which clients call them.
 ALIASES = {
+    "*": "*/*",
     "csv": CSV,
     "application/csv": CSV,
     "application/jsonl": JSON_LINES,
@@ -69,4 +70,4 @@ class MediaType:
     def covers(self, name: str) -> bool:
         """Tell whether this type, which may be a range such as ``text/*``, includes the type ``name``."""
         own, _, subtype = self.name.partition("/")
-        return self.name in (name, "*/*", "*") or (subtype == "*" and name.startswith(f"{own}/"))
+        return self.name in (name, "*/*") or (subtype == "*" and name.startswith(f"{own}/"))
