@@ -15,6 +15,7 @@ from kmeans.errors import DataError
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 # Squares of numbers beyond this, summed over a million columns, leave float32's range.

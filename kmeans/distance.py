@@ -54,8 +54,9 @@ class NearestCenters:
         self.features: int = self.centers.shape[1]
         self.origin = _origin(self.centers)
         moved = self.centers if self.origin is None else self.centers - self.origin
-        # Transposed and scaled once, so that the loop below is one GEMM and one addition.
-        self._factor: Float32 = np.ascontiguousarray(moved.T) * np.float32(-2)
+        # Scaled and transposed once, so that the loop below is one GEMM and one addition.
+        self._scaled: Float32 = moved * np.float32(-2)
+        self._factor: Float32 = np.ascontiguousarray(self._scaled.T)
         self._norms: Float32 = squared_norms(moved)
         self._block_rows = block_rows(self.features, self.clusters)
 
@@ -77,6 +78,10 @@ class NearestCenters:
     def from_origin(self, points: Float32) -> Float32:
         """Return ``points - origin`` (n, d); the same array if there is no origin to subtract."""
         return points if self.origin is None else points - self.origin
+
+    def subset(self, centers: Int64) -> tuple[Float32, Float32]:
+        """Return what :meth:`rank` multiplies points with and adds, for some ``centers`` only: (d, m) and (m,)."""
+        return self._scaled[centers].T, self._norms[centers]
 
     def query(self, points: Float32) -> tuple[Int64, Float32]:
         """Return the nearest center of each point and its squared distance to it, both of shape (n,).

@@ -1,8 +1,9 @@
 """Fit a model: seed, stream, shrink, refine, in reading order.
 
 Phases 1 and 2 are those of SageMaker's built-in k-means (developer guide, "How K-Means Clustering Works"): mini-batches
-onto more centers than asked for, then the centers themselves are clustered. Phase 3 is an addition: exact Lloyd passes
-over the rows, which the built-in image leaves out and ``refine_max_iter=0`` leaves out here.
+onto more centers than asked for, then the centers themselves are clustered. Phase 3 is an addition: Lloyd's iterations
+over the rows, which the built-in image leaves out and ``refine_max_iter=0`` leaves out here. Where they follow, the
+first two phases need, and see, only some of the rows.
 """
 
 from __future__ import annotations
@@ -18,19 +19,17 @@ from numpy.random import Generator
 from kmeans.arrays import Float32
 from kmeans.distance import NearestCenters
 from kmeans.errors import DataError
-from kmeans.lloyd import LloydResult, lloyd
+from kmeans.lloyd import LloydResult
 from kmeans.model import KMeansModel
 from kmeans.observer import Observer
+from kmeans.refinement import refine
 from kmeans.rows import Rows
-from kmeans.seeding import draw_far_points, seed_centers
+from kmeans.seeding import seed_centers
 from kmeans.settings import Settings
-from kmeans.shrink import shrink
+from kmeans.shrink import Shrunk, shrink
 from kmeans.streaming import StreamingCenters
 from kmeans.sums import ClusterSums, assign_and_sum
 from kmeans.workers import Workers
-
-# Rows from which an empty cluster is reseeded: enough to hold a far point, few enough to cost nothing beside a pass.
-RESEED_SAMPLE_ROWS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,7 @@ def fit(rows: Rows, settings: Settings, *, workers: Workers | None = None, obser
             streamed.centers, streamed.weights, settings, generator=generator, workers=workers, observer=observer
         )
     with _phase("refine", observer):
-        refined = _refine(rows, shrunk.centers, settings, generator=generator, workers=workers, observer=observer)
+        refined = _refine(rows, shrunk, settings, generator=generator, workers=workers, observer=observer)
     counts = refined.sums.weights.astype(np.int64)
     return Fitted(
         model=KMeansModel(refined.centers, counts),
@@ -138,6 +137,7 @@ def _first_rows(rows: Rows, wanted: int) -> Float32:
 
 def _stream(rows: Rows, first: Float32, settings: Settings, workers: Workers, observer: Observer) -> StreamingCenters:
     streaming = StreamingCenters(first, settings.half_life_time_size, workers)
+    wanted = min(len(rows), settings.rows_to_stream(len(first)) or len(rows))
     for epoch in range(settings.epochs):
         started = time.perf_counter()
         seen = batches = 0
@@ -146,8 +146,10 @@ def _stream(rows: Rows, first: Float32, settings: Settings, workers: Workers, ob
             seen += len(batch)
             batches += 1
             observer.batch_done(
-                epoch=epoch, epochs=settings.epochs, rows_seen=seen, rows=len(rows), mean_squared_distance=distance
+                epoch=epoch, epochs=settings.epochs, rows_seen=seen, rows=wanted, mean_squared_distance=distance
             )
+            if seen >= wanted:
+                break
         observer.epoch_done(
             epoch=epoch, epochs=settings.epochs, rows=seen, batches=batches, seconds=time.perf_counter() - started
         )
@@ -155,26 +157,30 @@ def _stream(rows: Rows, first: Float32, settings: Settings, workers: Workers, ob
 
 
 def _refine(
-    rows: Rows, centers: Float32, settings: Settings, *, generator: Generator, workers: Workers, observer: Observer
+    rows: Rows, shrunk: Shrunk, settings: Settings, *, generator: Generator, workers: Workers, observer: Observer
 ) -> LloydResult:
     at_most = settings.refinements()
-
-    def one_pass(nearest: NearestCenters) -> ClusterSums:
+    observer.refine_started(at_most=at_most)
+    if at_most == 0:
+        nearest = NearestCenters(shrunk.centers)
         total = ClusterSums.zero(nearest.clusters, nearest.features)
         for block in rows.blocks():
             total.add(assign_and_sum(block, nearest, workers=workers))
-        return total
-
-    def reseed(nearest: NearestCenters, count: int) -> Float32:
-        sample = rows.sample(RESEED_SAMPLE_ROWS, generator)
-        return draw_far_points(sample, nearest.query(sample)[1], count, generator)
+        return LloydResult(shrunk.centers, total, moves=0)
 
     def report(done: int, sums: ClusterSums) -> None:
         observer.refine_pass(
             done=done,
-            at_most=at_most,
             mean_squared_distance=sums.mean_squared_distance,
             empty_clusters=int((sums.weights == 0).sum()),
         )
 
-    return lloyd(one_pass, centers, max_iter=at_most, tol=settings.local_lloyd_tol, reseed=reseed, on_pass=report)
+    return refine(
+        rows.points,
+        [shrunk.centers, *shrunk.others[: settings.other_starts()]],
+        max_iter=at_most,
+        tol=settings.local_lloyd_tol,
+        generator=generator,
+        workers=workers,
+        on_pass=report,
+    )

@@ -27,8 +27,11 @@ class Observer:
     def shrink_done(self, *, mean_squared_distance: float) -> None:
         """Mark the end of phase 2, with the loss of the best run."""
 
-    def refine_pass(self, *, done: int, at_most: int, mean_squared_distance: float, empty_clusters: int) -> None:
-        """Mark an exact pass over all rows, with their true mean squared distance before the centers move."""
+    def refine_started(self, *, at_most: int) -> None:
+        """Mark the start of phase 3; with 0 passes at most it is left out."""
+
+    def refine_pass(self, *, done: int, mean_squared_distance: float, empty_clusters: int) -> None:
+        """Mark a pass over all rows, with their mean squared distance to the centers as they are now."""
 
     def phase_done(self, *, phase: str, seconds: float) -> None:
         """Mark the end of ``seed``, ``stream``, ``shrink`` or ``refine``."""

@@ -18,9 +18,12 @@ class Rows(Protocol):
     ----------
     features
         Number of columns, d.
+    points
+        All rows, float32 (n, d).
     """
 
     features: int
+    points: Float32
 
     def __len__(self) -> int:
         """Return the number of rows, n."""

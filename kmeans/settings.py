@@ -11,8 +11,14 @@ from kmeans.seeding import Method
 AUTO_EXTRA_CENTER_FACTOR = 10
 AUTO_STREAMING_CENTERS = 2000
 AUTO_NUM_TRIALS = 10
-AUTO_TRIAL_CENTERS = 1000
+AUTO_TRIAL_CENTERS = 300
 AUTO_REFINE_MAX_ITER = 100
+
+# With few clusters, where a bad local minimum shows most, several starts are tried on a sample.
+OTHER_STARTS, MANY_CLUSTERS = 4, 40
+
+# Rows that the streaming phase sees where refinement follows.
+STREAMED_ROWS_PER_CENTER, MIN_STREAMED_ROWS = 10, 10_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +42,8 @@ class Settings:
     local_lloyd_tol
         Lloyd iterations end when the loss falls by no more than this share of itself.
     refine_max_iter
-        Cap on the exact Lloyd passes over all rows that follow; 0 leaves them out, as the built-in image does.
+        Cap on the moves of the refinement over all rows that follows; 0 leaves it out, as the built-in image does.
+        ``auto`` is 100, and 0 with a half life: refinement would bring back what was to be forgotten.
     seed
         Fixes every random draw.
     """
@@ -67,4 +74,19 @@ class Settings:
 
     def refinements(self) -> int:
         """Return the cap on refinement passes, with ``auto`` evaluated."""
-        return AUTO_REFINE_MAX_ITER if self.refine_max_iter is None else self.refine_max_iter
+        if self.refine_max_iter is not None:
+            return self.refine_max_iter
+        return 0 if self.half_life_time_size else AUTO_REFINE_MAX_ITER
+
+    def other_starts(self) -> int:
+        """Return how many of the next best shrunken centers are tried beside the best."""
+        return OTHER_STARTS if self.k <= MANY_CLUSTERS else 0
+
+    def rows_to_stream(self, centers: int) -> int | None:
+        """Return how many rows the streaming phase needs for so many centers; None for all there are.
+
+        The streamed centers are only where refinement begins, unless that is off or several epochs are asked for.
+        """
+        if not self.refinements() or self.epochs > 1:
+            return None
+        return max(MIN_STREAMED_ROWS, STREAMED_ROWS_PER_CENTER * centers)

@@ -29,11 +29,14 @@ class Shrunk:
     ----------
     centers
         float32 (k, d).
+    others
+        Centers of the next best runs, best first.
     mean_squared_distance
         Loss of the best run over the K weighted centers (not over the data); None if there was nothing to shrink.
     """
 
     centers: Float32
+    others: list[Float32]
     mean_squared_distance: float | None
 
 
@@ -57,17 +60,15 @@ def shrink(
     if len(used) <= settings.k:
         unused = np.flatnonzero(weights == 0)
         kept = np.concatenate([used, unused[: settings.k - len(used)]])
-        return Shrunk(centers[kept].astype(np.float32), None)
+        return Shrunk(centers[kept].astype(np.float32), [], None)
     points, point_weights = centers[used].astype(np.float32), weights[used]
-    best: LloydResult | None = None
+    results: list[LloydResult] = []
     for attempt in range(settings.trials()):
-        result = _attempt(points, point_weights, settings, generator, workers)
-        observer.shrink_attempt(attempt=attempt, mean_squared_distance=result.sums.mean_squared_distance)
-        if best is None or result.sums.inertia < best.sums.inertia:
-            best = result
-    assert best is not None, "a shrink has at least one trial"  # noqa: S101 - for the type checker
+        results.append(_attempt(points, point_weights, settings, generator, workers))
+        observer.shrink_attempt(attempt=attempt, mean_squared_distance=results[-1].sums.mean_squared_distance)
+    best, *others = sorted(results, key=lambda result: result.sums.inertia)
     observer.shrink_done(mean_squared_distance=best.sums.mean_squared_distance)
-    return Shrunk(best.centers, best.sums.mean_squared_distance)
+    return Shrunk(best.centers, [other.centers for other in others], best.sums.mean_squared_distance)
 
 
 def _attempt(

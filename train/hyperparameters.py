@@ -158,7 +158,7 @@ TABLE = (
         "local_lloyd_num_trials",
         Integer(1, auto=True),
         AUTO,
-        "Number of these runs; the best is kept. `auto` is 10, less for k > 100.",
+        "Number of these runs; the best is kept. `auto` is 10, less for k > 30.",
     ),
     Hyperparameter(
         "local_lloyd_tol", Real(0, 1), "0.0001", "Lloyd iterations end when the loss falls by no more than this share."
@@ -167,8 +167,8 @@ TABLE = (
         "refine_max_iter",
         Integer(0, auto=True),
         AUTO,
-        "At most so many exact Lloyd passes over all rows at the end; `auto`: until the loss settles, at most 100; "
-        "0: none, as the built-in image does.",
+        "At most so many Lloyd passes over all rows at the end; `auto`: until the loss settles, at most 100, and none "
+        "with a half life; 0: none, as the built-in image does.",
     ),
     Hyperparameter("seed", Integer(0), "0", "Fixes every random draw: the same seed gives the same model."),
     Hyperparameter("eval_metrics", Subset(("msd", "ssd")), '["msd"]', "Scores of the `test` channel."),

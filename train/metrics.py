@@ -115,11 +115,13 @@ class JobLog(Observer):
         self.say(f"finished shrinking process. Mean Square Distance = {mean_squared_distance!r}")
         self.quality("train", "msd", mean_squared_distance)
 
-    def refine_pass(self, *, done: int, at_most: int, mean_squared_distance: float, empty_clusters: int) -> None:
+    def refine_started(self, *, at_most: int) -> None:
+        """Tell whether there is a third phase."""
+        self.say(f"refining with at most {at_most} passes over all rows" if at_most else "refining is off")
+
+    def refine_pass(self, *, done: int, mean_squared_distance: float, empty_clusters: int) -> None:
         """Give a sign of life: the first pass always, the others now and then."""
-        if done == 0:
-            self.say(f"refining {'is off' if at_most == 0 else f'with at most {at_most} exact passes over all rows'}")
-        if done == 0 or empty_clusters or self._progress_is_due():
+        if done == 1 or empty_clusters or self._progress_is_due():
             empty = f", {empty_clusters} empty clusters" if empty_clusters else ""
             self.say(f"refinement pass {done}: mean squared distance {mean_squared_distance:.6g}{empty}")
 

@@ -233,8 +233,8 @@ def test_refinement_passes_are_capped() -> None:
     observer = Recorder()
     fitted = run(points, k=8, refine_max_iter=2, local_lloyd_tol=0.0, observer=observer)
     assert fitted.refinements == 2
-    assert observer.of("refine_pass", "done") == [0, 1, 2]
-    assert observer.of("refine_pass", "at_most") == [2, 2, 2]
+    assert observer.of("refine_started", "at_most") == [2]
+    assert observer.of("refine_pass", "done") == [1, 2]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -244,9 +244,8 @@ def test_refinement_never_raises_the_distance_and_mostly_lowers_it(seed: int) ->
     fitted = run(points, k=8, seed=seed, local_lloyd_tol=0.0, observer=observer)
     distances = np.array(observer.of("refine_pass", "mean_squared_distance"))
     assert (np.diff(distances) <= 1e-6 * distances[1:]).all()
-    assert distances[-1] < distances[0]
     assert distances[-1] == fitted.mean_squared_distance
-    assert run(points, k=8, seed=seed, refine_max_iter=0).mean_squared_distance == distances[0]
+    assert distances[-1] < run(points, k=8, seed=seed, refine_max_iter=0).mean_squared_distance
 
 
 def test_every_epoch_sees_every_row() -> None:
@@ -258,6 +257,20 @@ def test_every_epoch_sees_every_row() -> None:
     assert observer.of("epoch_done", "batches") == [3] * 3
     assert observer.of("batch_done", "rows_seen") == [500, 1000, 1234] * 3
     assert observer.of("batch_done", "epochs") == [3] * 9
+
+
+def test_where_refinement_follows_only_some_rows_are_streamed() -> None:
+    points, _ = oracle.blobs(14, n=30_000, d=2)
+    for settings, streamed in ({}, 10_000), ({"refine_max_iter": 0}, 30_000), ({"half_life_time_size": 100}, 30_000):
+        observer = Recorder()
+        run(points, k=3, observer=observer, **settings)
+        assert observer.of("epoch_done", "rows") == [streamed]
+
+
+def test_a_half_life_leaves_refinement_out() -> None:
+    points, _ = oracle.blobs(14)
+    assert run(points, k=3, half_life_time_size=100).refinements == 0
+    assert run(points, k=3, half_life_time_size=100, refine_max_iter=5).refinements > 0
 
 
 def test_every_epoch_streams_in_an_order_of_its_own() -> None:
@@ -340,10 +353,9 @@ def test_the_caller_s_array_is_not_changed() -> None:
 def test_clusters_that_fell_empty_are_reseeded(monkeypatch: pytest.MonkeyPatch) -> None:
     points, centers = oracle.blobs(19, k=4, spread=100)
     lost = np.vstack([centers[:2], np.full((2, 4), 1e5)]).astype(np.float32)
-    monkeypatch.setattr("kmeans.estimator.shrink", lambda *_, **__: Shrunk(lost, None))
+    monkeypatch.setattr("kmeans.estimator.shrink", lambda *_, **__: Shrunk(lost, [], None))
     observer = Recorder()
     fitted = run(points, k=4, observer=observer)
-    assert observer.of("refine_pass", "empty_clusters")[0] == 2
     assert observer.of("refine_pass", "empty_clusters")[-1] == 0
     assert oracle.inertia(points, fitted.model.centers) == pytest.approx(oracle.inertia(points, centers), rel=0.01)
 

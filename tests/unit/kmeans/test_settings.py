@@ -14,13 +14,21 @@ def test_auto_gives_ten_extra_centers_until_there_are_too_many(k: int, factor: i
     assert Settings(k=k).factor() == factor
 
 
-@pytest.mark.parametrize(("k", "trials"), [(1, 10), (100, 10), (101, 9), (500, 2), (1000, 1), (5000, 1)])
+@pytest.mark.parametrize(("k", "trials"), [(1, 10), (30, 10), (31, 9), (100, 3), (300, 1), (5000, 1)])
 def test_auto_gives_ten_trials_until_they_cost_too_much(k: int, trials: int) -> None:
     assert Settings(k=k).trials() == trials
 
 
-def test_auto_gives_a_hundred_refinements() -> None:
+def test_auto_gives_a_hundred_refinements_but_none_with_a_half_life() -> None:
     assert Settings(k=3).refinements() == 100
+    assert Settings(k=3, half_life_time_size=1000).refinements() == 0
+
+
+def test_rows_to_stream_are_all_unless_refinement_follows_one_epoch() -> None:
+    assert Settings(k=3).rows_to_stream(30) == 10_000
+    assert Settings(k=3).rows_to_stream(2000) == 20_000
+    assert Settings(k=3, refine_max_iter=0).rows_to_stream(30) is None
+    assert Settings(k=3, epochs=2).rows_to_stream(30) is None
 
 
 def test_what_is_set_is_taken_at_its_word() -> None:

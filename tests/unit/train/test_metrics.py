@@ -217,22 +217,23 @@ def test_reading_many_files_shows_a_sign_of_life(log: JobLog, stream: io.StringI
     assert said(stream) == ["reading channel train: 2 of 9 files"]
 
 
-def refine(log: JobLog, done: int, *, at_most: int = 100, empty: int = 0) -> None:
-    log.refine_pass(done=done, at_most=at_most, mean_squared_distance=1.5, empty_clusters=empty)
+def refine(log: JobLog, done: int, *, empty: int = 0) -> None:
+    log.refine_pass(done=done, mean_squared_distance=1.5, empty_clusters=empty)
 
 
 def test_the_first_pass_of_refinement_is_always_told(log: JobLog, stream: io.StringIO) -> None:
-    refine(log, 0)
+    log.refine_started(at_most=100)
     refine(log, 1)
+    refine(log, 2)
     assert said(stream) == [
-        "refining with at most 100 exact passes over all rows",
-        "refinement pass 0: mean squared distance 1.5",
+        "refining with at most 100 passes over all rows",
+        "refinement pass 1: mean squared distance 1.5",
     ]
 
 
 def test_refinement_that_is_off_is_told(log: JobLog, stream: io.StringIO) -> None:
-    refine(log, 0, at_most=0)
-    assert said(stream)[0] == "refining is off"
+    log.refine_started(at_most=0)
+    assert said(stream) == ["refining is off"]
 
 
 def test_empty_clusters_are_always_told(log: JobLog, stream: io.StringIO) -> None:
@@ -241,7 +242,7 @@ def test_empty_clusters_are_always_told(log: JobLog, stream: io.StringIO) -> Non
 
 
 def test_later_passes_are_told_now_and_then(log: JobLog, stream: io.StringIO, clock: Clock) -> None:
-    refine(log, 1)
-    clock.now += PROGRESS_INTERVAL
     refine(log, 2)
-    assert said(stream) == ["refinement pass 2: mean squared distance 1.5"]
+    clock.now += PROGRESS_INTERVAL
+    refine(log, 3)
+    assert said(stream) == ["refinement pass 3: mean squared distance 1.5"]
