@@ -11,8 +11,12 @@ TEST_READY = $(VENV)/.test-ready
 CONFORMANCE       = .venv-conformance
 CONFORMANCE_READY = $(CONFORMANCE)/.ready
 
+# The peers stay out of all other environments.
+BENCH       = .venv-bench
+BENCH_READY = $(BENCH)/.ready
+
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix image image-test conformance lock clean
+.PHONY: help run test check fix image image-test conformance bench lock clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -44,20 +48,25 @@ image-test: $(TEST_READY)  ## test the image as SageMaker runs it
 conformance: $(CONFORMANCE_READY)  ## test against AWS's own toolkits and SDK, in an environment of its own (needs gcc)
 	KMEANS_CONFORMANCE=1 KMEANS_IMAGE=$(IMAGE) $(CONFORMANCE)/bin/python -m pytest tests/conformance
 
+bench: $(BENCH_READY)  ## measure the algorithm beside its peers, and the formats; MNIST=DIR for the MNIST cases
+	$(BENCH)/bin/python -m benchmarks.formats
+	$(BENCH)/bin/python -m benchmarks.clustering $(if $(MNIST),--mnist "$(MNIST)")
+
 lock:  ## pin the packages again, with hashes (needs uv)
 	uv pip compile pyproject.toml --extra mpi $(LOCK) -o container/requirements.lock
 	uv pip compile pyproject.toml --extra local $(LOCK) -o local_test/requirements.lock
 	uv pip compile pyproject.toml --extra test $(LOCK) -o tests/requirements.lock
 	uv pip compile tests/conformance/requirements.in $(LOCK) -o tests/conformance/requirements.lock
+	uv pip compile benchmarks/requirements.in $(LOCK) -o benchmarks/requirements.lock
 LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-config \
        --no-emit-index-url --no-emit-find-links \
        --custom-compile-command "make lock"
 
 clean:  ## remove the environment and what local jobs left
-	rm -rf $(VENV) $(CONFORMANCE) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CONFORMANCE) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	git clean -fdXq local_test
 
-$(VENV)/bin/python $(CONFORMANCE)/bin/python:
+$(VENV)/bin/python $(CONFORMANCE)/bin/python $(BENCH)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "Python 3.11 or newer is needed, and $(PYTHON) is none: set PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(@D:/bin=)
@@ -70,6 +79,10 @@ $(RUN_READY): local_test/requirements.lock | $(VENV)/bin/python
 
 $(TEST_READY): tests/requirements.lock | $(VENV)/bin/python
 	$(VENV)/bin/python $(INSTALL) $<
+	@touch $@
+
+$(BENCH_READY): benchmarks/requirements.lock | $(BENCH)/bin/python
+	$(BENCH)/bin/python $(INSTALL) $<
 	@touch $@
 
 $(CONFORMANCE_READY): tests/conformance/requirements.lock | $(CONFORMANCE)/bin/python
