@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -28,6 +29,10 @@ def seconds(action: Callable[[], object]) -> float:
     return best
 
 
+def _loadtxt(lines: bytes) -> object:
+    return np.loadtxt(io.BytesIO(lines), np.float32, delimiter=",", ndmin=2)
+
+
 def main() -> None:
     """Print a table of RecordIO-protobuf, and one of text formats."""
     generator = np.random.default_rng(0)
@@ -42,8 +47,8 @@ def main() -> None:
     for name, column in labels.items():
         body = recordio.encode(points, column)
         size = len(body) / 1e9
-        writing = seconds(lambda column=column: recordio.encode(points, column))
-        reading = seconds(lambda body=body: recordio.decode(body))
+        writing = seconds(partial(recordio.encode, points, column))
+        reading = seconds(partial(recordio.decode, body))
         print(f"  {name:28s} read {size / reading:5.2f} GB/s   write {size / writing:5.2f} GB/s")
     print(f"\nText, {TEXT_NUMBERS} normal deviates, million numbers per second")
     print("  columns  format    csv  numpy.loadtxt  ratio  json lines")
@@ -53,9 +58,9 @@ def main() -> None:
         np.savetxt(text, table, fmt=pattern, delimiter=",")
         lines = text.getvalue()
         json_lines = b"\n".join(b'{"features": [' + line + b"]}" for line in lines.splitlines())
-        ours = seconds(lambda lines=lines: csv.decode(lines))
-        theirs = seconds(lambda lines=lines: np.loadtxt(io.BytesIO(lines), np.float32, delimiter=",", ndmin=2))
-        others = seconds(lambda json_lines=json_lines: jsonlines.decode(json_lines))
+        ours = seconds(partial(csv.decode, lines))
+        theirs = seconds(partial(_loadtxt, lines))
+        others = seconds(partial(jsonlines.decode, json_lines))
         csv_rate, loadtxt_rate, json_rate = (table.size / 1e6 / spent for spent in (ours, theirs, others))
         print(
             f"  {columns:7d}  {pattern:6s} {csv_rate:6.1f} {loadtxt_rate:14.1f} {theirs / ours:6.2f} {json_rate:11.1f}"

@@ -1,0 +1,179 @@
+"""The methods that are compared, each with the settings that make its curve.
+
+A peer is imported when it is first run: each method has a process of its own (``benchmarks.runner``), and brings its
+threads with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kmeans.arrays import Float32
+
+Options = Mapping[str, int | float | bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One point of a method's curve.
+
+    Attributes
+    ----------
+    name
+        What the table calls it.
+    options
+        What the method is told, in its own words.
+    default
+        Whether this is what the method does if it is told nothing.
+    """
+
+    name: str
+    options: Options = field(default_factory=dict)
+    default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way to find k centers.
+
+    Attributes
+    ----------
+    name
+        What ``--methods`` and the table call it.
+    run
+        From points (n, d), k, seed, threads and a variant's options to centers (k, d).
+    variants
+        From the cheapest to the most expensive: when one is cut by the time limit, those after it are left out.
+    ours
+        Whether it is this project's.
+    """
+
+    name: str
+    run: Callable[[Float32, int, int, int, Options], Float32]
+    variants: tuple[Variant, ...]
+    ours: bool = False
+
+    def library_threads(self, threads: int) -> int:
+        """Return how many threads OpenMP and BLAS shall have: all; one where ``kmeans.workers`` brings the threads."""
+        return 1 if self.ours else threads
+
+
+def _kmeans(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
+    """Fit as ``train`` does."""
+    from kmeans.estimator import fit  # noqa: PLC0415 - in its own process only, as all below
+    from kmeans.rows import MemoryRows  # noqa: PLC0415
+    from kmeans.settings import Settings  # noqa: PLC0415
+    from kmeans.workers import Workers  # noqa: PLC0415
+
+    settings = Settings(k=k, seed=seed, **options)  # type: ignore[arg-type]
+    with Workers(threads) as workers:
+        return fit(MemoryRows(points, seed=seed), settings, workers=workers).model.centers
+
+
+def _mini_batch(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
+    """Fit scikit-learn's; its threads are OpenMP's."""
+    from sklearn.cluster import MiniBatchKMeans  # noqa: PLC0415
+
+    return _as_float32(MiniBatchKMeans(k, random_state=seed, **options).fit(points).cluster_centers_)
+
+
+def _lloyd(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
+    """Fit scikit-learn's full Lloyd from one greedy k-means++ start; its threads are OpenMP's."""
+    from sklearn.cluster import KMeans  # noqa: PLC0415
+
+    estimator = KMeans(k, n_init=1, algorithm="lloyd", random_state=seed, **options)
+    return _as_float32(estimator.fit(points).cluster_centers_)
+
+
+def _faiss(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
+    """Fit faiss as it comes: on a sample of 256 rows per cluster."""
+    import faiss  # noqa: PLC0415
+
+    faiss.omp_set_num_threads(threads)
+    estimator = faiss.Kmeans(points.shape[1], k, seed=seed, **options)
+    estimator.train(points)
+    return _as_float32(estimator.centroids)
+
+
+def _faiss_all_rows(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
+    everything = {"max_points_per_centroid": len(points), "min_points_per_centroid": 1}
+    return _faiss(points, k, seed, threads, {**everything, **options})
+
+
+def _superkmeans(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
+    """Fit SuperKMeans as it comes: on a sample of 256 rows per cluster; above 100,000 rows in its hierarchical mode."""
+    from superkmeans import SuperKMeans  # noqa: PLC0415
+
+    return _as_float32(SuperKMeans(k, points.shape[1], n_threads=threads, seed=seed, **options).train(points))
+
+
+def _superkmeans_all_rows(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
+    """Fit SuperKMeans in its flat mode; it may still stop early by its own tolerance."""
+    everything = {"hierarchical": False, "sampling_fraction": 1.0, "max_points_per_cluster": len(points)}
+    return _superkmeans(points, k, seed, threads, {**everything, **options})
+
+
+def _as_float32(centers: object) -> Float32:
+    return np.ascontiguousarray(np.asarray(centers), dtype=np.float32)
+
+
+METHODS = (
+    Method(
+        "kmeans",
+        _kmeans,
+        (
+            *(Variant(f"refine_max_iter={passes}", {"refine_max_iter": passes}) for passes in (1, 3, 8)),
+            Variant("default", default=True),
+            Variant("local_lloyd_tol=1e-5", {"local_lloyd_tol": 1e-5}),
+        ),
+        ours=True,
+    ),
+    Method(
+        "kmeans, extra_center_factor=3",
+        _kmeans,
+        tuple(
+            Variant(
+                f"refine_max_iter={passes}",
+                {"extra_center_factor": 3, "local_lloyd_num_trials": 2, "refine_max_iter": passes},
+            )
+            for passes in (1, 2, 5)
+        ),
+        ours=True,
+    ),
+    Method(
+        "scikit-learn MiniBatchKMeans",
+        _mini_batch,
+        (Variant("default", default=True), Variant("batch_size=4096", {"batch_size": 4096})),
+    ),
+    Method(
+        "scikit-learn KMeans",
+        _lloyd,
+        (
+            Variant("n_init=1, max_iter=10", {"max_iter": 10}),
+            Variant("n_init=1 (max_iter=300)", default=True),
+        ),
+    ),
+    Method(
+        "faiss",
+        _faiss,
+        (Variant("niter=10", {"niter": 10}), Variant("default (niter=25)", default=True)),
+    ),
+    Method(
+        "faiss, all rows",
+        _faiss_all_rows,
+        tuple(Variant(f"niter={iterations}", {"niter": iterations}) for iterations in (5, 10, 25)),
+    ),
+    Method(
+        "SuperKMeans",
+        _superkmeans,
+        (Variant("default", default=True),),
+    ),
+    Method(
+        "SuperKMeans, all rows",
+        _superkmeans_all_rows,
+        tuple(Variant(f"iters={iterations}", {"iters": iterations}) for iterations in (5, 10, 25)),
+    ),
+)

@@ -1,0 +1,177 @@
+"""Runs of methods on one case: each method in a process of its own, one run at a time, turn and turn about.
+
+The processes live as long as the case, with the points in memory; a run is timed within the process, around the fit
+alone. All methods take their turn for one seed before the next seed begins, so that a busy minute of the machine
+falls on all of them alike.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.methods import METHODS, Method, Variant
+from kmeans.arrays import Float32
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+# A small fit first: imports, threads, code pages. It isn't counted.
+WARM_UP_ROWS, WARM_UP_CLUSTERS = 5_000, 10
+
+# Threads that spin for work (OpenMP's, BLAS's) are asleep after this; others shall have the CPUs to themselves.
+SETTLE_SECONDS = 0.05
+
+START_SECONDS = 300.0
+
+CPU_TIMES = Path("/proc/stat")
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One fit.
+
+    Attributes
+    ----------
+    seconds, cpu_seconds
+        On the clock; of the CPUs, of all threads of the process.
+    others
+        CPUs that other processes used meanwhile.
+    centers
+        Shape (k, d).
+    """
+
+    seconds: float
+    cpu_seconds: float
+    others: float
+    centers: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why there are no centers: the error's text, or the time limit."""
+
+    reason: str
+
+
+class MethodProcess:
+    """A process that holds the points of a case and fits one method to them on demand.
+
+    Parameters
+    ----------
+    method
+        Whose fits these are.
+    points_file
+        NPY file of the points; read into the process's own memory.
+    k
+        Clusters.
+    threads
+        Threads of every fit.
+    """
+
+    def __init__(self, method: Method, points_file: Path, k: int, threads: int) -> None:
+        self._arguments = (method.name, points_file, k, threads)
+        self._environment = dict.fromkeys(THREAD_VARIABLES, str(method.library_threads(threads)))
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._connection: Connection[tuple[Variant, int] | None, Timed | Failed] | None = None
+
+    def run(self, variant: Variant, seed: int, limit: float) -> Timed | Failed:
+        """Fit once; after ``limit`` seconds the process is ended, and the next run begins a new one."""
+        connection = self._started()
+        connection.send((variant, seed))
+        if not connection.poll(SETTLE_SECONDS + limit):
+            self.end()
+            return Failed(f"cut after {limit:g} s")
+        try:
+            return connection.recv()
+        except EOFError:
+            self.end()
+            return Failed("its process died")
+
+    def _started(self) -> Connection[tuple[Variant, int] | None, Timed | Failed]:
+        if self._connection is None:
+            context = multiprocessing.get_context("spawn")
+            self._connection, theirs = context.Pipe()
+            with _environment(self._environment):
+                self._process = context.Process(target=_serve, args=(theirs, *self._arguments), daemon=True)
+                self._process.start()
+            theirs.close()
+            if not self._connection.poll(START_SECONDS):
+                raise TimeoutError(f"{self._arguments[0]} didn't start")
+            ready = self._connection.recv()
+            if isinstance(ready, Failed):
+                raise RuntimeError(f"{self._arguments[0]} failed to start: {ready.reason}")
+        return self._connection
+
+    def end(self) -> None:
+        """End the process, whatever it is doing."""
+        if self._process is not None and self._connection is not None:
+            self._process.kill()
+            self._process.join()
+            self._connection.close()
+        self._process = self._connection = None
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _serve(
+    connection: Connection[Timed | Failed, tuple[Variant, int] | None],
+    method_name: str,
+    points_file: Path,
+    k: int,
+    threads: int,
+) -> None:
+    """Be the process: warm up, then a fit for each message until the other side closes."""
+    method = next(method for method in METHODS if method.name == method_name)
+    points: Float32 = np.load(points_file)
+    warm_up = min(WARM_UP_ROWS, len(points)), min(WARM_UP_CLUSTERS, k)
+    connection.send(_timed(method, points[: warm_up[0]], warm_up[1], method.variants[0], 0, threads=threads))
+    while True:
+        try:
+            message = connection.recv()
+        except EOFError:
+            return
+        if message is None:
+            return
+        variant, seed = message
+        time.sleep(SETTLE_SECONDS)
+        connection.send(_timed(method, points, k, variant, seed, threads=threads))
+
+
+def _timed(method: Method, points: Float32, k: int, variant: Variant, seed: int, *, threads: int) -> Timed | Failed:
+    busy, cpu, started = _busy_seconds(), time.process_time(), time.perf_counter()
+    try:
+        centers = method.run(points, k, seed, threads, variant.options)
+    except Exception as error:  # one method's failure must not end the others
+        return Failed(f"{type(error).__name__}: {error}")
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
+    others = max(0.0, _busy_seconds() - busy - cpu_seconds) / seconds
+    return Timed(seconds, cpu_seconds, others, centers)
+
+
+def _busy_seconds() -> float:
+    """Return the seconds that all CPUs have worked since the machine started, as Linux tells; 0 if nothing does."""
+    try:
+        user, nice, system, _idle, _waiting, *rest = map(int, CPU_TIMES.read_text().split("\n")[0].split()[1:9])
+    except (OSError, ValueError):
+        return 0.0
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
