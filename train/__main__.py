@@ -62,16 +62,17 @@ def _train(base: Path) -> int:
     """Train; return the exit code."""
     from kmeans.machine import usable_cpus
     from train.contract import output_directory
-    from train.failure import Failure, StoppedError
+    from train.failure import Failure
     from train.job import run
     from train.metrics import JobLog
 
+    log = JobLog()
+
     def stop(_number: int, _frame: FrameType | None) -> None:
-        raise StoppedError
+        log.stop()
 
     # As PID 1 a process without a handler never hears of SIGTERM.
     signal.signal(signal.SIGTERM, stop)
-    log = JobLog()
     log.say("Docker entrypoint called with argument(s): train")
     Failure.clear(output_directory(base))
     try:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from kmeans.observer import Observer
+from train.failure import StoppedError
 
 # A long phase shows a sign of life this often, in seconds.
 PROGRESS_INTERVAL = 5.0
@@ -42,6 +43,18 @@ class JobLog(Observer):
         self._started = self._stage_started = time.time()
         self._stages: dict[str, float] = {}
         self._batches = self._rows = self._epochs = 0
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Make the next step of the job that is reported here raise StoppedError.
+
+        A signal's handler must not raise by itself: in the middle of starting a thread, say, that does damage.
+        """
+        self._stopping = True
+
+    def _step(self) -> None:
+        if self._stopping:
+            raise StoppedError
 
     def say(self, message: str, level: str = "INFO") -> None:
         """Write one line in the built-in image's form."""
@@ -68,11 +81,13 @@ class JobLog(Observer):
 
     def reading(self, channel: str, done: int, files: int) -> None:
         """Give a sign of life while a channel of many files is read."""
+        self._step()
         if self._progress_is_due():
             self.say(f"reading channel {channel}: {done} of {files} files")
 
     def seeded(self, *, centers: int, clusters: int, factor: int, auto: bool, rows: int) -> None:
         """Tell what ``auto`` came to, and how many centers the streaming phase has."""
+        self._step()
         if auto:
             self.say(f"'extra_center_factor' was set to 'auto', evaluated to {factor}.")
         self.say(f"streaming onto {centers} centers for {clusters} clusters")
@@ -80,6 +95,7 @@ class JobLog(Observer):
 
     def batch_done(self, *, epoch: int, epochs: int, rows_seen: int, rows: int, mean_squared_distance: float) -> None:
         """Give a sign of life now and then."""
+        self._step()
         if self._progress_is_due():
             done = 100 * (epoch + rows_seen / rows) / epochs
             self.say(
@@ -108,6 +124,7 @@ class JobLog(Observer):
 
     def shrink_attempt(self, *, attempt: int, mean_squared_distance: float) -> None:
         """Write the loss of one Lloyd run."""
+        self._step()
         self.say(f"local kmeans attempt #{attempt}. Current mean square distance {mean_squared_distance:.6f}")
 
     def shrink_done(self, *, mean_squared_distance: float) -> None:
@@ -121,6 +138,7 @@ class JobLog(Observer):
 
     def refine_pass(self, *, done: int, mean_squared_distance: float, empty_clusters: int) -> None:
         """Give a sign of life: the first pass always, the others now and then."""
+        self._step()
         if done == 1 or empty_clusters or self._progress_is_due():
             empty = f", {empty_clusters} empty clusters" if empty_clusters else ""
             self.say(f"refinement pass {done}: mean squared distance {mean_squared_distance:.6g}{empty}")

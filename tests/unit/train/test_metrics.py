@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from train.failure import StoppedError
 from train.metrics import PROGRESS_INTERVAL, JobLog
 
 LINE = re.compile(r"\[\d{2}/\d{2}/\d{4} \d{2}:\d{2}:\d{2} (INFO|ERROR) \d+\] (.*)\n")
@@ -246,3 +247,17 @@ def test_later_passes_are_told_now_and_then(log: JobLog, stream: io.StringIO, cl
     clock.now += PROGRESS_INTERVAL
     refine(log, 3)
     assert said(stream) == ["refinement pass 3: mean squared distance 1.5"]
+
+
+def test_a_stop_ends_the_job_at_its_next_step_and_not_before(log: JobLog, stream: io.StringIO) -> None:
+    log.stop()
+    log.say("still at work")
+    assert said(stream) == ["still at work"]
+    for step in (
+        lambda: log.reading("train", 0, 1),
+        lambda: log.batch_done(epoch=0, epochs=1, rows_seen=1, rows=2, mean_squared_distance=1.0),
+        lambda: log.shrink_attempt(attempt=0, mean_squared_distance=1.0),
+        lambda: refine(log, 1),
+    ):
+        with pytest.raises(StoppedError):
+            step()
