@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -253,11 +254,12 @@ def test_a_stop_ends_the_job_at_its_next_step_and_not_before(log: JobLog, stream
     log.stop()
     log.say("still at work")
     assert said(stream) == ["still at work"]
-    for step in (
+    steps: tuple[Callable[[], None], ...] = (
         lambda: log.reading("train", 0, 1),
         lambda: log.batch_done(epoch=0, epochs=1, rows_seen=1, rows=2, mean_squared_distance=1.0),
         lambda: log.shrink_attempt(attempt=0, mean_squared_distance=1.0),
         lambda: refine(log, 1),
-    ):
+    )
+    for step in steps:
         with pytest.raises(StoppedError):
             step()
