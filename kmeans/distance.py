@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kmeans.arrays import Float32, Float64, Int64, in_blocks
+from kmeans.arrays import Float32, Float64, Int32, Int64, in_blocks
 
 # A block of points and its scores should stay in a core's own cache while they are used (measured: docs/decisions.md).
 BLOCK_BYTES = 4 << 20
@@ -41,24 +41,30 @@ class NearestCenters:
     ----------
     centers
         Shape (k, d), float32 or float64.
+    like
+        Earlier centers whose origin is kept, so that norms of points stay valid.
 
     Attributes
     ----------
     origin
         What is subtracted from points and centers before they are multiplied, float32 (d,); None where it isn't needed.
+    factor, norms
+        What points from the origin are multiplied with and what is added to rank the centers, (d, k) and (k,).
+    block_rows
+        Points whose scores stay in cache.
     """
 
-    def __init__(self, centers: Float32 | Float64) -> None:
+    def __init__(self, centers: Float32 | Float64, like: NearestCenters | None = None) -> None:
         self.centers: Float32 = np.ascontiguousarray(centers, dtype=np.float32)
         self.clusters: int = self.centers.shape[0]
         self.features: int = self.centers.shape[1]
-        self.origin = _origin(self.centers)
+        self.origin: Float32 | None = _origin(self.centers) if like is None else like.origin
         moved = self.centers if self.origin is None else self.centers - self.origin
         # Scaled and transposed once, so that the loop below is one GEMM and one addition.
         self._scaled: Float32 = moved * np.float32(-2)
-        self._factor: Float32 = np.ascontiguousarray(self._scaled.T)
-        self._norms: Float32 = squared_norms(moved)
-        self._block_rows = block_rows(self.features, self.clusters)
+        self.factor: Float32 = np.ascontiguousarray(self._scaled.T)
+        self.norms: Float32 = squared_norms(moved)
+        self.block_rows = block_rows(self.features, self.clusters)
 
     def rank(self, points: Float32) -> tuple[Int64, Float32]:
         """Return the nearest center of each point and its score |x - c|^2 - |x - origin|^2, both of shape (n,).
@@ -67,9 +73,9 @@ class NearestCenters:
         """
         labels = np.empty(len(points), dtype=np.int64)
         scores = np.empty(len(points), dtype=np.float32)
-        for first, block in in_blocks(points, self._block_rows):
-            table = self.from_origin(block) @ self._factor
-            table += self._norms
+        for first, block in in_blocks(points, self.block_rows):
+            table = self.from_origin(block) @ self.factor
+            table += self.norms
             nearest = table.argmin(axis=1)
             labels[first : first + len(block)] = nearest
             scores[first : first + len(block)] = np.take_along_axis(table, nearest[:, None], axis=1)[:, 0]
@@ -80,8 +86,8 @@ class NearestCenters:
         return points if self.origin is None else points - self.origin
 
     def subset(self, centers: Int64) -> tuple[Float32, Float32]:
-        """Return what :meth:`rank` multiplies points with and adds, for some ``centers`` only: (d, m) and (m,)."""
-        return self._scaled[centers].T, self._norms[centers]
+        """Return :attr:`factor` and :attr:`norms` of some ``centers`` only, (d, m) and (m,)."""
+        return self._scaled[centers].T, self.norms[centers]
 
     def query(self, points: Float32) -> tuple[Int64, Float32]:
         """Return the nearest center of each point and its squared distance to it, both of shape (n,).
@@ -92,13 +98,28 @@ class NearestCenters:
         labels, _ = self.rank(points)
         return labels, self.squared_distances(points, labels)
 
-    def squared_distances(self, points: Float32, labels: Int64) -> Float32:
+    def squared_distances(self, points: Float32, labels: Int64 | Int32) -> Float32:
         """Return the squared distance of each point to the center that ``labels`` (n,) names, (n,)."""
         distances = np.empty(len(points), dtype=np.float32)
-        for first, block in in_blocks(points, self._block_rows):
+        for first, block in in_blocks(points, self.block_rows):
             last = first + len(block)
             distances[first:last] = squared_norms(block - self.centers[labels[first:last]])
         return distances
+
+
+def two_nearest(points: Float32, factor: Float32, norms: Float32) -> tuple[Int64, Float32, Float32]:
+    """Return the nearest center of each point, its score and that of the second nearest (infinite without one), (b,).
+
+    ``points`` (b, d) are those from the origin, ``factor`` (d, k) and ``norms`` (k,) those of a NearestCenters; scores
+    are those of :meth:`NearestCenters.rank`.
+    """
+    table = points @ factor
+    table += norms
+    nearest = table.argmin(axis=1)
+    rows = np.arange(len(points))
+    best = table[rows, nearest]
+    table[rows, nearest] = np.inf
+    return nearest, best, table.min(axis=1)
 
 
 def _origin(centers: Float32) -> Float32 | None:

@@ -19,16 +19,16 @@ from numpy.random import Generator
 from kmeans.arrays import Float32
 from kmeans.distance import NearestCenters
 from kmeans.errors import DataError
-from kmeans.lloyd import LloydResult
+from kmeans.lloyd import lloyd
 from kmeans.model import KMeansModel
 from kmeans.observer import Observer
-from kmeans.refinement import refine
-from kmeans.rows import Rows
-from kmeans.seeding import seed_centers
+from kmeans.refinement import Refined, refine
+from kmeans.rows import MemoryRows, Rows
+from kmeans.seeding import draw_far_points, seed_centers
 from kmeans.settings import Settings
 from kmeans.shrink import Shrunk, shrink
 from kmeans.streaming import StreamingCenters
-from kmeans.sums import ClusterSums, assign_and_sum
+from kmeans.sums import ClusterSums, assign_and_sum_blocks
 from kmeans.workers import Workers
 
 
@@ -48,7 +48,7 @@ class Fitted:
     streaming_centers
         K.
     refinements
-        Exact passes that moved the centers.
+        How many times the centers were moved in phase 3: on all rows, or on as many as ``refine_sample_size`` allows.
     """
 
     model: KMeansModel
@@ -59,7 +59,7 @@ class Fitted:
 
 
 def fit(rows: Rows, settings: Settings, *, workers: Workers | None = None, observer: Observer | None = None) -> Fitted:
-    """Fit ``settings.k`` centers to ``rows``.
+    """Fit ``settings.k`` centers to ``rows``, and count the rows of each cluster.
 
     The result depends on the rows, the settings and the machine's BLAS, not on the number of ``workers``.
 
@@ -78,14 +78,53 @@ def fit(rows: Rows, settings: Settings, *, workers: Workers | None = None, obser
     """
     observer = observer or Observer()
     workers = workers or Workers()
+    centers = fit_centers(rows, settings, workers=workers, observer=observer)
+    sums = centers.sums
+    if sums is None:
+        with _phase("count", observer):
+            sums = _pass(rows, NearestCenters(centers.centers), workers)
+    return Fitted(
+        model=KMeansModel(centers.centers, sums.weights.astype(np.int64)),
+        shrink_loss=centers.shrink_loss,
+        mean_squared_distance=sums.mean_squared_distance,
+        streaming_centers=centers.streaming_centers,
+        refinements=centers.refinements,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FittedCenters:
+    """Centers, float32 (k, d), and what is known without another pass over the rows; see :class:`Fitted`.
+
+    Attributes
+    ----------
+    sums
+        Sums of all rows for just these centers, if the fit ended with an exact pass.
+    """
+
+    centers: Float32
+    shrink_loss: float | None
+    streaming_centers: int
+    refinements: int
+    sums: ClusterSums | None
+
+
+def fit_centers(rows: Rows, settings: Settings, *, workers: Workers, observer: Observer) -> FittedCenters:
+    """Do what :func:`fit` does, but for the pass that counts the rows."""
     generator = np.random.default_rng(settings.seed)
     if len(rows) < settings.k:
         raise DataError(
             f"k={settings.k} clusters were asked for, but there are only {len(rows)} rows of training data",
             hint="Lower k or provide more rows.",
         )
+    held = len(rows.in_memory)
+    if held < settings.k:
+        raise DataError(
+            f"k={settings.k} clusters were asked for, but memory holds only {held} of the {len(rows)} rows",
+            hint="Lower k or give the job more memory.",
+        )
     with _phase("seed", observer):
-        first = _first_centers(rows, settings, generator, observer)
+        first = _first_centers(rows.in_memory, settings, generator, observer)
     with _phase("stream", observer):
         streamed = _stream(rows, first, settings, workers, observer)
     with _phase("shrink", observer):
@@ -93,15 +132,8 @@ def fit(rows: Rows, settings: Settings, *, workers: Workers | None = None, obser
             streamed.centers, streamed.weights, settings, generator=generator, workers=workers, observer=observer
         )
     with _phase("refine", observer):
-        refined = _refine(rows, shrunk, settings, generator=generator, workers=workers, observer=observer)
-    counts = refined.sums.weights.astype(np.int64)
-    return Fitted(
-        model=KMeansModel(refined.centers, counts),
-        shrink_loss=shrunk.mean_squared_distance,
-        mean_squared_distance=refined.sums.mean_squared_distance,
-        streaming_centers=len(first),
-        refinements=refined.moves,
-    )
+        refined, sums = _refine(rows, shrunk, settings, generator=generator, workers=workers, observer=observer)
+    return FittedCenters(refined.centers, shrunk.mean_squared_distance, len(first), refined.moves, sums)
 
 
 @contextmanager
@@ -111,7 +143,7 @@ def _phase(name: str, observer: Observer) -> Iterator[None]:
     observer.phase_done(phase=name, seconds=time.perf_counter() - started)
 
 
-def _first_centers(rows: Rows, settings: Settings, generator: Generator, observer: Observer) -> Float32:
+def _first_centers(rows: MemoryRows, settings: Settings, generator: Generator, observer: Observer) -> Float32:
     """Draw K centers from the first mini-batches: from one, or from as many as hold K rows."""
     wanted = settings.k * settings.factor()
     first = _first_rows(rows, wanted)
@@ -126,7 +158,7 @@ def _first_centers(rows: Rows, settings: Settings, generator: Generator, observe
     return seed_centers(first, settings.k * factor, settings.init_method, generator)
 
 
-def _first_rows(rows: Rows, wanted: int) -> Float32:
+def _first_rows(rows: MemoryRows, wanted: int) -> Float32:
     taken: list[Float32] = []
     for batch in rows.batches(epoch=0):
         taken.append(batch)
@@ -137,19 +169,18 @@ def _first_rows(rows: Rows, wanted: int) -> Float32:
 
 def _stream(rows: Rows, first: Float32, settings: Settings, workers: Workers, observer: Observer) -> StreamingCenters:
     streaming = StreamingCenters(first, settings.half_life_time_size, workers)
-    wanted = min(len(rows), settings.rows_to_stream(len(first)) or len(rows))
+    needed = settings.rows_to_stream(len(first))
+    wanted = len(rows) if needed is None else min(needed, len(rows.in_memory))
     for epoch in range(settings.epochs):
         started = time.perf_counter()
         seen = batches = 0
-        for batch in rows.batches(epoch):
+        for batch in rows.batches(epoch) if needed is None else rows.in_memory.batches(epoch, needed):
             distance = streaming.update(batch)
             seen += len(batch)
             batches += 1
             observer.batch_done(
                 epoch=epoch, epochs=settings.epochs, rows_seen=seen, rows=wanted, mean_squared_distance=distance
             )
-            if seen >= wanted:
-                break
         observer.epoch_done(
             epoch=epoch, epochs=settings.epochs, rows=seen, batches=batches, seconds=time.perf_counter() - started
         )
@@ -158,29 +189,49 @@ def _stream(rows: Rows, first: Float32, settings: Settings, workers: Workers, ob
 
 def _refine(
     rows: Rows, shrunk: Shrunk, settings: Settings, *, generator: Generator, workers: Workers, observer: Observer
-) -> LloydResult:
-    at_most = settings.refinements()
-    observer.refine_started(at_most=at_most)
-    if at_most == 0:
-        nearest = NearestCenters(shrunk.centers)
-        total = ClusterSums.zero(nearest.clusters, nearest.features)
-        for block in rows.blocks():
-            total.add(assign_and_sum(block, nearest, workers=workers))
-        return LloydResult(shrunk.centers, total, moves=0)
+) -> tuple[Refined, ClusterSums | None]:
+    """Run phase 3: on the rows in memory first, and if these aren't all, on all."""
+    max_iter = settings.refinements()
+    observer.refine_started(at_most=max_iter)
+    if max_iter == 0:
+        return Refined(shrunk.centers, moves=0), None
 
     def report(done: int, sums: ClusterSums) -> None:
         observer.refine_pass(
             done=done,
+            rows=int(sums.weights.sum()),
             mean_squared_distance=sums.mean_squared_distance,
             empty_clusters=int((sums.weights == 0).sum()),
         )
 
-    return refine(
-        rows.points,
+    held = rows.in_memory
+    refined = refine(
+        held,
         [shrunk.centers, *shrunk.others[: settings.other_starts()]],
-        max_iter=at_most,
+        max_rows=settings.refine_sample_size or len(held),
+        max_iter=max_iter,
         tol=settings.local_lloyd_tol,
         generator=generator,
         workers=workers,
         on_pass=report,
     )
+    if settings.refine_sample_size is not None or len(held) == len(rows):
+        return refined, None
+
+    def reseed(nearest: NearestCenters, count: int) -> Float32:
+        return draw_far_points(held.points, nearest.query(held.points)[1], count, generator)
+
+    settled = lloyd(
+        lambda nearest: _pass(rows, nearest, workers),
+        refined.centers,
+        max_iter=max_iter,
+        tol=settings.local_lloyd_tol,
+        reseed=reseed,
+        on_pass=report,
+    )
+    return Refined(settled.centers, settled.moves), settled.sums
+
+
+def _pass(rows: Rows, nearest: NearestCenters, workers: Workers) -> ClusterSums:
+    """Return the sums of all rows."""
+    return assign_and_sum_blocks(rows.blocks(), nearest, workers)

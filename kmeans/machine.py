@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -17,6 +18,21 @@ def usable_cpus(cgroup: Path = CGROUP) -> int:
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cpu_quota(cgroup)
     return available if quota is None else max(1, min(available, quota))
+
+
+def usable_memory(cgroup: Path = CGROUP) -> int:
+    """Return the bytes of memory this process may use: the machine's, or its cgroup's limit if that is less.
+
+    Version 2: ``memory.max``; version 1: ``memory/memory.limit_in_bytes``. Inside a container these are its own.
+    """
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = _numbers(cgroup / "memory.max") + _numbers(cgroup / "memory/memory.limit_in_bytes")
+    return min([machine, *(limit for limit in limits if limit > 0)])
+
+
+def peak_memory() -> int:
+    """Return the most bytes of memory that this process has held at once."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _cpu_quota(cgroup: Path) -> int | None:

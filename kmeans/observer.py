@@ -30,8 +30,8 @@ class Observer:
     def refine_started(self, *, at_most: int) -> None:
         """Mark the start of phase 3; with 0 passes at most it is left out."""
 
-    def refine_pass(self, *, done: int, mean_squared_distance: float, empty_clusters: int) -> None:
-        """Mark a pass over all rows, with their mean squared distance to the centers as they are now."""
+    def refine_pass(self, *, done: int, rows: int, mean_squared_distance: float, empty_clusters: int) -> None:
+        """Mark a pass of phase 3 over so many ``rows``, with their mean squared distance to the centers as they are."""
 
     def phase_done(self, *, phase: str, seconds: float) -> None:
-        """Mark the end of ``seed``, ``stream``, ``shrink`` or ``refine``."""
+        """Mark the end of ``seed``, ``stream``, ``shrink``, ``refine`` or ``count``."""

@@ -1,42 +1,53 @@
-"""Points kept in their clusters while the centers move, by looking at the centers nearby.
+"""Points kept in their clusters while the centers move, by looking only where something may have changed.
 
-From one Lloyd pass to the next few points change their cluster, and those that do go to a center close to their own.
-So a pass compares the points of a cluster only with the centers nearest to its own: a small GEMM per cluster instead of
-one over all centers, and sums that change only by the points that moved. With k = 1000 such a pass costs an eighth of
-an exact one and finds 99.6 % of its labels (docs/decisions.md). Exact passes begin and end: they place new points, and
-they check the result.
+From one Lloyd pass to the next few points change their cluster. Which ones can is known from the triangle inequality:
+a point's *margin* is how much farther its second nearest center is than its nearest; while the two have moved less than
+that, all told, it stays where it is. (G. Hamerly, "Making k-means even faster", SDM 2010.) And where a point is looked
+at again, it goes to a center close to its own, so it is compared with the centers around its own only: a small GEMM per
+cluster instead of one over all centers. Sums change by the points that moved.
+
+Both are approximate here, and checked: exact passes begin and end the work (docs/decisions.md has the shares of labels
+found, and the time).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from kmeans.arrays import Float32, Int32, Int64
-from kmeans.distance import NearestCenters, squared_norms
-from kmeans.sums import ClusterSums, assign_rows, sum_by_label
+from kmeans.arrays import Float32, Float64, Int32, Int64
+from kmeans.distance import NearestCenters, squared_norms, two_nearest
+from kmeans.sums import (
+    ROUNDING_SHOWS,
+    ClusterSums,
+    LabelSums,
+    TaskSums,
+    squared_distances,
+    sum_by_label,
+    task_rows,
+)
 from kmeans.workers import Workers
 
 # Centers that a cluster's points are compared with; more find more of the labels, and cost more.
 NEARBY = 32
 
-# Below this many clusters an exact pass costs no more.
-WORTHWHILE_FROM = 48
+# A margin shrinks by this share of what centers moved. All of it is the bound that holds for the worst direction; but a
+# center seldom moves straight towards a point. At a half as many points again are spared, and none to 3 in 10,000
+# labels are missed; at a quarter 1 to 50 in 10,000 are, and the loss shows it.
+DRIFT_SHARE = 0.5
+
+# What the calls for one cluster cost, in multiplications of a GEMM: with fewer points to look at, comparing them with
+# all centers is cheaper.
+CLUSTER_COST = 2_000_000
+
+# Points whose mean and spread tell whether they lie far from the origin.
+ORIGIN_ROWS = 1000
 
 # Points whose scores are computed at once, and points that one task sees at least.
 _BLOCK_ROWS = 2048
-_TASK_ROWS = 8192
-
-
-@dataclass(slots=True)
-class _Moves:
-    """Points that changed their cluster, and the inertia of all points looked at."""
-
-    points: Int64
-    old: Int32
-    new: Int32
-    inertia: float
+_TASK_ROWS = 2048
 
 
 class Partition:
@@ -45,123 +56,211 @@ class Partition:
     Attributes
     ----------
     members
-        Row numbers of the points taken in so far, ascending.
+        Row numbers of the points taken in so far, ascending, (m,).
     labels
-        Cluster of each point, int32 (n,); -1 for points not taken in.
+        Cluster of each member, int32 (m,).
     sums
         Sums of the members by cluster, for the labels as they are.
     """
 
-    def __init__(self, points: Float32, clusters: int, workers: Workers) -> None:
+    def __init__(self, points: Float32, centers: Float32, workers: Workers) -> None:
         self._points = points
         self._workers = workers
+        # Norms stay valid while centers move: the origin is that of the points, whatever the centers are at first.
+        like = NearestCenters(points[:: max(1, len(points) // ORIGIN_ROWS)])
+        self._nearest = NearestCenters(centers, like)
+        self._norms: Float32 = np.empty(0, dtype=np.float32)  # of the members, from the origin of `_nearest`
+        self._margins: Float32 = np.empty(0, dtype=np.float32)
         self.members: Int64 = np.empty(0, dtype=np.int64)
-        self.labels = np.full(len(points), -1, dtype=np.int32)
-        self.sums = ClusterSums.zero(clusters, points.shape[1])
-
-    def points_of(self, rows: Int64) -> Float32:
-        """Return a copy of the points with these row numbers."""
-        return self._points[rows]
-
-    def take_in(self, rows: Int64, nearest: NearestCenters) -> None:
-        """Add the points with these row numbers, each to its nearest center."""
-        new = rows[self.labels[rows] < 0]
-        added, labels = assign_rows(self._points, new, nearest, self._workers)
-        self.labels[new] = labels
-        self.sums.add(added)
-        self.members = np.sort(np.concatenate([self.members, new]))
-
-    def reassign(self, nearest: NearestCenters) -> float:
-        """Move every member to its nearest center and return the share that changed its cluster."""
-        self.sums, labels = assign_rows(self._points, self.members, nearest, self._workers)
-        changed = float((labels != self.labels[self.members]).mean())
-        self.labels[self.members] = labels
-        return changed
+        self.labels: Int32 = np.empty(0, dtype=np.int32)
+        self.sums = ClusterSums.zero(len(centers), points.shape[1])
 
     @property
-    def follows_exactly(self) -> bool:
-        """Whether :meth:`follow` is exact: with few clusters the shorter way costs no less."""
-        return len(self.sums.weights) < WORTHWHILE_FROM
+    def centers(self) -> Float32:
+        """The centers (k, d) that the members were last compared with."""
+        return self._nearest.centers
 
-    def follow(self, nearest: NearestCenters) -> None:
-        """Let the members follow the centers, which have moved: by the shorter way, or exactly if there is none."""
-        if self.follows_exactly:
-            self.reassign(nearest)
+    def points_of(self, members: Int64) -> Float32:
+        """Return a copy of the members with these places in :attr:`members`."""
+        return self._points[self.members[members]]
+
+    def take_in(self, rows: Int64) -> None:
+        """Add the points with these row numbers, none of them a member yet, each to its nearest center."""
+        new = np.sort(rows)
+        placed = self._place(new)
+        members = np.concatenate([self.members, new])
+        order = members.argsort(kind="stable")
+        self.members = members[order]
+        self._norms = np.concatenate([self._norms, placed.norms])[order]
+        self._margins = np.concatenate([self._margins, placed.margins])[order]
+        self.labels = np.concatenate([self.labels, placed.labels])[order]
+        self.sums.add(placed.sums)
+
+    def reassign(self) -> None:
+        """Move every member to its nearest center."""
+        placed = self._place(self.members)
+        self._margins, self.labels, self.sums = placed.margins, placed.labels, placed.sums
+
+    def share_misplaced(self, members: Int64) -> float:
+        """Return the share of the members at these places, ascending, that aren't with their nearest center."""
+        placed = self._place(self.members[members])
+        return float((placed.labels != self.labels[members]).mean())
+
+    def follow(self, centers: Float32) -> None:
+        """Let the members follow the centers, which have moved to ``centers`` (k, d): most to their nearest."""
+        drift = np.sqrt(squared_norms(centers - self._nearest.centers))
+        self._nearest = NearestCenters(centers, like=self._nearest)
+        if self._rounding_shows():
+            self.reassign()
+            return
+        around = _around(self._nearest)
+        self._margins -= (DRIFT_SHARE * (drift + _largest_of_others(drift, around)))[self.labels]
+        due = np.flatnonzero(self._margins <= 0)
+        if len(due) * (self._nearest.clusters - NEARBY) * self._nearest.features <= CLUSTER_COST * len(drift):
+            labels = self._look_everywhere(due)
         else:
-            self.reassign_nearby(nearest)
+            due, last = self._by_cluster(due)
+            labels = self._look_around(due, last, around)
+        old = self.labels[due]
+        left = np.flatnonzero(labels != old)
+        self.labels[due[left]] = labels[left]
+        self._correct_sums(due[left], old[left], labels[left])
+        self.sums.inertia = self._inertia()
+        if self._rounding_shows():
+            self.reassign()
 
-    def reassign_nearby(self, nearest: NearestCenters) -> None:
-        """Move every member to the nearest of the centers around its own; the inertia is of the labels so found."""
-        own = self.labels[self.members]
-        order = own.astype(np.min_scalar_type(nearest.clusters)).argsort(kind="stable")  # 16 bits: a radix sort
-        rows = self.members[order]
-        last = np.cumsum(np.bincount(own, minlength=nearest.clusters))
-        around = _nearby(nearest)
+    def _rounding_shows(self) -> bool:
+        """Tell whether the clusters are so tight and far apart that the inertia must come from the points."""
+        return self.sums.inertia < ROUNDING_SHOWS * float(self._norms.sum(dtype=np.float64))
 
-        def task(clusters: tuple[int, int]) -> _Moves:
-            return self._reassign_clusters(nearest, rows, last, around, clusters)
+    def _place(self, rows: Int64) -> _Placed:
+        """Compare the points of these row numbers, ascending, with every center."""
+        nearest = self._nearest
+        sums = ClusterSums.zero(nearest.clusters, nearest.features)
+        labels = np.empty(len(rows), dtype=np.int32)
+        margins, norms = np.empty(len(rows), dtype=np.float32), np.empty(len(rows), dtype=np.float32)
+        is_all = len(rows) == len(self._points)
+        size = task_rows(nearest.features)
 
-        moves = list(self._workers.map(task, _groups(last)))
-        self.sums.inertia = sum(move.inertia for move in moves)
-        moved = np.concatenate([move.points for move in moves])
-        old = np.concatenate([move.old for move in moves])
-        new = np.concatenate([move.new for move in moves])
-        self.labels[moved] = new
-        self._correct_sums(moved, old, new)
+        def task(first: int) -> TaskSums:
+            part = slice(first, min(first + size, len(rows)))
+            points = self._points[part] if is_all else self._points[rows[part]]
+            moved = nearest.from_origin(points)
+            scores = np.empty(len(points), dtype=np.float32)
+            for begin in range(part.start, part.stop, nearest.block_rows):
+                block = slice(begin, min(begin + nearest.block_rows, part.stop))
+                within = slice(begin - first, block.stop - first)
+                labels[block], scores[within], second = two_nearest(moved[within], nearest.factor, nearest.norms)
+                norms[block] = squared_norms(moved[within])
+                margins[block] = _margins(scores[within], second, norms[block])
+            inertia = float(squared_distances(nearest, points, labels[part], scores, norms[part]).sum())
+            return TaskSums(sum_by_label(moved, labels[part], nearest.clusters), inertia)
 
-    def _reassign_clusters(
-        self, nearest: NearestCenters, rows: Int64, last: Int64, around: Int64, clusters: tuple[int, int]
-    ) -> _Moves:
-        points: list[Int64] = []
-        old: list[Int32] = []
-        new: list[Int32] = []
-        inertia = 0.0
-        for cluster in range(*clusters):
-            near = around[cluster]
-            factor, norms = nearest.subset(near)
-            for first in range(last[cluster - 1] if cluster else 0, last[cluster], _BLOCK_ROWS):
-                block = rows[first : min(first + _BLOCK_ROWS, last[cluster])]
-                moved = nearest.from_origin(self._points[block])
-                table = moved @ factor
-                table += norms
-                best = table.argmin(axis=1)
-                scores = table[np.arange(len(best)), best]
-                inertia += float(scores.sum(dtype=np.float64)) + float(squared_norms(moved).sum(dtype=np.float64))
-                labels = near[best]
-                leaving = np.flatnonzero(labels != cluster)
-                points.append(block[leaving])
-                old.append(np.full(len(leaving), cluster, dtype=np.int32))
-                new.append(labels[leaving].astype(np.int32))
-        return _Moves(np.concatenate(points), np.concatenate(old), np.concatenate(new), inertia)
+        for task_sums in self._workers.map(task, range(0, len(rows), size)):
+            sums.add_labelled(task_sums.by_label, nearest.origin)
+            sums.inertia += task_sums.inertia
+        return _Placed(labels, margins, norms, sums)
 
-    def _correct_sums(self, moved: Int64, old: Int32, new: Int32) -> None:
-        for first in range(0, len(moved), _TASK_ROWS):
+    def _look_everywhere(self, due: Int64) -> Int32:
+        """Compare the members at the places ``due`` with all centers; return their nearest."""
+        nearest = self._nearest
+        labels = np.empty(len(due), dtype=np.int32)
+
+        def task(first: int) -> None:
+            part = slice(first, first + nearest.block_rows)
+            points = nearest.from_origin(self.points_of(due[part]))
+            labels[part], best, second = two_nearest(points, nearest.factor, nearest.norms)
+            self._margins[due[part]] = _margins(best, second, self._norms[due[part]])
+
+        self._workers.run(task, range(0, len(due), nearest.block_rows))
+        return labels
+
+    def _by_cluster(self, due: Int64) -> tuple[Int64, Int64]:
+        """Return the places ``due`` sorted by cluster, and where those of each cluster end, (k,)."""
+        own = self.labels[due]
+        order = own.astype(np.min_scalar_type(self._nearest.clusters)).argsort(kind="stable")  # 16 bits: a radix sort
+        return due[order], np.cumsum(np.bincount(own, minlength=self._nearest.clusters))
+
+    def _look_around(self, due: Int64, last: Int64, around: Int64) -> Int32:
+        """Compare the members at the places ``due``, sorted by cluster, with the centers around their own."""
+        nearest = self._nearest
+        labels = np.empty(len(due), dtype=np.int32)
+
+        def task(clusters: range) -> None:
+            for cluster in clusters:
+                near = around[cluster]
+                factor, norms = nearest.subset(near)
+                begin = last[cluster - 1] if cluster else 0
+                for first in range(begin, last[cluster], _BLOCK_ROWS):
+                    part = slice(first, min(first + _BLOCK_ROWS, last[cluster]))
+                    places = due[part]
+                    points = nearest.from_origin(self._points[self.members[places]])
+                    chosen, best, second = two_nearest(points, factor, norms)
+                    labels[part] = near[chosen]
+                    self._margins[places] = _margins(best, second, self._norms[places])
+
+        self._workers.run(task, _groups(last))
+        return labels
+
+    def _correct_sums(self, places: Int64, old: Int32, new: Int32) -> None:
+        """Take the members at ``places`` from the sums of their ``old`` clusters and add them to those of the new."""
+
+        def task(first: int) -> tuple[LabelSums, LabelSums]:
             part = slice(first, first + _TASK_ROWS)
-            points = self._points[moved[part]]
-            for labels, sign in ((old[part], -1.0), (new[part], 1.0)):
-                change = sum_by_label(points, labels, len(self.sums.weights))
-                self.sums.sums[change.present] += sign * change.sums
-                self.sums.weights += sign * change.weights
+            points = self._nearest.from_origin(self.points_of(places[part]))
+            clusters = self._nearest.clusters
+            return sum_by_label(points, old[part], clusters), sum_by_label(points, new[part], clusters)
+
+        for gone, come in self._workers.map(task, range(0, len(places), _TASK_ROWS)):
+            self.sums.add_labelled(gone, self._nearest.origin, sign=-1)
+            self.sums.add_labelled(come, self._nearest.origin)
+
+    def _inertia(self) -> float:
+        """Return the inertia that follows from the sums: that of the labels and centers as they are."""
+        origin = 0.0 if self._nearest.origin is None else self._nearest.origin.astype(np.float64)
+        centers: Float64 = self.centers.astype(np.float64) - origin
+        sums = self.sums.sums - self.sums.weights[:, None] * origin
+        inertia = self._norms.sum(dtype=np.float64) - 2 * np.vdot(sums, centers)
+        inertia += self.sums.weights @ np.square(centers).sum(axis=1)
+        return max(0.0, float(inertia))
 
 
-def _nearby(nearest: NearestCenters) -> Int64:
-    """Return the numbers of the centers around each center, itself among them, ascending (k, NEARBY)."""
-    squared = np.empty((nearest.clusters, nearest.clusters), dtype=np.float32)
-    factor, norms = nearest.subset(np.arange(nearest.clusters))
-    np.matmul(nearest.from_origin(nearest.centers), factor, out=squared)
-    squared += norms
+class _Placed(NamedTuple):
+    labels: Int32
+    margins: Float32
+    norms: Float32
+    sums: ClusterSums
+
+
+def _margins(best: Float32, second: Float32, norms: Float32) -> Float32:
+    """Return by how much the second center is farther than the nearest, from their scores (``rank``)."""
+    margins: Float32 = np.sqrt(np.maximum(second + norms, 0)) - np.sqrt(np.maximum(best + norms, 0))
+    return margins
+
+
+def _around(nearest: NearestCenters) -> Int64:
+    """Return the numbers of the centers around each center, itself among them, ascending (k, at most NEARBY)."""
+    if nearest.clusters <= NEARBY:
+        return np.tile(np.arange(nearest.clusters), (nearest.clusters, 1))
+    squared = nearest.from_origin(nearest.centers) @ nearest.factor
+    squared += nearest.norms
     np.fill_diagonal(squared, -np.inf)
     nearby = np.argpartition(squared, NEARBY - 1, axis=1)[:, :NEARBY]
     # Ascending, so that of several centers at the same distance the first is taken, as everywhere.
     return np.sort(nearby, axis=1)
 
 
-def _groups(last: Int64) -> list[tuple[int, int]]:
-    """Return ranges of clusters that hold at least _TASK_ROWS points each (but for the last)."""
-    groups = []
+def _largest_of_others(drift: Float32, around: Int64) -> Float32:
+    """Return the largest drift among the centers ``around`` each one, itself left out; (k,)."""
+    others = np.where(around == np.arange(len(around))[:, None], np.float32(0), drift[around])
+    largest: Float32 = others.max(axis=1)
+    return largest
+
+
+def _groups(last: Int64) -> Iterator[range]:
+    """Yield ranges of clusters that hold at least _TASK_ROWS points each (but for the last)."""
     first = begin = 0
     for cluster, end in enumerate(last.tolist(), start=1):
         if end - begin >= _TASK_ROWS or cluster == len(last):
-            groups.append((first, cluster))
+            yield range(first, cluster)
             first, begin = cluster, end
-    return groups

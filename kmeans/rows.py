@@ -1,14 +1,23 @@
-"""The rows that a model is fitted to: mini-batches for streaming, blocks for exact passes, samples for seeding."""
+"""The rows that a model is fitted to: in memory if they fit, else read again in each pass, with a sample in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
-from numpy.random import Generator
 
-from kmeans.arrays import Float32
+from kmeans.arrays import Float32, Int64, in_blocks
+from kmeans.errors import DataError
+
+Pass = Callable[[], Iterator[Float32]]
+
+# A block: enough for a task of a worker, little beside the rows that memory keeps.
+BLOCK_BYTES = 4 << 20
+
+# What a fit remembers of each row in memory, beside the row: its place in an order, cluster, norm, margin; and a copy
+# of these while they are sorted.
+BOOKKEEPING_BYTES = 96
 
 
 class Rows(Protocol):
@@ -18,12 +27,13 @@ class Rows(Protocol):
     ----------
     features
         Number of columns, d.
-    points
-        All rows, float32 (n, d).
     """
 
     features: int
-    points: Float32
+
+    @property
+    def in_memory(self) -> MemoryRows:
+        """The rows that lie in memory: all, or a sample in which each row had the same chance to be."""
 
     def __len__(self) -> int:
         """Return the number of rows, n."""
@@ -32,10 +42,7 @@ class Rows(Protocol):
         """Yield every row once, in mini-batches (b, d), in an order of that ``epoch``'s own."""
 
     def blocks(self) -> Iterator[Float32]:
-        """Yield every row once, in blocks (b, d) as large and as cheap as may be, always in the same order."""
-
-    def sample(self, count: int, generator: Generator) -> Float32:
-        """Return ``count`` different rows drawn at random, or all if there are no more."""
+        """Yield every row once, in blocks (b, d) of some megabytes, always in the same order."""
 
 
 class MemoryRows:
@@ -59,22 +66,147 @@ class MemoryRows:
         self.features = points.shape[1]
         self._mini_batch_size = mini_batch_size
         self._seed = seed
+        self._order: tuple[int, Int64] | None = None
 
     def __len__(self) -> int:
         return len(self.points)
 
-    def batches(self, epoch: int) -> Iterator[Float32]:
-        """Yield mini-batches of the permutation that belongs to ``epoch``."""
-        order = np.random.default_rng((self._seed, epoch)).permutation(len(self.points))
+    @property
+    def in_memory(self) -> MemoryRows:
+        """These rows."""
+        return self
+
+    def order(self, epoch: int) -> Int64:
+        """Return the permutation of the row numbers that belongs to ``epoch``, (n,)."""
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng((self._seed, epoch)).permutation(len(self.points))
+        return self._order[1]
+
+    def batches(self, epoch: int, at_most: int | None = None) -> Iterator[Float32]:
+        """Yield mini-batches of the permutation that belongs to ``epoch``, or of its first ``at_most`` rows."""
+        order = self.order(epoch)[:at_most]
         for first in range(0, len(order), self._mini_batch_size):
             yield self.points[order[first : first + self._mini_batch_size]]
 
     def blocks(self) -> Iterator[Float32]:
-        """Yield the array itself."""
-        yield self.points
+        """Yield views of the array."""
+        for _, block in in_blocks(self.points, _block_rows(self.features)):
+            yield block
 
-    def sample(self, count: int, generator: Generator) -> Float32:
-        """Return ``count`` different rows, or the whole array."""
-        if count >= len(self.points):
-            return self.points
-        return self.points[np.sort(generator.choice(len(self.points), count, replace=False))]
+
+class StreamedRows:
+    """Rows that are read from where they come from in every pass, because memory doesn't hold them.
+
+    Mini-batches are taken as the rows come, and shuffled within each block.
+
+    Parameters
+    ----------
+    one_pass
+        Begins a pass over all rows, in blocks, always in the same order; each is valid until the next is asked for.
+    count
+        Number of rows, n.
+    sample
+        The rows of which memory holds a copy, (m, d).
+    mini_batch_size, seed
+        As for :class:`MemoryRows`.
+    """
+
+    def __init__(self, one_pass: Pass, count: int, sample: Float32, mini_batch_size: int = 5000, seed: int = 0) -> None:
+        self._one_pass = one_pass
+        self._count = count
+        self._sample = MemoryRows(sample, mini_batch_size, seed)
+        self._mini_batch_size = mini_batch_size
+        self._seed = seed
+        self.features = sample.shape[1]
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def in_memory(self) -> MemoryRows:
+        """The sample."""
+        return self._sample
+
+    def batches(self, epoch: int) -> Iterator[Float32]:
+        """Yield mini-batches of a pass; rows that are left at the end of a block open the next mini-batch."""
+        generator = np.random.default_rng((self._seed, epoch))
+        left = np.empty((0, self.features), dtype=np.float32)
+        for block in self.blocks():
+            rows = np.concatenate([left, generator.permutation(block)])
+            whole = len(rows) - len(rows) % self._mini_batch_size
+            for first in range(0, whole, self._mini_batch_size):
+                yield rows[first : first + self._mini_batch_size]
+            left = rows[whole:]
+        if len(left):
+            yield left
+
+    def blocks(self) -> Iterator[Float32]:
+        """Yield the rows of a pass, copied into blocks of some megabytes.
+
+        Raises
+        ------
+        DataError
+            If there are not as many rows as there were.
+        """
+        size = _block_rows(self.features)
+        block = np.empty((size, self.features), dtype=np.float32)
+        seen = filled = 0
+        for part in self._one_pass():
+            taken = 0
+            while taken < len(part):
+                more = min(size - filled, len(part) - taken)
+                block[filled : filled + more] = part[taken : taken + more]
+                taken, filled = taken + more, filled + more
+                if filled == size:
+                    yield block
+                    block, filled = np.empty_like(block), 0
+            seen += len(part)
+        if filled:
+            yield block[:filled]
+        if seen != self._count:
+            raise DataError(f"expected the {self._count} rows that were read at first, found {seen}: the data changed")
+
+
+def _block_rows(features: int) -> int:
+    return max(1, BLOCK_BYTES // (4 * features))
+
+
+def bytes_per_row(features: int) -> int:
+    """Return what a row of so many ``features`` takes in memory while a model is fitted to it."""
+    return 4 * features + BOOKKEEPING_BYTES
+
+
+def load(one_pass: Pass, budget: int, mini_batch_size: int = 5000, seed: int = 0) -> MemoryRows | StreamedRows:
+    """Read all rows once and keep them, or as large a sample of them as can be fitted to in ``budget`` bytes.
+
+    The sample is uniform: once memory is full, row t replaces a random one with probability m / t (J. S. Vitter,
+    "Random sampling with a reservoir", 1985, algorithm R).
+
+    Raises
+    ------
+    DataError
+        If there are no rows.
+    """
+    generator = np.random.default_rng((seed, 1))
+    held: Float32 | None = None
+    seen = 0
+    for block in one_pass():
+        if not len(block):
+            continue
+        if held is None:
+            # As large as the budget allows: memory that no row reaches is never touched, so it costs nothing.
+            capacity = max(1, budget // bytes_per_row(block.shape[1]))
+            held = np.empty((capacity, block.shape[1]), dtype=np.float32)
+        fitting = max(0, min(len(held) - seen, len(block)))
+        held[seen : seen + fitting] = block[:fitting]
+        if fitting < len(block):
+            rest = block[fitting:]
+            number = np.arange(seen + fitting + 1, seen + len(block) + 1)
+            kept = np.flatnonzero(generator.random(len(rest)) * number < len(held))
+            held[generator.integers(0, len(held), len(kept))] = rest[kept]
+        seen += len(block)
+    if held is None:
+        raise DataError("there are no rows")
+    if seen <= len(held):
+        return MemoryRows(held[:seen], mini_batch_size, seed)
+    return StreamedRows(one_pass, seen, held, mini_batch_size, seed)

@@ -44,6 +44,8 @@ class Settings:
     refine_max_iter
         Cap on the moves of the refinement over all rows that follows; 0 leaves it out, as the built-in image does.
         ``auto`` is 100, and 0 with a half life: refinement would bring back what was to be forgotten.
+    refine_sample_size
+        At most so many rows, drawn at random, take part in the refinement; ``auto`` is all.
     seed
         Fixes every random draw.
     """
@@ -58,6 +60,7 @@ class Settings:
     local_lloyd_num_trials: int | None = None
     local_lloyd_tol: float = 1e-4
     refine_max_iter: int | None = None
+    refine_sample_size: int | None = None
     seed: int = 0
 
     def factor(self) -> int:
@@ -89,4 +92,5 @@ class Settings:
         """
         if not self.refinements() or self.epochs > 1:
             return None
-        return max(MIN_STREAMED_ROWS, STREAMED_ROWS_PER_CENTER * centers)
+        needed = max(MIN_STREAMED_ROWS, STREAMED_ROWS_PER_CENTER * centers)
+        return needed if self.refine_sample_size is None else min(needed, self.refine_sample_size)

@@ -15,7 +15,7 @@ from kmeans.arrays import Float32, Float64
 from kmeans.distance import NearestCenters
 from kmeans.lloyd import LloydResult, lloyd
 from kmeans.observer import Observer
-from kmeans.seeding import draw_far_points, seed_centers
+from kmeans.seeding import PointDistances, draw_far_points, seed_centers
 from kmeans.settings import Settings
 from kmeans.sums import assign_and_sum
 from kmeans.workers import Workers
@@ -62,9 +62,10 @@ def shrink(
         kept = np.concatenate([used, unused[: settings.k - len(used)]])
         return Shrunk(centers[kept].astype(np.float32), [], None)
     points, point_weights = centers[used].astype(np.float32), weights[used]
+    distances = PointDistances(points, draws=settings.trials() * settings.k)
     results: list[LloydResult] = []
     for attempt in range(settings.trials()):
-        results.append(_attempt(points, point_weights, settings, generator, workers))
+        results.append(_attempt(points, point_weights, distances, settings, generator=generator, workers=workers))
         observer.shrink_attempt(attempt=attempt, mean_squared_distance=results[-1].sums.mean_squared_distance)
     best, *others = sorted(results, key=lambda result: result.sums.inertia)
     observer.shrink_done(mean_squared_distance=best.sums.mean_squared_distance)
@@ -72,12 +73,18 @@ def shrink(
 
 
 def _attempt(
-    points: Float32, weights: Float64, settings: Settings, generator: Generator, workers: Workers | None
+    points: Float32,
+    weights: Float64,
+    distances: PointDistances,
+    settings: Settings,
+    *,
+    generator: Generator,
+    workers: Workers | None,
 ) -> LloydResult:
     def reseed(nearest: NearestCenters, count: int) -> Float32:
         return draw_far_points(points, weights * nearest.query(points)[1], count, generator)
 
-    first = seed_centers(points, settings.k, settings.local_lloyd_init_method, generator, weights)
+    first = seed_centers(points, settings.k, settings.local_lloyd_init_method, generator, weights, distances=distances)
     return lloyd(
         lambda nearest: assign_and_sum(points, nearest, weights, workers),
         first,

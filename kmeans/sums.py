@@ -8,15 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kmeans.arrays import Float32, Float64, Int32, Int64
+from kmeans.arrays import Float32, Float64, Int32, Int64, in_blocks
 from kmeans.distance import NearestCenters, squared_norms
 from kmeans.workers import Workers
 
 # Rows that one task assigns and sums. Enough that the one addition per cluster which ends a task costs little, few
-# enough that a mini-batch of 5,000 rows feeds several cores. A function of k alone: the number of threads must not
+# enough that a mini-batch of 5,000 rows feeds several cores. A function of d alone: the number of threads must not
 # change which rows are added together first.
-MIN_TASK_ROWS = 2048
-TASK_ROWS_PER_CLUSTER = 4
+TASK_BYTES = 4 << 20
+MIN_TASK_ROWS, MAX_TASK_ROWS = 1024, 2500
 
 # Inertia is a difference of two sums of squares. Where it is a smaller share of them than this, float32 has no digits
 # left of it (tight clusters, far apart).
@@ -52,6 +52,13 @@ class ClusterSums:
         self.weights += other.weights
         self.inertia += other.inertia
 
+    def add_labelled(self, part: LabelSums, origin: Float32 | None, sign: int = 1) -> None:
+        """Add (or with ``sign`` -1 subtract) the sums of points from ``origin``, in place; not their inertia."""
+        self.sums[part.present] += sign * part.sums
+        self.weights += sign * part.weights
+        if origin is not None:
+            self.sums += sign * part.weights[:, None] * origin
+
     @property
     def mean_squared_distance(self) -> float:
         """Inertia per point (or unit of weight); 0 for no points."""
@@ -73,32 +80,19 @@ def assign_and_sum(
 
     The result is the same to the bit for any number of ``workers``.
     """
-    size = _task_rows(nearest)
+    size = task_rows(nearest.features)
 
-    def task(first: int) -> _TaskSums:
+    def task(first: int) -> TaskSums:
         part = slice(first, first + size)
         return _assign_and_sum(points[part], nearest, None if weights is None else weights[part])
 
     return _total((workers or Workers()).map(task, range(0, len(points), size)), nearest)
 
 
-def assign_rows(
-    points: Float32, rows: Int64, nearest: NearestCenters, workers: Workers | None = None
-) -> tuple[ClusterSums, Int64]:
-    """Return the sums of ``points[rows]`` by nearest center, and the nearest center of each of them, (len(rows),).
-
-    The points are copied a task's worth at a time, but for all rows in their order, which are as they are.
-    """
-    size = _task_rows(nearest)
-    is_all = len(rows) == len(points) and bool((np.diff(rows) == 1).all())
-
-    def task(first: int) -> _TaskSums:
-        part = slice(first, first + size)
-        return _assign_and_sum(points[part] if is_all else points[rows[part]], nearest, None)
-
-    results = list((workers or Workers()).map(task, range(0, len(rows), size)))
-    labels = np.concatenate([result.labels for result in results]) if results else np.empty(0, dtype=np.int64)
-    return _total(results, nearest), labels
+def assign_and_sum_blocks(blocks: Iterable[Float32], nearest: NearestCenters, workers: Workers) -> ClusterSums:
+    """Return the sums of all points of ``blocks`` (b, d); while workers are at some of them, the next are fetched."""
+    parts = (part for block in blocks for _, part in in_blocks(block, task_rows(nearest.features)))
+    return _total(workers.map(lambda part: _assign_and_sum(part, nearest, None), parts), nearest)
 
 
 def sum_by_label(points: Float32, labels: Int64 | Int32, clusters: int, weights: Float64 | None = None) -> LabelSums:
@@ -127,33 +121,42 @@ class LabelSums(NamedTuple):
     weights: Float64
 
 
-class _TaskSums(NamedTuple):
+class TaskSums(NamedTuple):
+    """What one task found: sums by label, of points from the origin, and the points' inertia."""
+
     by_label: LabelSums
-    labels: Int64
     inertia: float
 
 
-def _task_rows(nearest: NearestCenters) -> int:
-    return max(MIN_TASK_ROWS, TASK_ROWS_PER_CLUSTER * nearest.clusters)
+def task_rows(features: int) -> int:
+    """Return how many points of so many ``features`` one task assigns and sums."""
+    return max(MIN_TASK_ROWS, min(MAX_TASK_ROWS, TASK_BYTES // (4 * features)))
 
 
-def _total(tasks: Iterable[_TaskSums], nearest: NearestCenters) -> ClusterSums:
+def squared_distances(
+    nearest: NearestCenters, points: Float32, labels: Int64 | Int32, scores: Float32, norms: Float32
+) -> Float64:
+    """Return the squared distances of ``points`` (n, d) to the centers of their ``labels``, (n,).
+
+    They are ``scores`` plus ``norms`` (those of the points from the origin), unless float32 has no digits left of that.
+    """
+    squared = np.maximum(scores.astype(np.float64) + norms, 0)
+    if squared.sum() < ROUNDING_SHOWS * norms.sum(dtype=np.float64):
+        squared = nearest.squared_distances(points, labels).astype(np.float64)
+    return squared
+
+
+def _total(tasks: Iterable[TaskSums], nearest: NearestCenters) -> ClusterSums:
     total = ClusterSums.zero(nearest.clusters, nearest.features)
     for task in tasks:
-        total.sums[task.by_label.present] += task.by_label.sums
-        total.weights += task.by_label.weights
+        total.add_labelled(task.by_label, nearest.origin)
         total.inertia += task.inertia
-    if nearest.origin is not None:
-        total.sums += total.weights[:, None] * nearest.origin
     return total
 
 
-def _assign_and_sum(points: Float32, nearest: NearestCenters, weights: Float64 | None) -> _TaskSums:
+def _assign_and_sum(points: Float32, nearest: NearestCenters, weights: Float64 | None) -> TaskSums:
     labels, scores = nearest.rank(points)
     moved = nearest.from_origin(points)
-    norms = squared_norms(moved).astype(np.float64)
-    squared = np.maximum(scores + norms, 0)
-    if squared.sum() < ROUNDING_SHOWS * norms.sum():
-        squared = nearest.squared_distances(points, labels).astype(np.float64)
+    squared = squared_distances(nearest, points, labels, scores, squared_norms(moved))
     inertia = float(squared.sum() if weights is None else squared @ weights)
-    return _TaskSums(sum_by_label(moved, labels, nearest.clusters, weights), labels, inertia)
+    return TaskSums(sum_by_label(moved, labels, nearest.clusters, weights), inertia)

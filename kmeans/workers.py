@@ -37,15 +37,20 @@ class Workers:
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Yield ``function(item)`` for each item, in order, at most two results a thread ahead of the reader."""
-        if self._pool is None:
-            yield from map(function, items)
-            return
         waiting = iter(items)
+        if self._pool is None:
+            yield from map(function, waiting)
+            return
         ahead = [self._pool.submit(function, item) for item in islice(waiting, 2 * self.threads)]
         while ahead:
             result = ahead.pop(0).result()
             ahead += [self._pool.submit(function, item) for item in islice(waiting, 1)]
             yield result
+
+    def run(self, function: Callable[[T], None], items: Iterable[T]) -> None:
+        """Call ``function(item)`` for each item."""
+        for _ in self.map(function, items):
+            pass
 
     def close(self) -> None:
         """End the threads; work under way is finished first."""

@@ -60,7 +60,7 @@ def _validate(base: Path) -> int:
 
 def _train(base: Path) -> int:
     """Train; return the exit code."""
-    from kmeans.machine import usable_cpus
+    from kmeans.machine import usable_cpus, usable_memory
     from train.contract import output_directory
     from train.failure import Failure
     from train.job import run
@@ -76,7 +76,7 @@ def _train(base: Path) -> int:
     log.say("Docker entrypoint called with argument(s): train")
     Failure.clear(output_directory(base))
     try:
-        run(base, usable_cpus(), log)
+        run(base, usable_cpus(), usable_memory(), log)
     except Exception as error:
         failure = Failure.of(error)
         if failure.is_defect:

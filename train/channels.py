@@ -1,84 +1,112 @@
-"""A channel to points, in File and FastFile mode.
+"""A channel to blocks of rows, in File and FastFile mode.
 
-All regular files of the channel's folder and its sub-folders are read, sorted by path; hidden and empty files are not.
+All regular files of the channel's folder and its sub-folders are read, sorted by path; hidden ones are not, and empty
+ones count as no data. Each pass opens each file once and reads it forward: in FastFile mode that is a request to S3.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from pathlib import Path
-
-import numpy as np
 
 from kmeans.arrays import Float32
 from kmeans.errors import DataError, SettingError, shown
 from train.contract import Channel
-from train.files import FileData, declared_type, read_file
+from train.files import FileReader, declared_type
 
 INPUT_MODES = ("File", "FastFile")
 
-OnFile = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelData:
-    """All rows of a channel, and where they came from.
+class ChannelReader:
+    """The rows of a channel, to be read again and again.
+
+    Parameters
+    ----------
+    channel
+        Its files are listed here and now, and then no more.
+    feature_dim
+        Columns of each row; None for as many as the first file has.
+    on_progress
+        Called again and again in each pass with the number of files read to their ends and of all files.
 
     Attributes
     ----------
-    points
-        float32 (n, d).
-    files, bytes
-        Number and size of the files read.
+    features
+        Number of columns of a block, d; 0 until the first block.
+    rows, files, bytes
+        Number of rows, of files with data, and of their bytes as stored; 0 until the first pass is over.
     content_type
-        Media type by which they were read.
+        Media type by which the last file was read.
     label_columns
-        How many leading columns of each CSV row were passed over as labels.
-    """
-
-    points: Float32
-    files: int
-    bytes: int
-    content_type: str
-    label_columns: int
-
-
-def read(channel: Channel, feature_dim: int | None, on_file: OnFile | None = None) -> ChannelData:
-    """Read all rows of ``channel``, each of ``feature_dim`` columns (None: as many as the first file has).
-
-    ``on_file`` is called before each file with the number of files read and of all files.
+        How many leading columns of each CSV row are passed over as labels.
 
     Raises
     ------
     kmeans.errors.SettingError
-        If the channel has no data, or a content type or input mode that is not known here.
-    kmeans.errors.DataError
-        If a file can't be read; the error names it, and the row and column that are wrong.
+        If the channel has no files, or a content type or input mode that is not known here.
     """
-    files = list_files(channel)
-    read_files: list[FileData] = []
-    for done, path in enumerate(files):
-        if on_file is not None:
-            on_file(done, len(files))
-        data = read_file(path, channel.content_type, feature_dim)
-        read_files.append(data)
-        if data.columns != read_files[0].columns:
-            expected = f"expected {read_files[0].columns} columns as in {files[0]}"
-            raise DataError(f"{expected}, found {data.columns}", source=str(path))
-    parts = [data.points for data in read_files]
-    last = read_files[-1]
-    return ChannelData(
-        points=parts[0] if len(parts) == 1 else np.concatenate(parts),
-        files=len(files),
-        bytes=sum(data.bytes for data in read_files),
-        content_type=last.content_type,
-        label_columns=last.label_columns,
-    )
+
+    def __init__(self, channel: Channel, feature_dim: int | None, on_progress: OnProgress | None = None) -> None:
+        self.features = self.rows = self.files = self.bytes = self.label_columns = 0
+        self.content_type = ""
+        self._channel = channel
+        self._feature_dim = feature_dim
+        self._on_progress = on_progress
+        self._paths = list_files(channel)
+        self._sizes: dict[Path, tuple[int, int]] = {}  # rows and columns of each file that was read to its end
+
+    def blocks(self) -> Generator[Float32, None, None]:
+        """Yield all rows as blocks (b, d) float32, file by file; each is valid until the next one is asked for.
+
+        Raises
+        ------
+        kmeans.errors.SettingError
+            If all files are empty, or the content type has parameters that don't fit.
+        kmeans.errors.DataError
+            If a file can't be read, has other columns than those before it, or is not what it was in the first pass;
+            the error names it, and the row and column that are wrong.
+        """
+        rows = files = size = 0
+        first: FileReader | None = None
+        for index, path in enumerate(self._paths):
+            self._tell(index)
+            file = FileReader(path, self._channel.content_type, self._feature_dim)
+            known = self._sizes.get(path)
+            with closing(file.blocks()) as blocks:
+                for block in blocks:
+                    self._tell(index)
+                    if known and (file.rows > known[0] or file.columns != known[1]):
+                        raise _changed(file, known)
+                    first = first or file
+                    check_columns(file, first, f"as in {first.path}")
+                    self.features, self.label_columns = block.shape[1], file.label_columns
+                    self.content_type = file.content_type
+                    yield block
+            if known and (file.rows, file.columns) != known:
+                raise _changed(file, known)
+            self._sizes[path] = file.rows, file.columns
+            rows, files, size = rows + file.rows, files + (file.columns > 0), size + file.bytes
+        if first is None:
+            raise all_files_are_empty(self._channel, len(self._paths))
+        self.rows, self.files, self.bytes = rows, files, size
+
+    def _tell(self, done: int) -> None:
+        if self._on_progress is not None:
+            self._on_progress(done, len(self._paths))
+
+
+def check_columns(file: FileReader, first: FileReader, where: str) -> None:
+    """Raise a DataError if ``file`` has other columns than ``first``, of which ``where`` says which file that is."""
+    if file.columns != first.columns:
+        raise DataError(f"expected {first.columns} columns {where}, found {file.columns}", source=str(file.path))
 
 
 def list_files(channel: Channel) -> list[Path]:
-    """Return the files of ``channel`` that hold data, sorted by path.
+    """Return the files of ``channel``, sorted by path; whether they hold data comes out when they are read.
 
     Raises
     ------
@@ -97,21 +125,43 @@ def list_files(channel: Channel) -> list[Path]:
     folder = channel.directory
     if not folder.is_dir():
         raise SettingError(f"Channel {channel.name} has no data: there is no folder {folder}.")
-    visible = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    files = [path for path in visible if path.stat().st_size]
+    files = sorted(_visible_files(folder))
     if not files:
-        if visible:
-            what = f"all {len(visible)} of its files are empty"
-        elif any(folder.rglob("*.manifest")):
-            what = "there is only a manifest, not the files that it names"
-        else:
-            what = "it is empty"
-        raise SettingError(
-            f"Channel {channel.name} has no data: {folder} was searched, and {what}. "
-            "Does the S3 prefix of the channel name the right objects?"
-        )
+        manifest = any(folder.rglob("*.manifest"))
+        what = "there is only a manifest, not the files that it names" if manifest else "it is empty"
+        raise _no_data(channel, what)
     return files
+
+
+def all_files_are_empty(channel: Channel, files: int) -> SettingError:
+    """Return the error of a ``channel`` none of whose ``files`` held data."""
+    return _no_data(channel, f"all {files} of its files are empty")
+
+
+def _no_data(channel: Channel, what: str) -> SettingError:
+    return SettingError(
+        f"Channel {channel.name} has no data: {channel.directory} was searched, and {what}. "
+        "Does the S3 prefix of the channel name the right objects?"
+    )
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    """Yield the files of ``folder`` and its sub-folders; the kind of each entry comes with its name, without a stat."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _visible_files(Path(entry.path))
+            elif entry.is_file():
+                yield Path(entry.path)
+
+
+def _changed(file: FileReader, known: tuple[int, int]) -> DataError:
+    rows, columns = known
+    if file.rows and file.columns != columns:
+        found = f"expected {columns} columns, found {file.columns}"
+    else:
+        found = f"expected {rows} rows, found {'more' if file.rows > rows else file.rows}"
+    hint = "Nothing may write to the data while a job reads them."
+    return DataError(f"the file has changed since it was first read: {found}", source=str(file.path), hint=hint)

@@ -1,12 +1,9 @@
-"""One file of a channel to points: its type, its compression, its encoding, its labels."""
+"""One file of a channel to blocks of rows: its type, its compression, its encoding, its labels."""
 
 from __future__ import annotations
 
 import codecs
-import gzip
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,117 +12,130 @@ from kmeans.arrays import Float32
 from kmeans.errors import DataError, SettingError, shown
 from kmeans.formats import csv, jsonlines, npy, recordio
 from kmeans.formats.media_type import CSV, JSON_LINES, NPY, RECORDIO, MediaType
+from kmeans.formats.window import Stream
+from train.streams import GZIP_MAGIC, ForwardStream, UnpackedStream, Utf8Stream
 
-GZIP_MAGIC = b"\x1f\x8b"
 LABEL_SIZE = "label_size"
 
 # What reads a file; the number of features, if it is known, is what sparse vectors must have.
-DECODERS: dict[str, Callable[[bytes, int | None], Float32]] = {
-    RECORDIO: recordio.decode,
-    CSV: lambda content, _: csv.decode(content),
-    JSON_LINES: lambda content, features: jsonlines.decode(content, features).points,
-    NPY: lambda content, _: npy.decode(content),
+READERS: dict[str, Callable[[Stream, int | None], Iterator[Float32]]] = {
+    RECORDIO: recordio.read_blocks,
+    CSV: lambda stream, _: csv.read_blocks(stream),
+    JSON_LINES: jsonlines.read_blocks,
+    NPY: lambda stream, _: npy.read_blocks(stream),
 }
 TEXT_TYPES = (CSV, JSON_LINES)
 
+# Bytes by which a type is told.
+HEAD_BYTES = 4096
 
-@dataclass(frozen=True, slots=True)
-class FileData:
-    """The rows of a file.
+
+class FileReader:
+    """One file, read once from its beginning to its end: neither its size is asked for nor is anything read twice.
+
+    Parameters
+    ----------
+    path
+        A file.
+    content_type
+        What the channel declares; if that is nothing, the type is told from the bytes. gzip is too.
+    feature_dim
+        Columns of each row; None for any number, but the same in all.
 
     Attributes
     ----------
-    points
-        float32 (n, d).
-    bytes
-        Size of the file.
-    content_type
-        Media type by which it was read.
+    path
+        As given.
+    rows
+        Rows of the blocks so far.
+    columns
+        Number of columns in the file, labels included; 0 until the first block.
     label_columns
-        How many leading columns of each CSV row were passed over as labels.
+        How many leading columns of each CSV row are passed over as labels.
+    content_type
+        Media type by which it is read; empty until the first block.
     """
 
-    points: Float32
-    bytes: int
-    content_type: str
-    label_columns: int
+    def __init__(self, path: Path, content_type: MediaType, feature_dim: int | None) -> None:
+        self.path = path
+        self.rows = self.columns = self.label_columns = 0
+        self.content_type = ""
+        self._declared = content_type
+        self._feature_dim = feature_dim
+        self._stored: ForwardStream | None = None
 
     @property
-    def columns(self) -> int:
-        """Number of columns in the file, labels included."""
-        return int(self.points.shape[1]) + self.label_columns
+    def bytes(self) -> int:
+        """Bytes read so far, as they are stored."""
+        return self._stored.taken if self._stored else 0
 
+    def blocks(self) -> Generator[Float32, None, None]:
+        """Yield the rows as blocks (b, d), each valid until the next one is asked for; none if the file is empty.
 
-def read_file(path: Path, content_type: MediaType, feature_dim: int | None) -> FileData:
-    """Read the rows of ``path``, each of ``feature_dim`` columns (None: any number, but all the same).
+        Raises
+        ------
+        kmeans.errors.SettingError
+            If the content type is not known here.
+        kmeans.errors.DataError
+            If the file isn't what its type promises; the error names it, and the row and column that are wrong.
+        """
+        declared = declared_type(self._declared)
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                self._stored = ForwardStream(file)
+                if self._stored.peek(1):
+                    yield from self._read(self._stored, declared)
+        except DataError as error:
+            raise error.within(str(self.path)) from None
 
-    ``content_type`` is what the channel declares; if that is nothing, the type is told from the bytes. gzip is too.
-
-    Raises
-    ------
-    kmeans.errors.SettingError
-        If the content type is not known here.
-    kmeans.errors.DataError
-        If the file isn't what its type promises; the error names it, and the row and column that are wrong.
-    """
-    declared = declared_type(content_type)
-    content = path.read_bytes()
-    size = len(content)
-    try:
-        if content.startswith(GZIP_MAGIC):
-            content = _inflated(content)
-        kind = declared or _sniffed_type(content)
-        if kind in TEXT_TYPES:
-            content = _as_utf8(content, content_type)
-        table = DECODERS[kind](content, feature_dim)
-        labels = _label_columns(table.shape[1], kind, content_type, feature_dim)
-    except DataError as error:
-        raise error.within(str(path)) from None
-    return FileData(np.ascontiguousarray(table[:, labels:]), size, kind, labels)
+    def _read(self, stream: ForwardStream, declared: str | None) -> Iterator[Float32]:
+        if stream.peek(len(GZIP_MAGIC)) == GZIP_MAGIC:
+            stream = ForwardStream(UnpackedStream(stream))
+        kind = declared or _sniffed_type(stream.peek(HEAD_BYTES))
+        text_encoding = _other_encoding(self._declared) if kind in TEXT_TYPES else None
+        content = Utf8Stream(stream, text_encoding) if text_encoding else stream
+        for block in READERS[kind](content, self._feature_dim):
+            if not self.columns:
+                self.label_columns = _label_columns(block.shape[1], kind, self._declared, self._feature_dim)
+                self.columns, self.content_type = block.shape[1], kind
+            self.rows += len(block)
+            yield np.ascontiguousarray(block[:, self.label_columns :])
 
 
 def declared_type(content_type: MediaType) -> str | None:
     """Return the type that a channel declares, None if it declares none; raise a SettingError if it is not known."""
     name = content_type.name
-    if name and name not in DECODERS:
+    if name and name not in READERS:
         raise SettingError(
-            f"No iterator has been registered for ContentType {shown(name)}: use {' or '.join(DECODERS)}."
+            f"No iterator has been registered for ContentType {shown(name)}: use {' or '.join(READERS)}."
         )
     return name or None
 
 
-def _sniffed_type(content: bytes) -> str:
+def _sniffed_type(head: bytes) -> str:
     """Tell the type of a file whose channel doesn't: by the magic numbers of RecordIO and NPY, or by being text."""
-    if recordio.looks_like(content):
+    if recordio.looks_like(head):
         return RECORDIO
-    if content.startswith(npy.MAGIC):
+    if head.startswith(npy.MAGIC):
         return NPY
-    if b"\0" not in content[:4096]:
-        return JSON_LINES if content.lstrip()[:1] in (b"{", b"[") else CSV
+    if b"\0" not in head:
+        return JSON_LINES if head.lstrip()[:1] in (b"{", b"[") else CSV
     raise DataError(
         "the file is neither RecordIO-protobuf, NPY nor text",
-        hint=f"Set the channel's content type to {' or '.join(DECODERS)}, and check what was uploaded.",
+        hint=f"Set the channel's content type to {' or '.join(READERS)}, and check what was uploaded.",
     )
 
 
-def _inflated(content: bytes) -> bytes:
-    try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"expected gzip, but {error}", hint="Was the file cut off?") from None
-
-
-def _as_utf8(content: bytes, content_type: MediaType) -> bytes:
-    """Return a text in UTF-8; its encoding is what the content type says (``encoding`` or ``charset``), else UTF-8."""
+def _other_encoding(content_type: MediaType) -> str | None:
+    """Return the encoding of a text (``encoding`` or ``charset`` of the content type), None if it is UTF-8."""
     encoding = content_type.parameters.get("encoding") or content_type.parameters.get("charset") or "utf-8"
     try:
         if codecs.lookup(encoding).name in ("utf-8", "ascii"):
-            return content  # the decoder says what is wrong, if anything is, by row and column
-        return content.decode(encoding).encode()
-    except LookupError:
+            return None  # the reader says what is wrong, if anything is, by row and column
+        "0".encode(encoding)  # Python also has encodings that are none of text
+    except (LookupError, ValueError):
         raise SettingError(f"Content type: encoding {shown(encoding)} is not known.") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"expected text in {encoding}, but {error.reason}", offset=error.start) from None
+    return encoding
 
 
 def _label_columns(columns: int, kind: str, content_type: MediaType, feature_dim: int | None) -> int:

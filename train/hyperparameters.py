@@ -170,6 +170,12 @@ TABLE = (
         "At most so many Lloyd passes over all rows at the end; `auto`: until the loss settles, at most 100, and none "
         "with a half life; 0: none, as the built-in image does.",
     ),
+    Hyperparameter(
+        "refine_sample_size",
+        Integer(1, auto=True),
+        AUTO,
+        "At most so many rows, drawn at random, take part in these passes: less for a quick look; `auto`: all.",
+    ),
     Hyperparameter("seed", Integer(0), "0", "Fixes every random draw: the same seed gives the same model."),
     Hyperparameter("eval_metrics", Subset(("msd", "ssd")), '["msd"]', "Scores of the `test` channel."),
     Hyperparameter("force_dense", Boolean(), "true", "Sent by the SageMaker SDK; accepted, without effect."),

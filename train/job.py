@@ -11,21 +11,24 @@ from typing import Any
 import orjson
 
 from kmeans import artifact
-from kmeans.arrays import Float32
 from kmeans.errors import SettingError
 from kmeans.estimator import Fitted, fit
+from kmeans.machine import peak_memory
 from kmeans.model import KMeansModel
-from kmeans.rows import MemoryRows
+from kmeans.rows import Rows, bytes_per_row, load
 from kmeans.workers import Workers
-from train import channels, hyperparameters
-from train.channels import ChannelData
+from train import hyperparameters
+from train.channels import ChannelReader
 from train.contract import TEST_CHANNEL, TRAIN_CHANNEL, Channel, Hosts, Job, read_job
 from train.hyperparameters import Hyperparameters
 from train.metrics import JobLog
 
+# Share of the memory that rows may take; and what of it is left to the interpreter, to NumPy and to buffers.
+ROWS_SHARE, RESERVED_BYTES = 0.7, 192 << 20
 
-def run(base: Path, threads: int, log: JobLog) -> None:
-    """Run the job that ``base`` (``/opt/ml``) describes, with ``threads`` threads.
+
+def run(base: Path, threads: int, memory: int, log: JobLog) -> None:
+    """Run the job that ``base`` (``/opt/ml``) describes, with ``threads`` threads and ``memory`` bytes.
 
     Raises
     ------
@@ -38,10 +41,11 @@ def run(base: Path, threads: int, log: JobLog) -> None:
     wanted = hyperparameters.parse(job.hyperparameters)
     log.say(f"Final configuration: {_json(wanted.values)}")
     check_hosts(job.hosts)
-    train_points = _read(required_channel(job), wanted.feature_dim, log).points
-    rows = MemoryRows(train_points, wanted.mini_batch_size, wanted.settings.seed)
+    budget = int(ROWS_SHARE * max(0, memory - RESERVED_BYTES))
+    rows = _read(required_channel(job), wanted.feature_dim, budget, wanted, log)
     # Read before the fit: what is wrong with it shall not come out hours later.
-    test_points = _read_test_channel(job, rows.features, log)
+    budget -= len(rows.in_memory) * bytes_per_row(rows.features)
+    test_rows = _read_test_channel(job, rows.features, budget, wanted, log)
     log.say(f"training on {len(rows)} rows x {rows.features} columns with {threads} threads")
     if wanted.mini_batch_size > len(rows):
         log.say(
@@ -52,13 +56,13 @@ def run(base: Path, threads: int, log: JobLog) -> None:
     with Workers(threads) as workers:
         fitted = fit(rows, wanted.settings, workers=workers, observer=log)
     metrics = _report(fitted, log)
-    if test_points is not None:
-        metrics |= _score(test_points, fitted.model, wanted, log)
+    if test_rows is not None:
+        metrics |= _score(test_rows, fitted.model, wanted, log)
     card = {"hyperparameters": wanted.values, "rows": len(rows), "metrics": metrics}
     with _stage("write", log):
         artifact.save(KMeansModel(fitted.model.centers, fitted.model.counts, card), job.model_directory)
     log.say(f"wrote the model to {job.model_directory}: {artifact.CENTERS_FILE}, {artifact.CARD_FILE}")
-    log.finish()
+    log.finish(peak_memory())
 
 
 def check_hosts(hosts: Hosts) -> None:
@@ -77,17 +81,25 @@ def required_channel(job: Job) -> Channel:
     raise SettingError(f"There is no training data: expected a channel named {TRAIN_CHANNEL}, {found}.")
 
 
-def _read(channel: Channel, feature_dim: int | None, log: JobLog) -> ChannelData:
+def _read(channel: Channel, feature_dim: int | None, budget: int, wanted: Hyperparameters, log: JobLog) -> Rows:
+    """Read a channel into at most ``budget`` bytes of memory."""
     started = time.perf_counter()
+    reader = ChannelReader(channel, feature_dim, lambda done, files: log.reading(channel.name, done, files))
     with _stage("read", log):
-        data = channels.read(channel, feature_dim, lambda done, files: log.reading(channel.name, done, files))
-    labels = f", the first {data.label_columns} taken as labels" if data.label_columns else ""
+        rows = load(reader.blocks, budget, wanted.mini_batch_size, wanted.settings.seed)
+    labels = f", the first {reader.label_columns} taken as labels" if reader.label_columns else ""
     log.say(
-        f"read channel {channel.name}: {len(data.points)} rows x {data.points.shape[1]} columns{labels} from "
-        f"{data.files} file(s) of {data.content_type}, {data.bytes / 1e6:.1f} MB in "
+        f"read channel {channel.name}: {len(rows)} rows x {rows.features} columns{labels} from "
+        f"{reader.files} file(s) of {reader.content_type}, {reader.bytes / 1e6:.1f} MB in "
         f"{time.perf_counter() - started:.3f} secs"
     )
-    return data
+    held = len(rows.in_memory)
+    if held < len(rows):
+        log.say(
+            f"channel {channel.name} is larger than the {budget / 1e6:.0f} MB of memory for rows: {held} rows drawn at "
+            "random are kept, and passes over all rows read the files again"
+        )
+    return rows
 
 
 def _report(fitted: Fitted, log: JobLog) -> dict[str, Any]:
@@ -107,18 +119,18 @@ def _report(fitted: Fitted, log: JobLog) -> dict[str, Any]:
     }
 
 
-def _read_test_channel(job: Job, features: int, log: JobLog) -> Float32 | None:
+def _read_test_channel(job: Job, features: int, budget: int, wanted: Hyperparameters, log: JobLog) -> Rows | None:
     if TEST_CHANNEL not in job.channels:
         log.say("Test data is not provided.")
         return None
-    return _read(job.channels[TEST_CHANNEL], features, log).points
+    return _read(job.channels[TEST_CHANNEL], features, budget, wanted, log)
 
 
-def _score(points: Float32, model: KMeansModel, wanted: Hyperparameters, log: JobLog) -> dict[str, float]:
+def _score(rows: Rows, model: KMeansModel, wanted: Hyperparameters, log: JobLog) -> dict[str, float]:
     """Score the rows of the test channel: ``ssd`` is their inertia, ``msd`` the same per row."""
     with _stage("score", log):
-        inertia = model.score(points)
-    scores = {"msd": inertia / len(points), "ssd": inertia}
+        inertia = sum(model.score(block) for block in rows.blocks())
+    scores = {"msd": inertia / len(rows), "ssd": inertia}
     for metric in wanted.eval_metrics:
         log.quality("test", metric, scores[metric])
     return {f"test:{metric}": scores[metric] for metric in wanted.eval_metrics}

@@ -136,23 +136,26 @@ class JobLog(Observer):
         """Tell whether there is a third phase."""
         self.say(f"refining with at most {at_most} passes over all rows" if at_most else "refining is off")
 
-    def refine_pass(self, *, done: int, mean_squared_distance: float, empty_clusters: int) -> None:
+    def refine_pass(self, *, done: int, rows: int, mean_squared_distance: float, empty_clusters: int) -> None:
         """Give a sign of life: the first pass always, the others now and then."""
         self._step()
         if done == 1 or empty_clusters or self._progress_is_due():
             empty = f", {empty_clusters} empty clusters" if empty_clusters else ""
-            self.say(f"refinement pass {done}: mean squared distance {mean_squared_distance:.6g}{empty}")
+            self.say(
+                f"refinement pass {done} over {rows} rows: mean squared distance {mean_squared_distance:.6g}{empty}"
+            )
 
     def phase_done(self, *, phase: str, seconds: float) -> None:
         """Remember how long a phase of the fit, or a stage of the job, took."""
         self._stages[phase] = self._stages.get(phase, 0.0) + seconds
 
-    def finish(self) -> None:
-        """Write where the time went."""
+    def finish(self, peak_memory: int) -> None:
+        """Write where the time went, and the most memory that the job held, in bytes."""
         total = time.time() - self._started
         for stage, seconds in self._stages.items():
             self.say(f"{stage} took: {100 * seconds / total:.4f}%, ({seconds:.6f} secs)")
         self.say(f"TOTAL took: {total:.6f}")
+        self.say(f"peak memory: {peak_memory / 1e6:.1f} MB")
         times = {metric: 1000 * self._stages[phase] for phase, metric in PHASE_METRICS.items() if phase in self._stages}
         times["model.serialize.time"] = 1000 * self._stages.get("write", 0.0)
         self.metrics({**times, "epochs": self._epochs, "totaltime": 1000 * total})

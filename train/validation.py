@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kmeans.errors import DataError, KMeansError
+from kmeans.errors import KMeansError
 from train import channels, hyperparameters
 from train.contract import TEST_CHANNEL, Channel, read_job
-from train.files import read_file
+from train.files import FileReader
 from train.hyperparameters import Hyperparameters
 from train.job import check_hosts, required_channel
 
@@ -56,7 +56,7 @@ def validate(base: Path) -> Findings:
             rows, columns = _check_channel(required_channel(job), feature_dim, findings)
             if wanted:
                 _describe(wanted, rows, columns, findings)
-            feature_dim = feature_dim or columns
+            feature_dim = feature_dim or columns or None
         if TEST_CHANNEL in job.channels:
             with findings.collecting():
                 _check_channel(job.channels[TEST_CHANNEL], feature_dim, findings)
@@ -65,18 +65,24 @@ def validate(base: Path) -> Findings:
 
 def _check_channel(channel: Channel, feature_dim: int | None, findings: Findings) -> tuple[int, int]:
     """Read all files of a channel; return the number of rows and of columns (0 if no file could be read)."""
-    files = channels.list_files(channel)
-    rows, first = 0, None
-    for path in files:
+    paths = channels.list_files(channel)
+    first: FileReader | None = None
+    rows = empty = 0
+    for path in paths:
         with findings.collecting():
-            data = read_file(path, channel.content_type, feature_dim)
-            first = first or data
-            if data.columns != first.columns:
-                expected = f"expected {first.columns} columns as in the files before"
-                raise DataError(f"{expected}, found {data.columns}", source=str(path))
-            rows += len(data.points)
-    columns = first.points.shape[1] if first else 0
-    findings.facts.append(f"Channel {channel.name}: {rows} rows x {columns} columns in {len(files)} file(s).")
+            file = FileReader(path, channel.content_type, feature_dim)
+            for _ in file.blocks():
+                pass  # what is wrong with it is said on the way
+            if not file.columns:
+                empty += 1
+                continue
+            first = first or file
+            channels.check_columns(file, first, "as in the files before")
+            rows += file.rows
+    if empty == len(paths):
+        raise channels.all_files_are_empty(channel, empty)
+    columns = first.columns - first.label_columns if first else 0
+    findings.facts.append(f"Channel {channel.name}: {rows} rows x {columns} columns in {len(paths) - empty} file(s).")
     return rows, columns
 
 
@@ -89,5 +95,5 @@ def _describe(wanted: Hyperparameters, rows: int, columns: int, findings: Findin
     findings.facts.append(
         f"Training would stream {rows} rows x {columns} columns, {settings.epochs} time(s) in mini-batches of "
         f"{wanted.mini_batch_size}, onto {settings.k * factor} centers, shrink these to {settings.k} by the best of "
-        f"{settings.trials()} run(s), and refine them by at most {settings.refinements()} exact passes."
+        f"{settings.trials()} run(s), and refine them by at most {settings.refinements()} passes over all rows."
     )

@@ -8,15 +8,18 @@ knows the row and column of whatever is wrong.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from itertools import chain
 
 import numpy as np
 import orjson
 
-from kmeans.arrays import Float32, as_float32, check_finite
+from kmeans.arrays import Float32
 from kmeans.errors import DataError, shown
 from kmeans.formats.instances import Predictions
+from kmeans.formats.pieces import Piece, in_equal_blocks, joined
+from kmeans.formats.window import Stream, Window
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 NUMERIC = b"0123456789+-.eE, \t\n"
@@ -34,27 +37,18 @@ def decode(data: bytes) -> Float32:
         If a cell is no finite number, a line has another number of cells than the first, or there is no line at all.
         Rows are counted as an editor counts lines, from 1.
     """
-    text = data.removeprefix(BYTE_ORDER_MARK)
-    if b"\r" in text:
-        text = text.replace(b"\r\n", b"\n")
-    columns = 0
-    parts: list[Float32] = []
-    for line_number, chunk in _chunks(text):
-        points, lines = _fast(chunk, columns), None
-        if points is None:
-            points, lines = _slow(chunk, line_number, columns)
-        try:
-            check_finite(points)
-        except DataError as error:
-            row = (error.row or 1) - 1
-            error.row = lines[row] if lines else line_number + row
-            raise
-        if len(points):
-            columns = points.shape[1]
-            parts.append(points)
-    if not parts:
-        raise DataError("expected rows of numbers, found none", hint="Is the file or the request empty?")
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return joined(_pieces(io.BytesIO(data)))
+
+
+def read_blocks(stream: Stream) -> Iterator[Float32]:
+    """Yield the numbers of ``stream`` as float32 blocks (b, columns); each is valid until the next one is asked for.
+
+    Raises
+    ------
+    DataError
+        As :func:`decode`, when the line is reached that is wrong.
+    """
+    return in_equal_blocks(_pieces(stream))
 
 
 def encode(predictions: Predictions) -> bytes:
@@ -62,16 +56,29 @@ def encode(predictions: Predictions) -> bytes:
     return "\n".join(f"{label!r},{distance!r}" for label, distance, _ in predictions.rows()).encode()
 
 
-def _chunks(text: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield (number of its first line, whole lines of about CHUNK_BYTES)."""
-    line_number, start = 1, 0
-    while start < len(text):
-        stop = text.find(b"\n", min(start + CHUNK_BYTES, len(text)))
-        stop = len(text) if stop < 0 else stop + 1
-        chunk = text[start:stop]
-        yield line_number, chunk
-        line_number += chunk.count(b"\n")
-        start = stop
+def _pieces(stream: Stream) -> Iterator[Piece]:
+    """Yield the rows of ``stream``, as many at a time as CHUNK_BYTES hold."""
+    window = Window(stream, CHUNK_BYTES)
+    columns, line_number, is_empty = 0, 1, True
+    while window.advance(line_number):
+        text = window.take_lines()
+        if line_number == 1:
+            text = text.removeprefix(BYTE_ORDER_MARK)
+        if b"\r" in text:
+            text = text.replace(b"\r\n", b"\n")
+        points, fault = _fast(text, columns), None
+        if points is not None:
+            piece = Piece(points, range(line_number, line_number + len(points)))
+        else:
+            piece, fault = _slow(text, line_number, columns)
+        if len(piece.rows):
+            columns, is_empty = piece.vectors.shape[1], False
+            yield piece
+        if fault is not None:
+            raise fault
+        line_number += text.count(b"\n")
+    if is_empty:
+        raise DataError("expected rows of numbers, found none", hint="Is the file or the request empty?")
 
 
 def _fast(chunk: bytes, columns: int) -> Float32 | None:
@@ -90,21 +97,25 @@ def _fast(chunk: bytes, columns: int) -> Float32 | None:
     return numbers.reshape(len(rows), columns)
 
 
-def _slow(chunk: bytes, line_number: int, columns: int) -> tuple[Float32, list[int]]:
-    """Return the numbers of a chunk and the line that each row stands on; blank lines are left out."""
+def _slow(chunk: bytes, line_number: int, columns: int) -> tuple[Piece, DataError | None]:
+    """Return the rows of a chunk up to the first that is wrong, and what is wrong with it; blank lines are left out."""
     rows: list[list[float]] = []
     lines: list[int] = []
-    for number, line in enumerate(chunk.split(b"\n"), start=line_number):
-        if not line.strip():
-            continue
-        cells = line.split(b",")
-        columns = columns or len(cells)
-        row = [_number(cell, number, column, cells) for column, cell in enumerate(cells, start=1)]
-        if len(row) != columns:
-            raise DataError(f"expected {columns} columns as in the rows before, found {len(row)}", row=number)
-        rows.append(row)
-        lines.append(number)
-    return as_float32(np.array(rows, dtype=np.float64).reshape(len(rows), columns)), lines
+    fault = None
+    try:
+        for number, line in enumerate(chunk.split(b"\n"), start=line_number):
+            if not line.strip():
+                continue
+            cells = line.split(b",")
+            columns = columns or len(cells)
+            row = [_number(cell, number, column, cells) for column, cell in enumerate(cells, start=1)]
+            if len(row) != columns:
+                raise DataError(f"expected {columns} columns as in the rows before, found {len(row)}", row=number)
+            rows.append(row)
+            lines.append(number)
+    except DataError as error:
+        fault = error
+    return Piece(np.array(rows, dtype=np.float64).reshape(len(rows), columns), lines), fault
 
 
 def _number(cell: bytes, row: int, column: int, cells: list[bytes]) -> float:

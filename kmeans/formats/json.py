@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from kmeans.arrays import Float32, Int64, as_points
 from kmeans.errors import DataError, shown
@@ -49,34 +50,79 @@ def decode(data: bytes, features: int | None = None) -> Instances:
     instances = request.get("instances") if isinstance(request, dict) else request
     if not isinstance(instances, list):
         raise DataError(f"expected a JSON object of the form {SHAPE}, found {_kind(request)}")
-    return read_instances(instances, data, features)
+    if not instances:
+        raise DataError("expected at least one instance, found none")
+    sparse = DenseRows(len(data), features)
+    vectors = [read_vector(instance, row, sparse) for row, instance in enumerate(instances, start=1)]
+    return Instances(as_points(table(vectors, data)), ids(instances))
 
 
-def read_instances(instances: list[Any], source: bytes, features: int | None) -> Instances:
-    """Return the points of parsed ``instances``; ``source`` is the text they were parsed from.
+def table(vectors: list[list[Any] | Float32], source: bytes, first_row: int = 1, columns: int = 0) -> NDArray[Any]:
+    """Return ``vectors`` as an array of numbers (n, d).
+
+    Parameters
+    ----------
+    source
+        The text that they were parsed from.
+    first_row
+        Number of the first of them.
+    columns
+        Width of the rows before; 0 if there are none.
 
     Raises
     ------
     DataError
-        As :func:`decode`.
+        If a vector is empty, holds something else than numbers, or has another width than those before it.
     """
-    if not instances:
-        raise DataError("expected at least one instance, found none")
-    sparse = DenseRows(len(source), features)
-    vectors = [_vector(instance, row, sparse) for row, instance in enumerate(instances, start=1)]
+    expected = columns or len(vectors[0])
+    if not expected:
+        raise DataError("expected points of shape (n, d) with d >= 1, found a vector without a number", row=first_row)
     try:
         numbers = np.array(vectors)
     except (ValueError, OverflowError):  # rows of several widths, or lists within lists
         numbers = np.empty(0, dtype=object)
     # A bool among numbers would become 0 or 1 without a word.
-    if numbers.ndim != 2 or numbers.dtype.kind not in "iuf" or b"true" in source or b"false" in source:
-        for row, vector in enumerate(vectors, start=1):
+    is_sound = numbers.ndim == 2 and numbers.shape[1] == expected and numbers.dtype.kind in "iuf"
+    if not is_sound or b"true" in source or b"false" in source:
+        for row, vector in enumerate(vectors, start=first_row):
             _check_numbers(vector, row)
-            if len(vector) != len(vectors[0]):
-                expected = len(vectors[0])
+            if len(vector) != expected:
                 raise DataError(f"expected {expected} numbers as in the rows before, found {len(vector)}", row=row)
         numbers = np.array(vectors, dtype=np.float64)
-    return Instances(as_points(numbers), _ids(instances))
+    return numbers
+
+
+def read_vector(instance: Any, row: int, sparse: DenseRows) -> list[Any] | Float32:
+    """Return the vector of a parsed instance, number ``row``: a sparse one filled up, a dense one yet unchecked.
+
+    Raises
+    ------
+    DataError
+        If the instance is of none of the shapes above.
+    """
+    vector = instance
+    if isinstance(vector, dict) and "data" in vector:
+        vector = vector["data"]
+        if isinstance(vector, dict) and "features" not in vector and len(vector) == 1:
+            (vector,) = vector.values()
+    if isinstance(vector, dict) and "features" in vector:
+        vector = vector["features"]
+    if isinstance(vector, dict) and "keys" in vector:
+        return _sparse_vector(vector, row, sparse)
+    if isinstance(vector, dict):
+        vector = vector.get("values")
+    if not isinstance(vector, list):
+        raise DataError(f'expected {{"features": [number, ...]}}, found {_kind(instance)}', row=row)
+    return vector
+
+
+def ids(instances: list[Any]) -> list[dict[str, Any]] | None:
+    """Return the ids that came with parsed ``instances``, None if there are none."""
+    attached = [
+        {ID: instance[ID]} if isinstance(instance, dict) and instance.get(ID) is not None else {}
+        for instance in instances
+    ]
+    return attached if any(attached) else None
 
 
 def encode(predictions: Predictions) -> bytes:
@@ -94,31 +140,6 @@ def objects(predictions: Predictions) -> list[str]:
 
 def _attachments(attached: dict[str, Any]) -> str:
     return "".join(f', "{name}": {orjson.dumps(value).decode()}' for name, value in attached.items())
-
-
-def _ids(instances: list[Any]) -> list[dict[str, Any]] | None:
-    ids = [
-        {ID: instance[ID]} if isinstance(instance, dict) and instance.get(ID) is not None else {}
-        for instance in instances
-    ]
-    return ids if any(ids) else None
-
-
-def _vector(instance: Any, row: int, sparse: DenseRows) -> list[Any] | Float32:
-    vector = instance
-    if isinstance(vector, dict) and "data" in vector:
-        vector = vector["data"]
-        if isinstance(vector, dict) and "features" not in vector and len(vector) == 1:
-            (vector,) = vector.values()
-    if isinstance(vector, dict) and "features" in vector:
-        vector = vector["features"]
-    if isinstance(vector, dict) and "keys" in vector:
-        return _sparse_vector(vector, row, sparse)
-    if isinstance(vector, dict):
-        vector = vector.get("values")
-    if not isinstance(vector, list):
-        raise DataError(f'expected {{"features": [number, ...]}}, found {_kind(instance)}', row=row)
-    return vector
 
 
 def _sparse_vector(vector: dict[str, Any], row: int, sparse: DenseRows) -> Float32:

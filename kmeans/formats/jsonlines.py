@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
+from kmeans.arrays import Float32
 from kmeans.errors import DataError
 from kmeans.formats.instances import Instances, Predictions
-from kmeans.formats.json import objects, read_instances
+from kmeans.formats.json import ids, objects, read_vector, table
+from kmeans.formats.pieces import Piece, in_equal_blocks, joined
+from kmeans.formats.sparse import DenseRows
+from kmeans.formats.window import Stream, Window
+
+# Text that is parsed at once: Python's number objects should stay in cache.
+CHUNK_BYTES = 64 << 10
+
+# Numbers of the rows that are made dense at once.
+PIECE_NUMBERS = 1 << 18
 
 
 def decode(data: bytes, features: int | None = None) -> Instances:
@@ -19,15 +33,70 @@ def decode(data: bytes, features: int | None = None) -> Instances:
     DataError
         As :func:`kmeans.formats.json.decode`; rows count the lines that aren't blank, from 1.
     """
-    lines = [line for line in data.split(b"\n") if line.strip()]
-    if not lines:
-        raise DataError("expected a JSON object per line, found none", hint="Is the file or the request empty?")
-    return read_instances([_load(line, row) for row, line in enumerate(lines, start=1)], data, features)
+    instances: list[Any] = []
+    points = joined(_pieces(io.BytesIO(data), features, instances))
+    return Instances(points, ids(instances))
+
+
+def read_blocks(stream: Stream, features: int | None = None) -> Iterator[Float32]:
+    """Yield the points of ``stream`` as float32 blocks (b, d); each is valid until the next one is asked for.
+
+    Raises
+    ------
+    DataError
+        As :func:`decode`, when the line is reached that is wrong.
+    """
+    return in_equal_blocks(_pieces(stream, features))
 
 
 def encode(predictions: Predictions) -> bytes:
     """Return a JSON object per row, joined by LF without a final one."""
     return "\n".join(objects(predictions)).encode()
+
+
+def _pieces(stream: Stream, features: int | None, kept: list[Any] | None = None) -> Iterator[Piece]:
+    """Yield the vectors of ``stream``, as many at a time as CHUNK_BYTES hold; append the instances to ``kept``."""
+    window, sparse = Window(stream, CHUNK_BYTES), DenseRows(0, features)
+    columns, row = 0, 1
+    while window.advance(row):
+        sparse.source_bytes = window.bytes_seen
+        lines = [line for line in window.take_lines().split(b"\n") if line.strip()]
+        # A line of text has few numbers, but a sparse vector many zeros.
+        while lines:
+            step = max(1, PIECE_NUMBERS // columns) if columns else 1
+            numbers, fault = _read_lines(lines[:step], row, columns, sparse, kept)
+            if len(numbers):
+                columns = numbers.shape[1]
+                yield Piece(numbers, range(row, row + len(numbers)))
+            if fault is not None:
+                raise fault
+            row += len(numbers)
+            del lines[:step]
+    if row == 1:
+        raise DataError("expected a JSON object per line, found none", hint="Is the file or the request empty?")
+
+
+def _read_lines(
+    lines: list[bytes], row: int, columns: int, sparse: DenseRows, kept: list[Any] | None
+) -> tuple[NDArray[Any], DataError | None]:
+    """Return the vectors (n, d) of ``lines`` up to the first that is wrong, and what is wrong with it."""
+    vectors: list[list[Any] | Float32] = []
+    fault = None
+    try:
+        for line in lines:
+            instance = _load(line, row + len(vectors))
+            vectors.append(read_vector(instance, row + len(vectors), sparse))
+            if kept is not None:
+                kept.append(instance)
+    except DataError as error:
+        fault = error
+    while vectors:
+        try:
+            return table(vectors, b"".join(lines), row, columns), fault
+        except DataError as error:
+            del vectors[(error.row or row) - row :]
+            fault = error
+    return np.empty((0, columns)), fault
 
 
 def _load(line: bytes, row: int) -> Any:

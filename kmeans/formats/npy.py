@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import io
 import lzma
-import math
 import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy_format
-from numpy.typing import NDArray
 
-from kmeans.arrays import Float32, as_points
+from kmeans.arrays import Float32
 from kmeans.errors import DataError
+from kmeans.formats.pieces import Piece, in_equal_blocks, joined
+from kmeans.formats.window import WINDOW_BYTES, Stream, Window
 
 MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
+
+# More than NumPy accepts as a header.
+MAX_HEADER_BYTES = 1 << 16
 
 # What zipfile and its decompressors raise for bytes that are no archive, or a damaged one.
 _BAD_ARCHIVE = (
@@ -46,7 +50,20 @@ def decode(data: bytes) -> Float32:
         If the bytes are no such file, its array is not two-dimensional and numeric, not as long as its header says, or
         holds NaN or infinity.
     """
-    return as_points(_read(data))
+    return joined(_pieces(Window.over(data)))
+
+
+def read_blocks(stream: Stream) -> Iterator[Float32]:
+    """Yield the rows of ``stream`` as float32 blocks (b, d); each is valid until the next one is asked for.
+
+    An array in Fortran's order, whose rows are complete only at its end, is read into memory whole.
+
+    Raises
+    ------
+    DataError
+        As :func:`decode`, when the row is reached that is wrong; a wrong length comes out at the end.
+    """
+    return in_equal_blocks(_pieces(Window(stream, WINDOW_BYTES)))
 
 
 def decode_centers(data: bytes) -> Float32:
@@ -77,18 +94,52 @@ def decode_centers(data: bytes) -> Float32:
 MAX_GROWTH = 100
 
 
-def _read(data: bytes) -> NDArray[Any]:
-    file = io.BytesIO(data)
+def _pieces(window: Window) -> Iterator[Piece]:
+    """Yield the rows, as many at a time as lie in the window; at least one piece, which may have no rows."""
+    rows, columns, dtype, in_columns = _read_header(window)
+    begin, size = window.position, rows * columns * dtype.itemsize
+    if in_columns:
+        content = window.take_rest()
+        if len(content) == size:
+            yield Piece(np.frombuffer(content, dtype).reshape((rows, columns), order="F"), range(1, rows + 1))
+    else:
+        yield from _row_pieces(window, rows, columns, dtype)
+    while window.advance():  # only to count what shouldn't be there
+        window.start = window.stop
+    if window.position - begin != size:
+        found = window.position - begin
+        raise DataError(f"expected {size} bytes for shape ({rows}, {columns}), found {found}", offset=begin)
+
+
+def _row_pieces(window: Window, rows: int, columns: int, dtype: np.dtype[Any]) -> Iterator[Piece]:
+    if not rows:
+        yield Piece(np.empty((0, columns), dtype), range(0))
+    done, row_bytes = 0, columns * dtype.itemsize
+    while done < rows and window.advance(done + 1):
+        count = min(len(window) // row_bytes, rows - done)
+        if count:
+            vectors = np.frombuffer(window.buffer, dtype, count * columns, window.start).reshape(count, columns)
+            yield Piece(vectors, range(done + 1, done + 1 + count))
+            done += count
+            window.start += count * row_bytes
+        elif window.is_last:
+            return
+
+
+def _read_header(window: Window) -> tuple[int, int, np.dtype[Any], bool]:
+    """Return rows, columns and type of the array, and whether it lies in Fortran's order; use the header up."""
+    while window.advance() and len(window) < MAX_HEADER_BYTES and not window.is_last:
+        pass
+    file = io.BytesIO(bytes(memoryview(window.buffer)[window.start : window.stop][:MAX_HEADER_BYTES]))
     try:
         version = npy_format.read_magic(file)
         read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
         shape, in_columns, dtype = read_header(file)
     except (ValueError, EOFError, TypeError, SyntaxError, tokenize.TokenError) as error:
         raise DataError(f"expected a .npy file, but {' '.join(str(error).split())[:200]}") from None
+    window.start += file.tell()
     if dtype.kind not in "fiu":
-        raise DataError(f"expected numbers, found an array of {dtype}", offset=file.tell())
-    size = math.prod(shape) * dtype.itemsize
-    if min(shape, default=0) < 0 or size != len(data) - file.tell():
-        raise DataError(f"expected {size} bytes for shape {shape}, found {len(data) - file.tell()}", offset=file.tell())
-    array = np.frombuffer(data, dtype, math.prod(shape), file.tell())
-    return array.reshape(shape, order="F" if in_columns else "C")
+        raise DataError(f"expected numbers, found an array of {dtype}", offset=window.position)
+    if len(shape) != 2 or shape[0] < 0 or shape[1] < 1:
+        raise DataError(f"expected points of shape (n, d) with d >= 1, found an array of shape {shape}")
+    return shape[0], shape[1], dtype, in_columns

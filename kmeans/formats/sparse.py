@@ -20,13 +20,14 @@ class DenseRows:
     Parameters
     ----------
     source_bytes
-        Size of the file or body that holds the vectors.
+        Size of the file or body that holds the vectors; of a stream, as much as has been read. May be set anew.
     features
         Width that each must have; None for any.
     """
 
     def __init__(self, source_bytes: int, features: int | None) -> None:
-        self._left = FREE_BYTES + MAX_GROWTH * source_bytes
+        self.source_bytes = source_bytes
+        self._grown = 0
         self._features = features
 
     def fill(self, keys: Int64, values: NDArray[np.generic], width: int) -> Float32:
@@ -44,8 +45,8 @@ class DenseRows:
             raise DataError(f"expected as many keys as values, found {keys.size} and {values.size}")
         if len(keys) and not 0 <= int(keys.min()) <= int(keys.max()) < width:
             raise DataError(f"expected keys from 0 to {width - 1}, found one outside")
-        self._left -= 4 * width
-        if width < 1 or self._left < 0:
+        self._grown += 4 * width
+        if width < 1 or self._grown > FREE_BYTES + MAX_GROWTH * self.source_bytes:
             raise DataError(
                 f"found a sparse vector of width {width}: as dense rows, which k-means needs, the data would be more "
                 f"than {MAX_GROWTH} times their size",

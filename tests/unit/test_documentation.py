@@ -18,7 +18,7 @@ def test_the_readme_has_the_table_of_hyperparameters_as_it_is() -> None:
     assert hyperparameters.markdown_table() in README
 
 
-@pytest.mark.parametrize("media_type", sorted({*DECODERS, *ENCODERS, *files.DECODERS}))
+@pytest.mark.parametrize("media_type", sorted({*DECODERS, *ENCODERS, *files.READERS}))
 def test_the_readme_names_every_media_type(media_type: str) -> None:
     assert f"`{media_type}`" in README
 

@@ -8,15 +8,17 @@ out as a column range of a two-dimensional view. Records that are unlike their n
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kmeans.arrays import Float32, Int64, as_float32, check_finite
+from kmeans.arrays import Float32, Int64
 from kmeans.errors import DataError
 from kmeans.formats.instances import METADATA, UID, Instances
+from kmeans.formats.pieces import Piece, in_equal_blocks, joined
 from kmeans.formats.recordio.layout import (
     ENTRY_KEY,
     ENTRY_VALUE,
@@ -40,6 +42,7 @@ from kmeans.formats.recordio.layout import (
 )
 from kmeans.formats.recordio.protobuf import FIXED32, FIXED64, LENGTH, VARINT, Field, fields, read_varints
 from kmeans.formats.sparse import DenseRows
+from kmeans.formats.window import WINDOW_BYTES, Stream, Window
 
 DTYPES: dict[int, np.dtype[Any]] = {VALUE_FLOAT32: np.dtype("<f4"), VALUE_FLOAT64: np.dtype("<f8")}
 
@@ -68,7 +71,7 @@ def decode(data: bytes, features: int | None = None) -> Float32:
         If the bytes are no RecordIO-protobuf, end within a record, hold a record without a vector under the key
         ``values``, vectors of two widths, NaN or infinity. The error names the record, from 1, and its byte.
     """
-    return _decode(data, features, keep_text=False).points
+    return joined(_pieces(Window.over(data), features))
 
 
 def decode_instances(data: bytes, features: int | None = None) -> Instances:
@@ -79,7 +82,20 @@ def decode_instances(data: bytes, features: int | None = None) -> Instances:
     DataError
         As :func:`decode`.
     """
-    return _decode(data, features, keep_text=True)
+    texts: list[dict[str, str]] = []
+    points = joined(_pieces(Window.over(data), features, texts))
+    return Instances(points, texts if any(texts) else None)
+
+
+def read_blocks(stream: Stream, features: int | None = None) -> Iterator[Float32]:
+    """Yield the feature vectors of ``stream`` as float32 blocks (b, d); each is valid until the next one is asked for.
+
+    Raises
+    ------
+    DataError
+        As :func:`decode`, when the record is reached that is wrong.
+    """
+    return in_equal_blocks(_pieces(Window(stream, WINDOW_BYTES), features))
 
 
 def looks_like(start: bytes) -> bool:
@@ -89,11 +105,23 @@ def looks_like(start: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """One record: ``payload`` is its message, which lies at ``start`` of the file (if it is in one piece)."""
+    """One record.
+
+    Attributes
+    ----------
+    payload
+        Its message.
+    start
+        Where that lies in the file, if it is in one piece.
+    size
+        Bytes of the record in the file, with headers and padding.
+    is_whole
+        Whether it is in one piece.
+    """
 
     payload: bytes
     start: int
-    next: int
+    size: int
     is_whole: bool
 
 
@@ -114,82 +142,91 @@ class _Tensor:
 
 @dataclass(slots=True)
 class _Run:
-    """Records read at once: their vectors, and their uids and metadata if wanted and there."""
+    """Records read at once: their vectors (n, d), still of their own type, and uids and metadata if wanted."""
 
-    points: Float32
+    vectors: NDArray[Any]
     texts: list[dict[str, str]]
 
 
-def _decode(data: bytes, features: int | None, *, keep_text: bool) -> Instances:
-    runs: list[_Run] = []
-    rows = position = 0
-    sparse = DenseRows(len(data), features)
-    while position < len(data):
-        try:
-            frame = _read_frame(data, position)
-            run = _read_run(data, position, frame, sparse, keep_text=keep_text)
-            features = features or run.points.shape[1]
-            if run.points.shape[1] != features:
-                raise DataError(
-                    f"expected {features} values{' as in the records before' if rows else ''}, "
-                    f"found {run.points.shape[1]}",
-                    row=1,
-                )
-            check_finite(run.points)
-        except DataError as error:
-            error.row = rows + (error.row or 1)
-            raise
-        runs.append(run)
-        rows += len(run.points)
-        position = frame.next if len(run.points) == 1 else position + len(run.points) * (frame.next - position)
-    if not runs:
+def _pieces(window: Window, features: int | None, texts: list[dict[str, str]] | None = None) -> Iterator[Piece]:
+    """Yield the vectors of the records, run by run; append uid and metadata of each record to ``texts``."""
+    rows, sparse = 0, DenseRows(0, features)
+    while window.advance(rows + 1):
+        sparse.source_bytes = window.bytes_seen
+        while len(window):
+            try:
+                frame = _read_frame(window)
+                if frame is None:
+                    break
+                run = _read_run(window, frame, sparse, keep_text=texts is not None)
+                features = features or run.vectors.shape[1]
+                if run.vectors.shape[1] != features:
+                    expected = f"expected {features} values{' as in the records before' if rows else ''}"
+                    raise DataError(f"{expected}, found {run.vectors.shape[1]}")
+            except DataError as error:
+                error.row = rows + 1
+                raise
+            count = len(run.vectors)
+            yield Piece(run.vectors, range(rows + 1, rows + 1 + count))
+            if texts is not None:
+                texts += run.texts
+            rows += count
+            window.start += count * frame.size
+    if not rows:
         raise DataError("expected RecordIO records, found none", hint="Is the file or the request empty?")
-    points = runs[0].points if len(runs) == 1 else np.concatenate([run.points for run in runs])
-    attached = [record for run in runs for record in run.texts] if keep_text else []
-    return Instances(points, attached if any(attached) else None)
 
 
-def _read_frame(data: bytes, position: int) -> _Frame:
-    """Read the record at ``position``; one that was cut at magic numbers is put together again."""
-    start = position
+def _read_frame(window: Window) -> _Frame | None:
+    """Read the record at the window's start; one that was cut at magic numbers is put together again.
+
+    None if the window ends within it and the stream goes on.
+    """
+    position = window.start
     parts: list[bytes] = []
     while True:
-        if len(data) - position < HEADER.size:
+        left = window.stop - position
+        if left < HEADER.size:
+            if not window.is_last:
+                return None
             raise DataError(
-                f"the data ends within a record's header: expected 8 bytes, found {len(data) - position}",
-                offset=position,
+                f"the data ends within a record's header: expected 8 bytes, found {left}",
+                offset=window.offset + position,
                 hint="Was the file cut off?",
             )
-        magic, flagged = HEADER.unpack_from(data, position)
+        magic, flagged = HEADER.unpack_from(window.buffer, position)
         if magic != MAGIC:
             raise DataError(
                 f"expected RecordIO's magic number {MAGIC:#x}, found {magic:#x}",
-                offset=position,
+                offset=window.offset + position,
                 hint="Is this RecordIO-protobuf? Set the content type to what it is.",
             )
         part, length = flagged >> LENGTH_BITS, flagged & ((1 << LENGTH_BITS) - 1)
         if (part in (WHOLE, FIRST_PART)) != (not parts) or part > LAST_PART:
-            raise DataError(f"found part {part} of a divided record out of order", offset=position + 4)
+            raise DataError(f"found part {part} of a divided record out of order", offset=window.offset + position + 4)
         position += HEADER.size
-        if len(data) - position < length:
+        left, padded = window.stop - position, -(-length // 4) * 4
+        if left < padded and not window.is_last:
+            return None
+        if left < length:
             raise DataError(
-                f"the data ends within a record: expected {length} bytes, found {len(data) - position}",
-                offset=position,
+                f"the data ends within a record: expected {length} bytes, found {left}",
+                offset=window.offset + position,
                 hint="Was the file cut off?",
             )
-        parts.append(data[position : position + length])
-        position = min(position + -(-length // 4) * 4, len(data))
+        parts.append(bytes(memoryview(window.buffer)[position : position + length]))
+        position += min(padded, left)
         if part in (WHOLE, LAST_PART):
-            return _Frame(MAGIC_BYTES.join(parts), start + HEADER.size, position, part == WHOLE)
+            start, size = window.position + HEADER.size, position - window.start
+            return _Frame(MAGIC_BYTES.join(parts), start, size, part == WHOLE)
 
 
-def _read_run(data: bytes, position: int, frame: _Frame, sparse: DenseRows, *, keep_text: bool) -> _Run:
-    """Read the record at ``position``, which is ``frame``, and what follows it and is built alike."""
+def _read_run(window: Window, frame: _Frame, sparse: DenseRows, *, keep_text: bool) -> _Run:
+    """Read the record at the window's start, which is ``frame``, and what follows it there and is built alike."""
     try:
         tensor, texts = _read_record(frame.payload)
         if tensor.is_sparse:
             return _Run(_read_sparse(frame, tensor, sparse)[None, :], [texts])
-        return _read_dense_run(data, position, frame, tensor, texts if keep_text else {})
+        return _read_dense_run(window, frame, tensor, texts if keep_text else {})
     except DataError as error:  # its offset is one within the record
         error.offset = frame.start + (error.offset or 0)
         raise
@@ -261,17 +298,16 @@ def _read_sparse(frame: _Frame, tensor: _Tensor, sparse: DenseRows) -> Float32:
         raise
 
 
-def _read_dense_run(data: bytes, position: int, frame: _Frame, tensor: _Tensor, texts: dict[str, str]) -> _Run:
-    """Read the record at ``position`` and, in one piece, all following ones that are built alike."""
+def _read_dense_run(window: Window, frame: _Frame, tensor: _Tensor, texts: dict[str, str]) -> _Run:
+    """Read the record at the window's start and, in one piece, all following ones there that are built alike."""
     values = _read_values(frame, tensor)
     if not len(values):
         raise DataError("expected at least one value in the vector, found none", offset=0)
     alone = len(tensor.values) == 1 and tensor.values[0].wire == LENGTH and tensor.kind in DTYPES and frame.is_whole
-    stride = frame.next - position
-    records = np.frombuffer(data, np.uint8, (len(data) - position) // stride * stride if alone else 0, position)
-    records = records.reshape(-1, stride)
-    if len(records) < 2:
-        return _Run(as_float32(values)[None, :], [texts])
+    rows = len(window) // frame.size if alone else 0
+    if rows < 2:
+        return _Run(values[None, :], [texts])
+    records = np.frombuffer(window.buffer, np.uint8, rows * frame.size, window.start).reshape(rows, frame.size)
     vector = tensor.values[0]
     outer = [field for field in fields(frame.payload, 0, len(frame.payload)) if field.wire == LENGTH]
     # What may differ within a run: the vector's values, and the contents of all fields but the features. Everything
@@ -279,10 +315,9 @@ def _read_dense_run(data: bytes, position: int, frame: _Frame, tensor: _Tensor, 
     free = [vector if field.start <= vector.start < field.stop else field for field in outer
             if field.number != RECORD_FEATURES or field.start <= vector.start < field.stop]  # fmt: skip
     run = records[: _alike(records, free)]
-    columns = np.ascontiguousarray(run[:, HEADER.size + vector.start : HEADER.size + vector.stop])
-    points = as_float32(columns.view(DTYPES[tensor.kind]))
+    columns = run[:, HEADER.size + vector.start : HEADER.size + vector.stop]
     kept = [field for field in outer if TEXT_FIELDS.get(field.number) in texts]
-    return _Run(points, _texts(run, kept))
+    return _Run(columns.view(DTYPES[tensor.kind]), _texts(run, kept))
 
 
 def _alike(records: NDArray[np.uint8], free: list[Field]) -> int:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kmeans.distance import NearestCenters, block_rows, squared_norms
+from kmeans.distance import NearestCenters, block_rows, squared_norms, two_nearest
 from tests.unit.kmeans import oracle
 
 SHAPES = [(1, 1, 1), (500, 1, 3), (500, 7, 1), (1000, 10, 5), (300, 64, 784), (9000, 3, 2), (200, 200, 2)]
@@ -116,3 +116,75 @@ def test_wider_rows_make_smaller_blocks() -> None:
 
 def test_squared_norms_are_those_of_each_row() -> None:
     assert squared_norms(np.array([[3, 4], [0, 0], [1, -1]], dtype=np.float32)).tolist() == [25, 0, 2]
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_centers_like_others_keep_their_origin_and_find_the_same(offset: float) -> None:
+    points, centers = oracle.blobs(6, k=20, spread=5)
+    points, centers = (points + offset).astype(np.float32), (centers + offset).astype(np.float32)
+    first, moved = NearestCenters(centers), (centers + 3).astype(np.float32)
+    later = NearestCenters(moved, like=first)
+    assert (later.origin is None) == (offset == 0)
+    assert later.origin is first.origin
+    assert np.array_equal(later.from_origin(points), first.from_origin(points))
+    labels, squared = later.query(points)
+    expected_labels, expected = NearestCenters(moved).query(points)
+    assert np.array_equal(labels, expected_labels)
+    assert np.array_equal(squared, expected)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+@pytest.mark.parametrize("k", [2, 7, 60])
+def test_the_two_nearest_are_those_of_the_definition(offset: float, k: int) -> None:
+    points, centers = oracle.blobs(7, n=500, k=k, spread=5)
+    points, centers = (points + offset).astype(np.float32), (centers + offset).astype(np.float32)
+    nearest = NearestCenters(centers)
+    moved = nearest.from_origin(points)
+    labels, best, second = two_nearest(moved, nearest.factor, nearest.norms)
+    table = oracle.squared_distances(points, centers)
+    assert np.array_equal(labels, table.argmin(axis=1))
+    in_order = np.sort(table, axis=1)
+    np.testing.assert_allclose(best + squared_norms(moved), in_order[:, 0], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(second + squared_norms(moved), in_order[:, 1], rtol=1e-3, atol=1e-3)
+
+
+def test_without_a_second_center_it_is_infinitely_far() -> None:
+    nearest = NearestCenters(np.array([[3.0, 4.0]]))
+    moved = nearest.from_origin(np.zeros((2, 2), dtype=np.float32))
+    labels, best, second = two_nearest(moved, nearest.factor, nearest.norms)
+    assert (labels.tolist(), second.tolist()) == ([0, 0], [np.inf, np.inf])
+    assert (best + squared_norms(moved)).tolist() == [25, 25]
+
+
+def test_of_two_equal_centers_the_first_is_the_nearest_and_the_other_as_near() -> None:
+    nearest = NearestCenters(np.array([[9.0], [1.0], [1.0]]))
+    labels, best, second = two_nearest(np.ones((1, 1), dtype=np.float32), nearest.factor, nearest.norms)
+    assert labels.tolist() == [1]
+    assert best.tolist() == second.tolist()
+
+
+def test_no_points_have_no_nearest_centers() -> None:
+    nearest = NearestCenters(np.ones((3, 2)))
+    for found in two_nearest(np.empty((0, 2), dtype=np.float32), nearest.factor, nearest.norms):
+        assert found.shape == (0,)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_a_subset_of_centers_is_ranked_as_among_all(offset: float) -> None:
+    points, centers = oracle.blobs(8, n=500, k=30, spread=5)
+    points, centers = (points + offset).astype(np.float32), (centers + offset).astype(np.float32)
+    nearest, some = NearestCenters(centers), np.array([2, 3, 11, 29])
+    factor, norms = nearest.subset(some)
+    assert (factor.shape, norms.shape) == ((4, 4), (4,))
+    labels, *_ = two_nearest(nearest.from_origin(points), factor, norms)
+    assert np.array_equal(labels, oracle.nearest(points, centers[some])[0])
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_the_squared_distances_to_given_centers_are_those_of_the_differences(offset: float) -> None:
+    points, centers = oracle.blobs(9, n=9000, k=30, spread=5)
+    points, centers = (points + offset).astype(np.float32), (centers + offset).astype(np.float32)
+    labels = np.random.default_rng(9).integers(0, 30, 9000)
+    found = NearestCenters(centers).squared_distances(points, labels)
+    expected = oracle.squared_distances(points, centers)[np.arange(9000), labels]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kmeans.machine import usable_cpus
+from kmeans.machine import peak_memory, usable_cpus, usable_memory
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +75,30 @@ def test_without_affinity_the_machine_counts(tmp_path: Path, monkeypatch: pytest
 
 def test_this_machine_has_at_least_one() -> None:
     assert usable_cpus() >= 1
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        ("memory.max", "1073741824\n", 1 << 30),
+        ("memory.max", "max\n", None),
+        ("memory.max", "", None),
+        ("memory/memory.limit_in_bytes", "536870912\n", 1 << 29),
+        ("memory/memory.limit_in_bytes", "9223372036854771712\n", None),
+        ("memory/memory.limit_in_bytes", "-1\n", None),
+    ],
+)
+def test_the_limit_of_either_cgroup_version_limits_the_memory(
+    tmp_path: Path, file: str, text: str, expected: int | None
+) -> None:
+    machine = usable_memory(tmp_path)
+    assert machine > 1 << 30
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(text)
+    assert usable_memory(tmp_path) == (expected or machine)
+
+
+def test_the_peak_of_memory_grows_with_what_is_held() -> None:
+    before = peak_memory()
+    held = b"x" * (before + (64 << 20))
+    assert peak_memory() > len(held)

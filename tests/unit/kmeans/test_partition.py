@@ -1,112 +1,421 @@
-"""Points kept in their clusters while centers move: looking nearby must find what looking everywhere finds."""
+"""Points kept in their clusters while centers move: looking at some must find what looking at all finds."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 
-from kmeans.distance import NearestCenters
-from kmeans.partition import NEARBY, WORTHWHILE_FROM, Partition
-from kmeans.sums import assign_and_sum
+from kmeans.arrays import Float32, Int64
+from kmeans.distance import two_nearest
+from kmeans.partition import NEARBY, Partition
 from kmeans.workers import Workers
 from tests.unit.kmeans import oracle
 
-CLUSTERS = 3 * NEARBY
+MANY = 3 * NEARBY
+
+# One, fewer than are nearby, just so many, a few more, and many more.
+any_number_of_clusters = pytest.mark.parametrize("k", [1, 2, NEARBY, NEARBY + 1, 40, MANY])
+
+around_the_origin_or_far = pytest.mark.parametrize("offset", [0.0, 1e6], ids=["around the origin", "far from it"])
+
+# What the calls for one cluster are said to cost decides how many centers points are compared with.
+either_way_of_looking = pytest.mark.parametrize("cost", [0, 10**15], ids=["around", "everywhere"])
 
 
-def moved(centers: np.ndarray, by: float) -> np.ndarray:
-    return (centers + np.random.default_rng(1).normal(scale=by, size=centers.shape)).astype(np.float32)
+class Spy:
+    """Stands in for ``two_nearest``, and keeps the points it was asked for and the number of centers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.points: list[Float32] = []
+        self.clusters: list[int] = []
+        monkeypatch.setattr("kmeans.partition.two_nearest", self)
+
+    def __call__(self, points: Float32, factor: Float32, norms: Float32) -> tuple[Int64, Float32, Float32]:
+        if len(points):
+            self.points.append(points.copy())
+            self.clusters.append(factor.shape[1])
+        return two_nearest(points, factor, norms)
+
+    @property
+    def rows(self) -> int:
+        return sum(map(len, self.points))
+
+    def forget(self) -> None:
+        self.points, self.clusters = [], []
 
 
-@pytest.fixture(params=[0.0, 1e6], ids=["around the origin", "far from it"])
-def blobs(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray]:
-    points, centers = oracle.blobs(0, n=6000, k=CLUSTERS, d=4, spread=60)
-    return (points + request.param).astype(np.float32), (centers + request.param).astype(np.float32)
+@pytest.fixture
+def never_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forbid that all members are compared with all centers: what is found was found by looking at some."""
+
+    def reassign(_: Partition) -> None:
+        pytest.fail("all members were compared with all centers")
+
+    monkeypatch.setattr(Partition, "reassign", reassign)
 
 
-def test_points_are_taken_in_once_each_with_their_nearest_center(blobs: tuple[np.ndarray, np.ndarray]) -> None:
-    points, centers = blobs
-    partition, nearest = Partition(points, CLUSTERS, Workers()), NearestCenters(centers)
+def overlapping(k: int, *, offset: float = 0.0, n: int = 6000, seed: int = 0) -> tuple[Float32, Float32]:
+    """Return points in clusters that overlap, and the centers these lie around."""
+    points, centers = oracle.blobs(seed, n=n, k=k, d=4, spread=6)
+    return (points + offset).astype(np.float32), (centers + offset).astype(np.float32)
+
+
+def moved(centers: Float32, by: float, seed: int = 1) -> Float32:
+    return (centers + np.random.default_rng(seed).normal(scale=by, size=centers.shape)).astype(np.float32)
+
+
+def partition_of_all(points: Float32, centers: Float32, workers: Workers | None = None) -> Partition:
+    partition = Partition(points, centers, workers or Workers())
+    partition.take_in(np.arange(len(points)))
+    return partition
+
+
+def share_misplaced(partition: Partition, points: Float32) -> float:
+    """Return the share of the members that are closer to another center than their own, by more than rounding."""
+    table = oracle.squared_distances(points[partition.members], partition.centers)
+    own = table[np.arange(len(table)), partition.labels]
+    return float((own > 1.001 * table.min(axis=1) + 1e-9).mean())
+
+
+def assert_sums_are_of_the_labels(partition: Partition, points: Float32, relative: float = 1e-4) -> None:
+    """Check the sums against the members added up by their labels, nearest or not."""
+    members = points[partition.members].astype(np.float64)
+    middle = members.mean(axis=0)
+    k = len(partition.centers)
+    expected = np.zeros((k, points.shape[1]))
+    np.add.at(expected, partition.labels, members - middle)
+    weights = np.bincount(partition.labels, minlength=k)
+    assert partition.sums.weights.tolist() == weights.tolist()
+    found = partition.sums.sums - weights[:, None] * middle
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(members - middle).sum(axis=0).max())
+    inertia = np.square(members - partition.centers.astype(np.float64)[partition.labels]).sum()
+    assert partition.sums.inertia == pytest.approx(inertia, rel=relative)
+
+
+@any_number_of_clusters
+@around_the_origin_or_far
+def test_points_are_taken_in_once_each_with_their_nearest_center(k: int, offset: float) -> None:
+    points, centers = overlapping(k, offset=offset)
+    partition = Partition(points, centers, Workers())
     order = np.random.default_rng(0).permutation(len(points))
-    for size in (100, 100, 3000, 6000):
-        partition.take_in(order[:size], nearest)
+    for begin, size in pairwise((0, 100, 101, 3000, 6000)):
+        partition.take_in(order[begin:size])
         assert partition.members.tolist() == sorted(order[:size].tolist())
-        expected = assign_and_sum(points[np.sort(order[:size])], nearest)
-        assert partition.sums.weights.tolist() == expected.weights.tolist()
-        assert partition.sums.sums == pytest.approx(expected.sums, rel=1e-6)
-    assert partition.labels.tolist() == nearest.query(points)[0].tolist()
+        assert partition.labels.dtype == np.int32
+        assert share_misplaced(partition, points) == 0
+        assert_sums_are_of_the_labels(partition, points)
 
 
-def test_points_not_taken_in_have_no_label() -> None:
-    points, centers = oracle.blobs(1, k=5)
-    partition = Partition(points, 5, Workers())
-    partition.take_in(np.array([3, 1]), NearestCenters(centers))
-    assert np.flatnonzero(partition.labels >= 0).tolist() == [1, 3]
+def test_no_points_are_in_no_cluster() -> None:
+    points, centers = overlapping(5)
+    partition = Partition(points, centers, Workers())
+    partition.take_in(np.empty(0, dtype=np.int64))
+    assert (len(partition.members), len(partition.labels)) == (0, 0)
+    assert partition.sums.weights.tolist() == [0] * 5
+    assert partition.sums.inertia == 0
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_looking_nearby_finds_what_looking_everywhere_finds(blobs: tuple[np.ndarray, np.ndarray], threads: int) -> None:
-    points, centers = blobs
-    with Workers(threads) as workers:
-        partition = Partition(points, CLUSTERS, workers)
-        partition.take_in(np.arange(len(points)), NearestCenters(centers))
-        nearest = NearestCenters(moved(centers, by=3))
-        partition.reassign_nearby(nearest)
-        expected = assign_and_sum(points, nearest)
-        assert (partition.labels == nearest.query(points)[0]).mean() > 0.995
-        assert partition.sums.weights.sum() == len(points)
-        assert np.abs(partition.sums.weights - expected.weights).sum() < 0.02 * len(points)
-        found = ((points - nearest.centers[partition.labels]).astype(np.float64) ** 2).sum()
-        assert partition.sums.inertia == pytest.approx(found, rel=1e-3)
-        assert partition.reassign(nearest) < 0.005
-        assert partition.sums.sums == pytest.approx(expected.sums, rel=1e-6)
-        assert partition.sums.inertia == pytest.approx(expected.inertia, rel=1e-6)
+def test_points_are_given_by_their_place_among_the_members() -> None:
+    points, centers = overlapping(5)
+    partition = Partition(points, centers, Workers())
+    partition.take_in(np.array([30, 10, 20]))
+    given = partition.points_of(np.array([2, 0]))
+    assert given.tolist() == points[[30, 10]].tolist()
+    given[:] = 0
+    assert points[30].any()
 
 
-def test_sums_follow_the_points_that_moved() -> None:
-    points, centers = oracle.blobs(2, n=4000, k=CLUSTERS, d=3, spread=30)
-    partition = Partition(points, CLUSTERS, Workers())
-    partition.take_in(np.arange(len(points)), NearestCenters(centers))
-    for by in (1, 2, 3):
-        partition.reassign_nearby(NearestCenters(moved(centers, by)))
-        for cluster in range(0, CLUSTERS, 7):
-            own = points[partition.labels == cluster].astype(np.float64)
-            assert partition.sums.weights[cluster] == len(own)
-            assert partition.sums.sums[cluster] == pytest.approx(own.sum(axis=0), abs=1e-2)
+@pytest.mark.usefixtures("never_all")
+@any_number_of_clusters
+@around_the_origin_or_far
+def test_points_taken_in_after_a_move_join_the_centers_as_they_are_now(k: int, offset: float) -> None:
+    points, centers = overlapping(k, offset=offset)
+    order = np.random.default_rng(0).permutation(len(points))
+    partition = Partition(points, centers, Workers())
+    partition.take_in(order[:1000])
+    partition.follow(moved(centers, by=2))
+    partition.take_in(order[1000:])
+    late = np.isin(partition.members, order[1000:])
+    nearest, _ = oracle.nearest(points, partition.centers)
+    assert (partition.labels == nearest)[late].mean() > 0.999
+    assert_sums_are_of_the_labels(partition, points)
+    partition.follow(moved(centers, by=2, seed=2))
+    assert share_misplaced(partition, points) <= 0.005
+    assert_sums_are_of_the_labels(partition, points)
 
 
-@pytest.mark.parametrize("threads", [2, 5])
-def test_workers_do_not_change_a_bit(threads: int) -> None:
-    points, centers = oracle.blobs(3, n=30_000, k=CLUSTERS, d=3, spread=30)
+@pytest.mark.usefixtures("never_all")
+@any_number_of_clusters
+@around_the_origin_or_far
+def test_nearly_all_points_follow_to_their_nearest_center_through_many_moves(k: int, offset: float) -> None:
+    points, centers = overlapping(k, offset=offset)
+    partition = partition_of_all(points, centers)
+    for step in range(12):
+        centers = moved(centers, by=0.5 / (1 + step), seed=step)
+        partition.follow(centers)
+        assert partition.centers.tolist() == centers.tolist()
+        assert share_misplaced(partition, points) <= 0.005
+        assert_sums_are_of_the_labels(partition, points)
 
-    def run(workers: Workers) -> Partition:
-        partition = Partition(points, CLUSTERS, workers)
-        partition.take_in(np.arange(len(points)), NearestCenters(centers))
-        partition.reassign_nearby(NearestCenters(moved(centers, by=2)))
-        return partition
+
+@pytest.mark.usefixtures("never_all")
+@either_way_of_looking
+@pytest.mark.parametrize("by", [0.2, 1.0])
+@pytest.mark.parametrize("k", [NEARBY, NEARBY + 1, 40, MANY])
+def test_either_way_of_looking_finds_what_comparing_with_all_centers_finds(
+    cost: int, by: float, k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kmeans.partition.CLUSTER_COST", cost)
+    monkeypatch.setattr("kmeans.partition.DRIFT_SHARE", 1.0)
+    points, centers = overlapping(k)
+    partition, spy = partition_of_all(points, centers), Spy(monkeypatch)
+    for step in range(3):
+        partition.follow(moved(centers, by, seed=step))
+        assert share_misplaced(partition, points) <= 0.005
+        assert_sums_are_of_the_labels(partition, points)
+    assert set(spy.clusters) == {k if cost else NEARBY}
+
+
+@pytest.mark.usefixtures("never_all")
+@pytest.mark.parametrize("k", [2, 9, NEARBY])
+@pytest.mark.parametrize("by", [0.05, 0.5, 2.0])
+def test_where_margins_shrink_by_all_that_centers_moved_no_point_is_missed(
+    k: int, by: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kmeans.partition.DRIFT_SHARE", 1.0)
+    points, centers = overlapping(k)
+    order = np.random.default_rng(0).permutation(len(points))
+    partition = Partition(points, centers, Workers())
+    for step in range(15):
+        partition.take_in(order[400 * step : 400 * (step + 1)])
+        centers = moved(centers, by, seed=step)
+        partition.follow(centers)
+        assert share_misplaced(partition, points) == 0
+
+
+@pytest.mark.usefixtures("never_all")
+def test_points_whose_center_stays_the_nearest_stay_with_it() -> None:
+    grid = (6 * np.indices((3, 3)) - 6).reshape(2, 9).T.astype(np.float32)
+    own = np.arange(4500) % 9
+    points = grid[own] + np.random.default_rng(0).uniform(-1, 1, (4500, 2)).astype(np.float32)
+    partition = partition_of_all(points, grid)
+    for step in range(30):
+        shift = np.random.default_rng(step).uniform(-0.7, 0.7, grid.shape).astype(np.float32)
+        partition.follow(grid + shift)
+        assert partition.labels.tolist() == own.tolist()
+        assert_sums_are_of_the_labels(partition, points)
+
+
+@pytest.mark.usefixtures("never_all")
+@pytest.mark.parametrize("k", [NEARBY, MANY])
+def test_after_a_tiny_move_few_points_are_compared_with_centers(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    points, centers = overlapping(k)
+    partition, spy = partition_of_all(points, centers), Spy(monkeypatch)
+    partition.follow(moved(centers, by=0.005))
+    assert 0 < spy.rows < 0.05 * len(points)
+
+
+@pytest.mark.usefixtures("never_all")
+def test_tiny_moves_add_up_until_points_are_compared_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, centers = overlapping(NEARBY)
+    partition, spy = partition_of_all(points, centers), Spy(monkeypatch)
+    step = np.float32(0.01) * np.sign(moved(0 * centers, by=1))
+    for times in range(1, 101):
+        partition.follow(centers + times * step)
+    assert spy.rows > 0.2 * len(points)
+    assert share_misplaced(partition, points) <= 0.01
+
+
+@pytest.mark.usefixtures("never_all")
+@pytest.mark.parametrize("k", [1, NEARBY, MANY])
+def test_where_no_center_moves_no_point_is_compared(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    points, centers = overlapping(k)
+    partition, spy = partition_of_all(points, centers), Spy(monkeypatch)
+    labels = partition.labels.tolist()
+    partition.follow(centers.copy())
+    assert spy.rows == 0
+    assert partition.labels.tolist() == labels
+    assert_sums_are_of_the_labels(partition, points)
+
+
+@pytest.mark.usefixtures("never_all")
+def test_with_one_cluster_there_is_nothing_to_compare(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, centers = overlapping(1)
+    partition, spy = partition_of_all(points, centers), Spy(monkeypatch)
+    for step in range(3):
+        partition.follow(moved(centers, by=5, seed=step))
+        assert not partition.labels.any()
+        assert_sums_are_of_the_labels(partition, points)
+    assert spy.rows == 0
+
+
+@pytest.mark.usefixtures("never_all")
+def test_points_far_from_all_centers_that_moved_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, centers = oracle.blobs(0, n=6000, k=80, d=4, spread=3)
+    labels, _ = oracle.nearest(points, centers)
+    side = np.where(np.arange(80) % 2, np.float32(12), np.float32(-12))
+    points[:, 0] += side[labels]
+    centers[:, 0] += side
+    partition, spy = partition_of_all(points, centers), Spy(monkeypatch)
+    left = side < 0
+    partition.follow(np.where(left[:, None], moved(centers, by=1), centers))
+    assert spy.rows > 500
+    assert max(seen[:, 0].max() for seen in spy.points) < 6
+    assert share_misplaced(partition, points) <= 0.005
+
+
+@pytest.mark.usefixtures("never_all")
+@pytest.mark.parametrize("k", [5, NEARBY, 40, MANY])
+def test_a_center_that_jumps_from_afar_into_a_cluster_takes_points_of_it(k: int) -> None:
+    points, centers = overlapping(k)
+    first = centers.copy()
+    first[0] = 100
+    partition = partition_of_all(points, first)
+    assert partition.sums.weights[0] == 0
+    partition.follow(centers)
+    assert share_misplaced(partition, points) <= 0.005
+    assert partition.sums.weights[0] > 0
+    assert_sums_are_of_the_labels(partition, points)
+
+
+@pytest.mark.parametrize("k", [5, 40, MANY])
+@pytest.mark.parametrize("std", [0.1, 0.01])
+def test_tight_clusters_far_apart_are_followed_exactly(k: int, std: float) -> None:
+    points, centers = oracle.blobs(0, n=4000, k=k, d=4, spread=100, std=std)
+    partition = partition_of_all(points, centers)
+    for step in range(3):
+        partition.follow(moved(centers, by=3 * std, seed=step))
+        assert share_misplaced(partition, points) == 0
+        assert_sums_are_of_the_labels(partition, points, relative=1e-2)
+
+
+@around_the_origin_or_far
+def test_points_that_are_the_centers_have_no_inertia(offset: float) -> None:
+    _, centers = overlapping(MANY, offset=offset)
+    partition = partition_of_all(centers, moved(centers, by=0.1))
+    partition.follow(centers)
+    assert partition.labels.tolist() == list(range(MANY))
+    assert partition.sums.inertia == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("k", [6, MANY])
+def test_clusters_may_be_empty(k: int) -> None:
+    points, centers = overlapping(k, n=2000)
+    centers[::2] = 1e4
+    partition = partition_of_all(points, centers)
+    partition.follow(moved(centers, by=1))
+    assert not partition.sums.weights[::2].any()
+    assert share_misplaced(partition, points) <= 0.005
+    assert_sums_are_of_the_labels(partition, points)
+
+
+@pytest.mark.parametrize("k", [6, MANY])
+@around_the_origin_or_far
+def test_clusters_may_lose_all_their_points_and_find_others(k: int, offset: float) -> None:
+    points, centers = overlapping(k, offset=offset, n=2000)
+    partition = partition_of_all(points, centers)
+    away = centers.copy()
+    away[::2] += 1000
+    for elsewhere in (away, centers, away, moved(centers, by=1)):
+        partition.follow(elsewhere)
+        partition.reassign()  # a cluster that comes from afar isn't nearby before it is there
+        assert bool(partition.sums.weights[::2].any()) == (elsewhere is not away)
+        assert_sums_are_of_the_labels(partition, points)
+
+
+@pytest.mark.parametrize("k", [1, 7, MANY])
+@around_the_origin_or_far
+def test_members_reassigned_are_all_with_their_nearest_center(k: int, offset: float) -> None:
+    points, centers = overlapping(k, offset=offset)
+    partition = Partition(points, centers, Workers())
+    partition.take_in(np.arange(1, 6000, 2))
+    partition.follow(moved(centers, by=3))
+    partition.labels[::5] = 0
+    partition.reassign()
+    assert partition.members.tolist() == list(range(1, 6000, 2))
+    assert share_misplaced(partition, points) == 0
+    assert_sums_are_of_the_labels(partition, points)
+
+
+def test_the_share_of_misplaced_members_is_counted_among_those_asked_for() -> None:
+    points, centers = overlapping(MANY)
+    partition = Partition(points, centers, Workers())
+    partition.take_in(np.arange(0, 6000, 3))
+    assert partition.share_misplaced(np.arange(2000)) == 0
+    partition.labels[100:150] = (partition.labels[100:150] + 1) % MANY
+    labels = partition.labels.tolist()
+    assert partition.share_misplaced(np.arange(2000)) == 50 / 2000
+    assert partition.share_misplaced(np.arange(140, 160)) == 0.5
+    assert partition.share_misplaced(np.arange(150, 2000)) == 0
+    assert partition.labels.tolist() == labels
+    partition.reassign()
+    assert partition.share_misplaced(np.arange(2000)) == 0
+    assert_sums_are_of_the_labels(partition, points)
+
+
+@pytest.mark.parametrize("cost", [0, None, 10**15], ids=["around", "as is", "everywhere"])
+@pytest.mark.parametrize("k", [7, MANY])
+@around_the_origin_or_far
+def test_the_number_of_workers_does_not_change_a_bit(
+    cost: int | None, k: int, offset: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cost is not None:
+        monkeypatch.setattr("kmeans.partition.CLUSTER_COST", cost)
+    points, centers = overlapping(k, offset=offset, n=15_000)
+
+    def run(workers: Workers) -> list[Any]:
+        partition = Partition(points, centers, workers)
+        partition.take_in(np.arange(0, 15_000, 2))
+        partition.follow(moved(centers, by=1))
+        partition.take_in(np.arange(1, 15_000, 2))
+        partition.follow(moved(centers, by=2))
+        partition.follow(moved(centers, by=2.01))
+        sums = partition.sums
+        return [partition.labels.tobytes(), sums.sums.tobytes(), sums.weights.tobytes(), sums.inertia]
 
     alone = run(Workers())
-    with Workers(threads) as workers:
-        together = run(workers)
-    assert together.labels.tobytes() == alone.labels.tobytes()
-    assert together.sums.sums.tobytes() == alone.sums.sums.tobytes()
-    assert together.sums.inertia == alone.sums.inertia
+    for threads in (2, 5):
+        with Workers(threads) as workers:
+            assert run(workers) == alone
 
 
-def test_clusters_may_be_empty() -> None:
-    points, centers = oracle.blobs(4, n=500, k=CLUSTERS, d=3, spread=30)
-    centers[::2] = 1e4
-    partition = Partition(points, CLUSTERS, Workers())
-    partition.take_in(np.arange(len(points)), NearestCenters(centers))
-    partition.reassign_nearby(NearestCenters(moved(centers, by=1)))
-    assert partition.sums.weights[::2].sum() == 0
-    assert partition.sums.weights.sum() == len(points)
+def test_the_order_in_which_rows_are_named_does_not_change_a_bit() -> None:
+    points, centers = overlapping(MANY)
+    shuffled = Partition(points, centers, Workers())
+    shuffled.take_in(np.random.default_rng(0).permutation(6000))
+    in_order = partition_of_all(points, centers)
+    assert shuffled.labels.tobytes() == in_order.labels.tobytes()
+    assert shuffled.sums.sums.tobytes() == in_order.sums.sums.tobytes()
 
 
-@pytest.mark.parametrize(("clusters", "exactly"), [(WORTHWHILE_FROM - 1, True), (WORTHWHILE_FROM, False)])
-def test_few_clusters_are_followed_exactly(clusters: int, exactly: bool) -> None:
-    points, centers = oracle.blobs(5, n=2000, k=clusters, d=3)
-    partition = Partition(points, clusters, Workers())
-    assert partition.follows_exactly == exactly
-    partition.take_in(np.arange(len(points)), NearestCenters(centers))
-    nearest = NearestCenters(moved(centers, by=20))
-    partition.follow(nearest)
-    assert (bool((partition.labels == nearest.query(points)[0]).all())) or not exactly
+@around_the_origin_or_far
+def test_the_caller_s_arrays_are_not_changed(offset: float) -> None:
+    points, centers = overlapping(MANY, offset=offset)
+    rows = np.random.default_rng(0).permutation(6000)
+    after = moved(centers, by=1)
+    for array in (points, centers, rows, after):
+        array.flags.writeable = False
+    partition = Partition(points, centers, Workers())
+    partition.take_in(rows)
+    partition.follow(after)
+    partition.reassign()
+    assert partition.share_misplaced(np.arange(6000)) == 0
+
+
+@pytest.mark.usefixtures("never_all")
+@either_way_of_looking
+def test_points_are_compared_once_in_a_large_move_and_seldom_in_a_tiny_one_after_it(
+    cost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kmeans.partition.CLUSTER_COST", cost)
+    points, centers = overlapping(MANY)
+    partition, spy = partition_of_all(points, 2 * centers), Spy(monkeypatch)
+    partition.follow(centers)
+    assert 0.9 * len(points) < spy.rows <= len(points)
+    assert len(np.unique(np.concatenate(spy.points), axis=0)) == spy.rows
+    spy.forget()
+    partition.follow(moved(centers, by=0.005))
+    assert spy.rows < 0.1 * len(points)

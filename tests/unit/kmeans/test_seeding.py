@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kmeans.arrays import Float32
-from kmeans.seeding import Method, draw_far_points, seed_centers
+from kmeans.seeding import Method, PointDistances, draw_far_points, seed_centers
 from tests.unit.kmeans import oracle
 
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -158,3 +158,85 @@ def test_drawing_far_points_leaves_the_distances_as_they_are() -> None:
     distances = np.array([1.0, 4.0, 9.0])
     draw_far_points(column(1, 2, 3), distances, 2, np.random.default_rng(0))
     assert distances.tolist() == [1, 4, 9]
+
+
+def distances_of(points: Float32, *, in_table: bool) -> PointDistances:
+    """Return the distances of ``points``: all at once, or when asked for."""
+    distances = PointDistances(points, draws=len(points) if in_table else 1)
+    # One more point costs n numbers of a table, or n x d multiplications.
+    assert distances.multiplications == (len(points) if in_table else points.size)
+    return distances
+
+
+with_and_without_a_table = pytest.mark.parametrize("in_table", [True, False], ids=["table", "no table"])
+
+
+@with_and_without_a_table
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+@pytest.mark.parametrize("d", [2, 30])
+def test_distances_are_those_of_the_definition(in_table: bool, offset: float, d: int) -> None:
+    points, _ = oracle.blobs(6, n=300, d=d, spread=50)
+    points += np.float32(offset)
+    rows = [7, 0, 299, 7]
+    found = distances_of(points, in_table=in_table).of(rows)
+    expected = oracle.squared_distances(points, points[rows]).T
+    assert found.shape == (4, 300)
+    np.testing.assert_allclose(found, expected, rtol=2e-3)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * expected.max())
+
+
+@with_and_without_a_table
+@pytest.mark.parametrize("offset", [0.0, 1000.0, -1e6])
+def test_duplicates_have_no_distance_and_close_points_have_one(in_table: bool, offset: float) -> None:
+    distinct = np.random.default_rng(7).normal(size=(40, 3)).astype(np.float32) + np.float32(offset)
+    points = np.repeat(distinct, 30, axis=0)
+    points[-1, 0] = np.nextafter(points[-1, 0], np.float32(np.inf))
+    found = distances_of(points, in_table=in_table).of(list(range(0, 1200, 30)))
+    assert found[np.arange(1199) // 30, np.arange(1199)].tolist() == [0.0] * 1199
+    assert found[39, 1199] > 0
+    assert (found >= 0).all()
+
+
+@with_and_without_a_table
+def test_more_close_points_than_a_block_are_all_told_apart(in_table: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kmeans.seeding.CLOSE_BLOCK_ROWS", 10)
+    points = np.random.default_rng(8).normal(scale=0.001, size=(105, 2)).astype(np.float32)
+    points[-5:] += 1000
+    found = distances_of(points, in_table=in_table).of([0, 104])
+    np.testing.assert_allclose(found, oracle.squared_distances(points, points[[0, 104]]).T, rtol=0.02, atol=1e-7)
+
+
+def test_of_many_points_no_table_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, _ = oracle.blobs(9, n=50, d=4)
+    assert PointDistances(points, draws=10**6).multiplications == 50
+    monkeypatch.setattr("kmeans.seeding.TABLE_POINTS", 49)
+    assert PointDistances(points, draws=10**6).multiplications == 200
+
+
+def test_points_are_not_changed_by_their_distances() -> None:
+    points, _ = oracle.blobs(10, n=50)
+    points += 100
+    points.flags.writeable = False
+    PointDistances(points, draws=50).of([1, 2])
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_distances_known_already_draw_the_same_centers(offset: float) -> None:
+    points, _ = oracle.blobs(11, n=100, d=3)
+    points += np.float32(offset)
+    known = PointDistances(points, draws=90)
+    for seed in range(5):
+        drawn, again = (
+            seed_centers(points, 30, "kmeans++", np.random.default_rng(seed), distances=distances)
+            for distances in (None, known)
+        )
+        assert np.array_equal(drawn, again)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_a_table_does_not_make_the_centers_worse(offset: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    points, _ = oracle.blobs(12, n=200, k=40, d=3, spread=50)
+    points += np.float32(offset)
+    with_table = mean_inertia(points, 60, "kmeans++", seeds=5)
+    monkeypatch.setattr("kmeans.seeding.TABLE_POINTS", 0)
+    assert with_table == pytest.approx(mean_inertia(points, 60, "kmeans++", seeds=5), rel=0.05)

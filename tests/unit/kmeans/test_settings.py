@@ -31,6 +31,18 @@ def test_rows_to_stream_are_all_unless_refinement_follows_one_epoch() -> None:
     assert Settings(k=3, epochs=2).rows_to_stream(30) is None
 
 
+def test_rows_to_stream_are_no_more_than_the_refinement_s_sample() -> None:
+    assert Settings(k=3, refine_sample_size=700).rows_to_stream(30) == 700
+    assert Settings(k=3, refine_sample_size=10**6).rows_to_stream(30) == 10_000
+    assert Settings(k=3, refine_sample_size=700, epochs=2).rows_to_stream(30) is None
+    assert Settings(k=3, refine_sample_size=700, refine_max_iter=0).rows_to_stream(30) is None
+
+
+def test_several_starts_are_tried_where_there_are_few_clusters() -> None:
+    assert Settings(k=2).other_starts() == Settings(k=40).other_starts() > 0
+    assert Settings(k=41).other_starts() == 0
+
+
 def test_what_is_set_is_taken_at_its_word() -> None:
     settings = Settings(k=5000, extra_center_factor=7, local_lloyd_num_trials=23, refine_max_iter=0)
     assert (settings.factor(), settings.trials(), settings.refinements()) == (7, 23, 0)
@@ -41,6 +53,7 @@ def test_the_defaults_are_those_of_the_built_in_image() -> None:
     assert (settings.epochs, settings.init_method, settings.half_life_time_size) == (1, "random", 0)
     assert (settings.local_lloyd_init_method, settings.local_lloyd_max_iter) == ("kmeans++", 300)
     assert settings.local_lloyd_tol == 1e-4
+    assert settings.refine_sample_size is None
 
 
 def test_settings_do_not_change_during_a_fit() -> None:

@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 
 from kmeans.arrays import Float32, Float64
-from kmeans.distance import NearestCenters
-from kmeans.sums import ClusterSums, assign_and_sum
+from kmeans.distance import NearestCenters, squared_norms
+from kmeans.sums import (
+    MAX_TASK_ROWS,
+    MIN_TASK_ROWS,
+    ClusterSums,
+    assign_and_sum,
+    assign_and_sum_blocks,
+    squared_distances,
+    sum_by_label,
+    task_rows,
+)
 from kmeans.workers import Workers
 from tests.unit.kmeans import oracle
 
@@ -145,3 +154,91 @@ def test_the_caller_s_arrays_are_not_changed(offset: float) -> None:
     assert np.array_equal(points, copies[0])
     assert np.array_equal(centers, copies[1])
     assert np.array_equal(weights, copies[2])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_points_are_summed_by_label_also_where_labels_are_missing(weighted: bool) -> None:
+    points, _ = oracle.blobs(10, n=1000)
+    labels = np.random.default_rng(10).choice([1, 2, 5], 1000)
+    weights = np.random.default_rng(11).uniform(0, 3, 1000) if weighted else None
+    found = sum_by_label(points, labels, 7, weights)
+    assert found.present.tolist() == [1, 2, 5]
+    times = np.ones(1000) if weights is None else weights
+    for label, total in zip(found.present, found.sums, strict=True):
+        own = labels == label
+        np.testing.assert_allclose(total, times[own] @ points[own].astype(np.float64), rtol=1e-4, atol=0.1)
+    np.testing.assert_allclose(found.weights, np.bincount(labels, times, 7))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_sums_of_labelled_points_are_added_to_their_clusters_and_taken_away_again(offset: float) -> None:
+    points, _ = oracle.blobs(12, n=900)
+    origin = None if offset == 0 else np.full(4, offset, dtype=np.float32)
+    labels = np.random.default_rng(12).choice([0, 3], 900)
+    part = sum_by_label(points, labels, 5)
+    sums = ClusterSums(np.ones((5, 4)), np.full(5, 2.0), 7.0)
+    sums.add_labelled(part, origin)
+    counts = np.bincount(labels, minlength=5)
+    assert sums.weights.tolist() == (2 + counts).tolist()
+    for label in range(5):
+        expected = 1 + (points[labels == label].astype(np.float64) + offset).sum(axis=0)
+        np.testing.assert_allclose(sums.sums[label], expected, rtol=1e-6, atol=0.1)
+    sums.add_labelled(part, origin, sign=-1)
+    assert sums.weights.tolist() == [2.0] * 5
+    np.testing.assert_allclose(sums.sums, 1, atol=1e-6)
+    assert sums.inertia == 7
+
+
+@pytest.mark.parametrize(("spread", "std"), [(5, 1.0), (100, 0.01), (1e4, 0.01)])
+def test_squared_distances_have_digits_left_where_their_terms_have_none(spread: float, std: float) -> None:
+    points, centers = oracle.blobs(13, spread=spread, std=std)
+    nearest = NearestCenters(centers)
+    labels, scores = nearest.rank(points)
+    norms = squared_norms(nearest.from_origin(points))
+    found = squared_distances(nearest, points, labels, scores, norms)
+    assert (found >= 0).all()
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, oracle.nearest(points, centers)[1], rtol=0.02, atol=1e-4 * std)
+
+
+def test_a_task_takes_fewer_rows_the_wider_they_are() -> None:
+    sizes = [task_rows(features) for features in (1, 100, 500, 784, 2000, 10**6)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert (sizes[0], sizes[-1]) == (MAX_TASK_ROWS, MIN_TASK_ROWS)
+    assert len(set(sizes)) > 2
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_sums_of_blocks_are_those_of_all_their_points(offset: float) -> None:
+    points, centers = oracle.blobs(14, n=5000, k=6, spread=5)
+    points, centers = (points + offset).astype(np.float32), (centers + offset).astype(np.float32)
+    blocks = iter(np.split(points, [1, 1, 700, 4000]))
+    found = assign_and_sum_blocks(blocks, NearestCenters(centers), Workers())
+    expected = brute_force(points, centers)
+    assert_close(found, expected)
+    assert found.weights.tolist() == expected.weights.tolist()
+
+
+def test_no_blocks_have_no_sums() -> None:
+    found = assign_and_sum_blocks([], NearestCenters(np.ones((2, 3))), Workers())
+    assert (found.sums.tolist(), found.weights.tolist(), found.inertia) == ([[0] * 3] * 2, [0, 0], 0)
+
+
+def test_the_number_of_workers_does_not_change_a_bit_of_the_sums_of_blocks() -> None:
+    points, centers = oracle.blobs(15, n=12_345, k=10, spread=3)
+    blocks = np.array_split(points, 13)
+    alone = assign_and_sum_blocks(blocks, NearestCenters(centers), Workers())
+    for threads in (2, 5):
+        with Workers(threads) as workers:
+            together = assign_and_sum_blocks(blocks, NearestCenters(centers), workers)
+        assert together.sums.tobytes() == alone.sums.tobytes()
+        assert together.weights.tobytes() == alone.weights.tobytes()
+        assert together.inertia == alone.inertia
+
+
+@pytest.mark.parametrize("d", [2, 16])
+def test_constant_columns_of_large_blocks_have_constant_means(d: int) -> None:
+    points, centers = oracle.blobs(16, n=(4 << 20) // (4 * d), k=2, d=d)
+    points[:, -1] = centers[:, -1] = 0.1
+    means = assign_and_sum_blocks([points], NearestCenters(centers), Workers()).means(np.zeros(centers.shape))
+    np.testing.assert_allclose(means[:, -1], 0.1, rtol=1e-4)

@@ -92,3 +92,21 @@ def test_closed_workers_take_no_more_items() -> None:
 def test_workers_know_how_many_they_are() -> None:
     with Workers(4) as workers:
         assert workers.threads == 4
+
+
+@any_team
+def test_running_calls_the_function_once_for_each_item(threads: int) -> None:
+    called: list[int] = []
+    with Workers(threads) as workers:
+        workers.run(called.append, iter(range(100)))
+    assert sorted(called) == list(range(100))
+
+
+@any_team
+def test_running_raises_what_the_function_raises(threads: int) -> None:
+    def task(item: int) -> None:
+        if item == 7:
+            raise KeyError("seven")
+
+    with Workers(threads) as workers, pytest.raises(KeyError, match="seven"):
+        workers.run(task, range(20))

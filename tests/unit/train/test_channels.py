@@ -1,14 +1,16 @@
 """Files of a channel to rows: which files, which type, which columns."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from kmeans.arrays import Float32
 from kmeans.errors import DataError, SettingError
-from kmeans.formats import recordio
+from kmeans.formats import csv, pieces, recordio
 from kmeans.formats.media_type import MediaType
-from train.channels import list_files, read
+from train.channels import ChannelReader, list_files
 from train.contract import Channel
 
 ROWS = np.array([[1, 2, 3], [4, 5, 6]], dtype=np.float32)
@@ -35,13 +37,17 @@ def put(folder: Path, **files: bytes) -> None:
         path.write_bytes(content)
 
 
+def rows_of(reader: ChannelReader) -> Float32:
+    return np.concatenate([block.copy() for block in reader.blocks()])
+
+
 def test_files_are_sorted_by_path_through_all_folders(folder: Path) -> None:
     put(folder, b=CSV, a__z=CSV, a__b__c=CSV, c=CSV, B=CSV)
     assert [str(path.relative_to(folder)) for path in list_files(channel(folder))] == ["B", "a/b/c", "a/z", "b", "c"]
 
 
-def test_hidden_and_empty_files_are_no_data(folder: Path) -> None:
-    put(folder, data=CSV, empty=b"")
+def test_hidden_files_are_no_data(folder: Path) -> None:
+    put(folder, data=CSV)
     (folder / ".hidden").write_bytes(CSV)
     (folder / ".folder" / "x").mkdir(parents=True)
     (folder / ".folder" / "x" / "data").write_bytes(CSV)
@@ -61,6 +67,20 @@ def test_a_link_to_a_file_is_followed(folder: Path, tmp_path: Path) -> None:
     assert list_files(channel(folder)) == [folder / "data"]
 
 
+def test_what_is_no_file_is_no_data(folder: Path) -> None:
+    put(folder, data=CSV)
+    (folder / "dangling").symlink_to(folder / "nothing")
+    (folder / "folder").mkdir()
+    assert list_files(channel(folder)) == [folder / "data"]
+
+
+def test_empty_files_are_no_data(folder: Path) -> None:
+    put(folder, a=b"", b=CSV, c=b"", d=CSV)
+    reader = ChannelReader(channel(folder), None)
+    assert len(rows_of(reader)) == 4
+    assert (reader.files, reader.bytes) == (2, 2 * len(CSV))
+
+
 @pytest.mark.parametrize(
     ("files", "problem"),
     [
@@ -71,8 +91,8 @@ def test_a_link_to_a_file_is_followed(folder: Path, tmp_path: Path) -> None:
 )
 def test_a_channel_without_data_says_why(folder: Path, files: dict[str, bytes], problem: str) -> None:
     put(folder, **files)
-    with pytest.raises(SettingError, match=problem):
-        list_files(channel(folder))
+    with pytest.raises(SettingError, match=f"Channel train has no data: {folder} was searched, and {problem}"):
+        rows_of(ChannelReader(channel(folder), None))
 
 
 def test_a_channel_without_a_folder_says_so(folder: Path) -> None:
@@ -106,32 +126,124 @@ def test_labels_are_told_by_label_size_or_else_by_feature_dim(
     folder: Path, content: bytes, content_type: str, feature_dim: int | None, labels: int
 ) -> None:
     put(folder, data=content)
-    data = read(channel(folder, content_type), feature_dim)
-    np.testing.assert_array_equal(data.points, ROWS)
-    assert data.points.dtype == np.float32
-    assert data.points.flags.c_contiguous
-    assert (data.files, data.bytes, data.label_columns) == (1, len(content), labels)
+    reader = ChannelReader(channel(folder, content_type), feature_dim)
+    (block,) = reader.blocks()
+    np.testing.assert_array_equal(block, ROWS)
+    assert block.dtype == np.float32
+    assert block.flags.c_contiguous
+    assert (reader.files, reader.bytes, reader.label_columns) == (1, len(content), labels)
 
 
 @pytest.mark.parametrize(("content", "kind"), [(CSV, "text/csv"), (RECORDS, "application/x-recordio-protobuf")])
 def test_the_type_of_a_file_is_recognised(folder: Path, content: bytes, kind: str) -> None:
     put(folder, data=content)
-    assert read(channel(folder), None).content_type == kind
+    reader = ChannelReader(channel(folder), None)
+    rows_of(reader)
+    assert reader.content_type == kind
 
 
 @pytest.mark.parametrize("input_mode", ["File", "FastFile"])
 def test_rows_of_several_files_stand_in_the_order_of_the_files(folder: Path, input_mode: str) -> None:
     put(folder, b=b"3\n4", a=b"1\n2", c=b"5\n")
-    data = read(channel(folder, input_mode=input_mode), None)
-    assert data.points.ravel().tolist() == [1, 2, 3, 4, 5]
-    assert data.files == 3
+    reader = ChannelReader(channel(folder, input_mode=input_mode), None)
+    assert rows_of(reader).ravel().tolist() == [1, 2, 3, 4, 5]
+    assert reader.files == 3
 
 
-def test_each_file_is_announced(folder: Path) -> None:
-    put(folder, a=CSV, b=CSV)
+# Pass after pass.
+
+
+def test_every_pass_gives_the_same_rows_and_opens_each_file_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(folder, a=CSV, b=b"", c=CSV * 2)
+    opened: list[str] = []
+    open_path = Path.open
+
+    def counting(path: Path, *arguments: Any, **keywords: Any) -> Any:
+        opened.append(path.name)
+        return open_path(path, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "open", counting)
     heard: list[tuple[int, int]] = []
-    read(channel(folder), None, lambda done, files: heard.append((done, files)))
-    assert heard == [(0, 2), (1, 2)]
+    reader = ChannelReader(channel(folder), 3, lambda done, files: heard.append((done, files)))
+    for passes in (1, 2, 3):
+        assert np.array_equal(rows_of(reader), np.tile(ROWS, (3, 1)))
+        assert opened == ["a", "b", "c"] * passes
+        assert heard == [(0, 3), (0, 3), (1, 3), (2, 3), (2, 3)] * passes  # before each file and each block
+        assert (reader.rows, reader.features, reader.files, reader.bytes) == (6, 3, 2, 3 * len(CSV))
+        assert (reader.content_type, reader.label_columns) == ("text/csv", 0)
+
+
+def test_the_width_is_known_from_the_first_block_on_and_the_rest_after_a_pass(folder: Path) -> None:
+    put(folder, a=b"7,1,2,3\n", b=b"8,4,5,6\n")
+    reader = ChannelReader(channel(folder), 3)
+    blocks = reader.blocks()
+    assert next(blocks).tolist() == [[1, 2, 3]]
+    assert (reader.features, reader.label_columns, reader.content_type) == (3, 1, "text/csv")
+    assert (reader.rows, reader.files, reader.bytes) == (0, 0, 0)
+    assert next(blocks).tolist() == [[4, 5, 6]]
+    assert next(blocks, None) is None
+    assert (reader.rows, reader.files, reader.bytes) == (2, 2, 16)
+
+
+def test_files_are_listed_once(folder: Path) -> None:
+    put(folder, a=CSV)
+    reader = ChannelReader(channel(folder), None)
+    put(folder, b=CSV)
+    assert len(rows_of(reader)) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"1\n2\n3\n", "expected 2 rows, found more"),
+        (b"1\n", "expected 2 rows, found 1"),
+        (b"", "expected 2 rows, found 0"),
+        (b"1,2\n3,4\n", "expected 1 columns, found 2"),
+    ],
+)
+def test_a_file_that_changes_between_passes_is_named(folder: Path, content: bytes, found: str) -> None:
+    put(folder, a=b"1\n2\n", b=b"1\n2\n")
+    reader = ChannelReader(channel(folder), None)
+    rows_of(reader)
+    put(folder, b=content)
+    with pytest.raises(DataError, match=f"the file has changed since it was first read: {found}") as caught:
+        rows_of(reader)
+    assert caught.value.source == str(folder / "b")
+
+
+def test_a_file_that_grew_gives_no_row_more_than_before(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv, "CHUNK_BYTES", 2)
+    monkeypatch.setattr(pieces, "BLOCK_BYTES", 4)
+    put(folder, a=b"1\n2\n")
+    reader = ChannelReader(channel(folder), None)
+    rows_of(reader)
+    put(folder, a=b"1\n2\n3\n")
+    blocks = reader.blocks()
+    assert [next(blocks).tolist(), next(blocks).tolist()] == [[[1]], [[2]]]
+    with pytest.raises(DataError, match="has changed"):
+        next(blocks)
+
+
+def test_a_pass_that_was_given_up_changes_nothing(folder: Path) -> None:
+    put(folder, a=CSV, b=CSV)
+    reader = ChannelReader(channel(folder), None)
+    first = reader.blocks()
+    next(first)
+    first.close()
+    for _ in range(2):
+        assert len(rows_of(reader)) == 4
+    second = reader.blocks()
+    next(second)
+    second.close()
+    assert (reader.rows, reader.files) == (4, 2)
+
+
+def test_a_file_that_is_gone_is_an_error_of_the_system(folder: Path) -> None:
+    put(folder, a=CSV)
+    reader = ChannelReader(channel(folder), None)
+    (folder / "a").unlink()
+    with pytest.raises(FileNotFoundError):
+        rows_of(reader)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +265,7 @@ def test_a_file_that_doesnt_fit_is_named(
 ) -> None:
     put(folder, data=content)
     with pytest.raises(DataError, match=problem) as caught:
-        read(channel(folder, content_type), feature_dim)
+        rows_of(ChannelReader(channel(folder, content_type), feature_dim))
     assert caught.value.source == str(folder / "data")
 
 
@@ -168,7 +280,7 @@ def test_a_file_that_doesnt_fit_is_named(
 def test_the_second_of_two_widths_is_named_with_the_first(folder: Path, second: bytes, found: int) -> None:
     put(folder, a=CSV, b=second)
     with pytest.raises(DataError, match=f"expected 3 columns as in {folder}/a, found {found}") as caught:
-        read(channel(folder), None)
+        rows_of(ChannelReader(channel(folder), None))
     assert caught.value.source == str(folder / "b")
 
 
@@ -176,7 +288,7 @@ def test_the_second_of_two_widths_is_named_with_the_first(folder: Path, second: 
 def test_files_with_and_without_a_label_column_are_not_mixed(folder: Path, files: dict[str, bytes]) -> None:
     put(folder, **files)
     with pytest.raises(DataError) as caught:
-        read(channel(folder), 3)
+        rows_of(ChannelReader(channel(folder), 3))
     assert caught.value.source == str(folder / "b")
 
 
@@ -193,4 +305,4 @@ def test_files_with_and_without_a_label_column_are_not_mixed(folder: Path, files
 def test_a_channel_that_cant_be_read_says_why(folder: Path, content_type: str, input_mode: str, problem: str) -> None:
     put(folder, data=CSV)
     with pytest.raises(SettingError, match=problem):
-        read(channel(folder, content_type, input_mode), None)
+        rows_of(ChannelReader(channel(folder, content_type, input_mode), None))

@@ -5,13 +5,16 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kmeans import artifact
 from kmeans.errors import SettingError
 from train.failure import StoppedError
-from train.job import run
+from train.job import RESERVED_BYTES, run
 from train.metrics import JobLog
+
+MEMORY = 1 << 30
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def base(tmp_path: Path) -> Path:
 
 
 def test_the_model_and_its_scores_are_those_that_pencil_and_paper_give(base: Path) -> None:
-    run(base, 1, JobLog(stream=io.StringIO()))
+    run(base, 1, MEMORY, JobLog(stream=io.StringIO()))
     model = artifact.load(base / "model")
     assert sorted(model.centers.ravel().tolist()) == [0.5, 10.5]
     assert model.counts is not None
@@ -41,10 +44,31 @@ def test_the_model_and_its_scores_are_those_that_pencil_and_paper_give(base: Pat
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_the_number_of_threads_doesnt_change_the_model(base: Path, threads: int) -> None:
-    run(base, 1, JobLog(stream=io.StringIO()))
+    run(base, 1, MEMORY, JobLog(stream=io.StringIO()))
     alone = (base / "model" / "model_algo-1").read_bytes()
-    run(base, threads, JobLog(stream=io.StringIO()))
+    run(base, threads, MEMORY, JobLog(stream=io.StringIO()))
     assert (base / "model" / "model_algo-1").read_bytes() == alone
+
+
+def test_rows_that_memory_does_not_hold_are_read_again_in_each_pass(base: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(40_000, 6)) + np.repeat([[0], [20], [40], [60]], 10_000, axis=0)
+    for channel, part in (("train", rows), ("test", rows[::7])):
+        np.savetxt(base / "input" / "data" / channel / "rows.csv", part, fmt="%.5g", delimiter=",")
+    (base / "input" / "config" / "hyperparameters.json").write_text(
+        json.dumps({"k": "4", "eval_metrics": "[msd, ssd]"})
+    )
+    run(base, 2, MEMORY, JobLog(stream=io.StringIO()))
+    in_memory = artifact.load(base / "model")
+    log = io.StringIO()
+    run(base, 2, RESERVED_BYTES + 1_000_000, JobLog(stream=log))
+    streamed = artifact.load(base / "model")
+    assert "channel train is larger than the 1 MB of memory for rows" in log.getvalue()
+    assert "channel test is larger than the 0 MB" in log.getvalue()
+    assert streamed.counts is not None
+    assert sorted(streamed.counts.tolist()) == [10_000] * 4
+    for metric, value in in_memory.training["metrics"].items():
+        if metric.startswith("test:") or metric.endswith("distance"):
+            assert streamed.training["metrics"][metric] == pytest.approx(value, rel=1e-3)
 
 
 def _stop(*_: object) -> None:
@@ -57,18 +81,18 @@ def test_a_stop_while_the_model_is_written_leaves_no_part_of_it(
 ) -> None:
     monkeypatch.setattr(owner, name, _stop)
     with pytest.raises(StoppedError):
-        run(base, 1, JobLog(stream=io.StringIO()))
+        run(base, 1, MEMORY, JobLog(stream=io.StringIO()))
     assert list((base / "model").iterdir()) == []
 
 
 def test_the_log_names_the_host_of_the_job(base: Path) -> None:
     (base / "input" / "config" / "resourceconfig.json").write_text('{"current_host": "algo-9"}')
     stream = io.StringIO()
-    run(base, 1, JobLog(stream=stream))
+    run(base, 1, MEMORY, JobLog(stream=stream))
     assert "host=algo-9, test ssd <loss>=2.25" in stream.getvalue()
 
 
 def test_a_job_without_a_train_channel_says_what_it_found(base: Path) -> None:
     (base / "input" / "config" / "inputdataconfig.json").write_text('{"validation": {}, "test": {}}')
     with pytest.raises(SettingError, match="expected a channel named train, found test, validation"):
-        run(base, 1, JobLog(stream=io.StringIO()))
+        run(base, 1, MEMORY, JobLog(stream=io.StringIO()))

@@ -175,11 +175,12 @@ def test_the_end_tells_where_the_time_went(log: JobLog, stream: io.StringIO) -> 
     log.phase_done(phase="stream", seconds=0.23456)
     log.phase_done(phase="write", seconds=0.5)
     assert stream.getvalue() == ""
-    log.finish()
-    stream_line, write_line, total_line = said(stream)
+    log.finish(peak_memory=12_345_678)
+    stream_line, write_line, total_line, memory_line = said(stream)
     assert re.fullmatch(r"stream took: \d+\.\d{4}%, \(1\.234560 secs\)", stream_line)
     assert re.fullmatch(r"write took: \d+\.\d{4}%, \(0\.500000 secs\)", write_line)
     assert re.fullmatch(r"TOTAL took: \d+\.\d{6}", total_line)
+    assert memory_line == "peak memory: 12.3 MB"
     found = {name: values["sum"] for name, values in measured(stream)[0]["Metrics"].items()}
     assert found["update.time"] == pytest.approx(1234.56)
     assert (found["model.serialize.time"], found["epochs"]) == (500, 0)
@@ -220,7 +221,7 @@ def test_reading_many_files_shows_a_sign_of_life(log: JobLog, stream: io.StringI
 
 
 def refine(log: JobLog, done: int, *, empty: int = 0) -> None:
-    log.refine_pass(done=done, mean_squared_distance=1.5, empty_clusters=empty)
+    log.refine_pass(done=done, rows=70, mean_squared_distance=1.5, empty_clusters=empty)
 
 
 def test_the_first_pass_of_refinement_is_always_told(log: JobLog, stream: io.StringIO) -> None:
@@ -229,7 +230,7 @@ def test_the_first_pass_of_refinement_is_always_told(log: JobLog, stream: io.Str
     refine(log, 2)
     assert said(stream) == [
         "refining with at most 100 passes over all rows",
-        "refinement pass 1: mean squared distance 1.5",
+        "refinement pass 1 over 70 rows: mean squared distance 1.5",
     ]
 
 
@@ -240,14 +241,14 @@ def test_refinement_that_is_off_is_told(log: JobLog, stream: io.StringIO) -> Non
 
 def test_empty_clusters_are_always_told(log: JobLog, stream: io.StringIO) -> None:
     refine(log, 3, empty=2)
-    assert said(stream) == ["refinement pass 3: mean squared distance 1.5, 2 empty clusters"]
+    assert said(stream) == ["refinement pass 3 over 70 rows: mean squared distance 1.5, 2 empty clusters"]
 
 
 def test_later_passes_are_told_now_and_then(log: JobLog, stream: io.StringIO, clock: Clock) -> None:
     refine(log, 2)
     clock.now += PROGRESS_INTERVAL
     refine(log, 3)
-    assert said(stream) == ["refinement pass 3: mean squared distance 1.5"]
+    assert said(stream) == ["refinement pass 3 over 70 rows: mean squared distance 1.5"]
 
 
 def test_a_stop_ends_the_job_at_its_next_step_and_not_before(log: JobLog, stream: io.StringIO) -> None:
