@@ -217,8 +217,8 @@ def _notes(options: argparse.Namespace) -> list[str]:
         *rows,
         f"{options.seeds} seeds (0 to {options.seeds - 1}); {SLOW_SEEDS} for what takes more than {SLOW_SECONDS:g} s "
         f"a run; a run of more than {options.limit:g} s is cut, and the method's costlier settings are left out",
-        "points are float32, in memory; only the fit is timed, after a small one that isn't counted; our times include "
-        "the exact pass that counts the clusters, as scikit-learn's include its labels",
+        "points are float32, in memory; only the fit is timed, up to the centers, after a small one that isn't "
+        "counted; scikit-learn's times include the labels of all rows, ours, faiss' and SuperKMeans' don't",
         f"others: CPUs that other processes used meanwhile, median; a run of at most {REPEATED_SECONDS:g} s that they "
         f"left too little is repeated up to {REPEATS} times, and the least disturbed counts",
         "s: seconds on the clock; CPU s: of all threads, median, with the time that they spin waiting for each other",

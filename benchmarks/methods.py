@@ -13,6 +13,13 @@ import numpy as np
 
 from kmeans.arrays import Float32
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+HEAP_VARIABLES = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "67108864",
+    "MALLOC_TRIM_THRESHOLD_": "268435456",
+}
+
 Options = Mapping[str, int | float | bool | None]
 
 
@@ -56,21 +63,35 @@ class Method:
     variants: tuple[Variant, ...]
     ours: bool = False
 
-    def library_threads(self, threads: int) -> int:
-        """Return how many threads OpenMP and BLAS shall have: all; one where ``kmeans.workers`` brings the threads."""
-        return 1 if self.ours else threads
+    def environment(self, threads: int) -> dict[str, str]:
+        """Return the variables of its process: all threads for OpenMP and BLAS.
+
+        For ours those of ``container/bin/train``: ``kmeans.workers`` brings the threads, the heap keeps what is freed.
+        """
+        if not self.ours:
+            return dict.fromkeys(THREAD_VARIABLES, str(threads))
+        return {**dict.fromkeys(THREAD_VARIABLES, "1"), **HEAP_VARIABLES}
 
 
 def _kmeans(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
-    """Fit as ``train`` does."""
-    from kmeans.estimator import fit  # noqa: PLC0415 - in its own process only, as all below
+    """Fit as ``train`` does, but for the pass that counts the rows of each cluster."""
+    from kmeans.estimator import fit_centers  # noqa: PLC0415 - in its own process only, as all below
+    from kmeans.observer import Observer  # noqa: PLC0415
     from kmeans.rows import MemoryRows  # noqa: PLC0415
     from kmeans.settings import Settings  # noqa: PLC0415
     from kmeans.workers import Workers  # noqa: PLC0415
 
     settings = Settings(k=k, seed=seed, **options)  # type: ignore[arg-type]
     with Workers(threads) as workers:
-        return fit(MemoryRows(points, seed=seed), settings, workers=workers).model.centers
+        rows = MemoryRows(points, seed=seed)
+        return fit_centers(rows, settings, workers=workers, observer=Observer()).centers
+
+
+def _kmeans_on_a_sample(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
+    """Fit to so many rows per cluster, as faiss and SuperKMeans do by default (256)."""
+    others = {name: value for name, value in options.items() if name != "rows_per_cluster"}
+    size = k * int(options["rows_per_cluster"] or 0)
+    return _kmeans(points, k, seed, threads, {"refine_sample_size": size, **others})
 
 
 def _mini_batch(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
@@ -132,14 +153,19 @@ METHODS = (
         ours=True,
     ),
     Method(
-        "kmeans, extra_center_factor=3",
-        _kmeans,
+        "kmeans, on a sample",
+        _kmeans_on_a_sample,
         tuple(
             Variant(
-                f"refine_max_iter={passes}",
-                {"extra_center_factor": 3, "local_lloyd_num_trials": 2, "refine_max_iter": passes},
+                f"{rows} rows per cluster, extra_center_factor={factor}",
+                {
+                    "rows_per_cluster": rows,
+                    "extra_center_factor": factor,
+                    "local_lloyd_num_trials": factor,
+                    "local_lloyd_tol": 1e-3,
+                },
             )
-            for passes in (1, 2, 5)
+            for rows, factor in ((128, 1), (256, 1), (128, 3), (256, 3), (512, 3))
         ),
         ours=True,
     ),

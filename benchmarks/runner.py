@@ -21,8 +21,6 @@ import numpy as np
 from benchmarks.methods import METHODS, Method, Variant
 from kmeans.arrays import Float32
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
 # A small fit first: imports, threads, code pages. It isn't counted.
 WARM_UP_ROWS, WARM_UP_CLUSTERS = 5_000, 10
 
@@ -78,7 +76,7 @@ class MethodProcess:
 
     def __init__(self, method: Method, points_file: Path, k: int, threads: int) -> None:
         self._arguments = (method.name, points_file, k, threads)
-        self._environment = dict.fromkeys(THREAD_VARIABLES, str(method.library_threads(threads)))
+        self._environment = method.environment(threads)
         self._process: multiprocessing.process.BaseProcess | None = None
         self._connection: Connection[tuple[Variant, int] | None, Timed | Failed] | None = None
 
