@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,11 +60,18 @@ def main() -> int:
         return 0
     cases = _cases(options)
     methods = [method for method in METHODS if not options.methods or method.name in options.methods]
-    runs: list[Run] = []
+    runs, before = _kept(raw, cases, methods) if options.update else ([], None)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         sources = _freeze(Path(folder))
         machine, notes = _machine(options.threads, sources), _notes(options)
+        if before is not None:
+            notes = [
+                *before["notes"],
+                f"run later than the others: {'; '.join(method.name for method in methods)} "
+                f"({machine['date']}, {machine['versions'].split(',')[0]}, {sources})",
+            ]
+            machine = before["machine"]
         file = Path(folder) / "points.npy"
         for data in dict.fromkeys(case.data for case in cases):
             points = load(data, options.mnist)
@@ -74,10 +82,26 @@ def main() -> int:
                 runs += _compare(case, points, file, methods, options)
                 spent = f"{(time.perf_counter() - started) / 60:.1f} minutes"
                 # After every case: who stops the benchmark has what is done.
-                _write(options.output, runs, {**machine, "duration": spent}, notes)
+                _write(options.output, _sorted(runs), {"duration": spent, **machine}, notes)
                 print(f"{case.name} done, {spent} so far", file=sys.stderr)
     print((options.output / "benchmark.md").read_text())
     return 0
+
+
+def _kept(raw: Path, cases: Sequence[Case], methods: Sequence[Method]) -> tuple[list[Run], dict[str, Any]]:
+    """Return the runs in the file ``raw`` that aren't run again, and what else stands there."""
+    content = json.loads(raw.read_text())
+    again = {(case.name, method.name) for case in cases for method in methods}
+    runs = [Run(**run) for run in content["runs"] if (run["case"], run["method"]) not in again]
+    return runs, {"machine": content["machine"], "notes": content["notes"]}
+
+
+def _sorted(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs in the order of the table."""
+    cases = [case.name for case in CASES]
+    variants = [(method.name, variant.name) for method in METHODS for variant in method.variants]
+    known = [run for run in runs if (run.method, run.variant) in variants]
+    return sorted(known, key=lambda run: (cases.index(run.case), variants.index((run.method, run.variant)), run.seed))
 
 
 def _freeze(folder: Path) -> str:
@@ -241,6 +265,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--mnist", type=Path, help="folder of MNIST's files; default: KMEANS_MNIST_DIR")
     parser.add_argument("--output", type=Path, help=f"folder of the results; default: docs, if quick {QUICK_OUTPUT}")
     parser.add_argument("--quick", action="store_true", help="a smoke test: fewer rows, seeds and cases")
+    parser.add_argument(
+        "--update", action="store_true", help="keep the runs in the output's JSON of other methods and cases"
+    )
     parser.add_argument("--redraw", action="store_true", help="table and picture again, from the output's JSON")
     options = parser.parse_args()
     folder = os.environ.get("KMEANS_MNIST_DIR")

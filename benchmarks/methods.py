@@ -149,6 +149,7 @@ METHODS = (
             *(Variant(f"refine_max_iter={passes}", {"refine_max_iter": passes}) for passes in (1, 3, 8)),
             Variant("default", default=True),
             Variant("local_lloyd_tol=1e-5", {"local_lloyd_tol": 1e-5}),
+            Variant("local_lloyd_tol=1e-6", {"local_lloyd_tol": 1e-6, "refine_max_iter": 1000}),
         ),
         ours=True,
     ),
@@ -157,15 +158,23 @@ METHODS = (
         _kmeans_on_a_sample,
         tuple(
             Variant(
-                f"{rows} rows per cluster, extra_center_factor={factor}",
+                f"{rows} rows per cluster, extra_center_factor={factor}, {trials} trials",
                 {
                     "rows_per_cluster": rows,
                     "extra_center_factor": factor,
-                    "local_lloyd_num_trials": factor,
+                    "local_lloyd_num_trials": trials,
                     "local_lloyd_tol": 1e-3,
                 },
             )
-            for rows, factor in ((128, 1), (256, 1), (128, 3), (256, 3), (512, 3))
+            for rows, factor, trials in (
+                (32, 1, 1),
+                (128, 1, 1),
+                (128, 2, 1),
+                (256, 3, 1),
+                (256, 10, 1),
+                (256, 3, 3),
+                (512, 3, 3),
+            )
         ),
         ours=True,
     ),
