@@ -2,6 +2,7 @@
 
     KMeansError
     |-- SettingError     a hyperparameter or a configuration file is wrong
+    |   `-- NoDataError   a channel without a row
     |-- DataError        bytes or numbers from outside are wrong: file, row, column, expected, found
     |-- ModelError       a model directory is missing, incomplete or corrupt
     `-- ResourceError    the machine refused: disk full, memory exhausted, not permitted
@@ -19,6 +20,10 @@ class KMeansError(Exception):
 
 class SettingError(KMeansError):
     """One or more settings are wrong; ``str(error)`` names them all."""
+
+
+class NoDataError(SettingError):
+    """There is not one row where data were expected."""
 
 
 class ModelError(KMeansError):

@@ -8,28 +8,37 @@ first two phases need, and see, only some of the rows.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.random import Generator
 
-from kmeans.arrays import Float32
+from kmeans.arrays import Float32, Int64
+from kmeans.checkpoint import Checkpoints, State, generator_from, generator_state
 from kmeans.distance import NearestCenters
 from kmeans.errors import DataError
+from kmeans.hosts import Alone, Hosts
 from kmeans.lloyd import lloyd
 from kmeans.model import KMeansModel
 from kmeans.observer import Observer
-from kmeans.refinement import Refined, refine
-from kmeans.rows import MemoryRows, Rows
+from kmeans.refinement import PHASE as REFINE
+from kmeans.refinement import RESEED_ROWS, Refined, refine
+from kmeans.rows import Rows
 from kmeans.seeding import draw_far_points, seed_centers
 from kmeans.settings import Settings
 from kmeans.shrink import Shrunk, shrink
 from kmeans.streaming import StreamingCenters
 from kmeans.sums import ClusterSums, assign_and_sum_blocks
-from kmeans.workers import Workers
+from kmeans.workers import Interrupted, Workers
+
+# Names of the phases in checkpoints, beside that of kmeans.refinement.
+STREAM, ALL_ROWS = "stream", "all rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,29 +53,47 @@ class Fitted:
         Mean squared distance of the K weighted centers to the k: what the built-in image calls its training loss. None
         if there was nothing to shrink.
     mean_squared_distance
-        True mean squared distance of all rows to their nearest center.
+        True mean squared distance of all rows to their nearest center; None if a stop left no time to compute it, and
+        then the rows aren't counted either.
     streaming_centers
         K.
     refinements
         How many times the centers were moved in phase 3: on all rows, or on as many as ``refine_sample_size`` allows.
+    interrupted
+        Whether a stop ended the fit early: the centers are the best so far.
     """
 
     model: KMeansModel
     shrink_loss: float | None
-    mean_squared_distance: float
+    mean_squared_distance: float | None
     streaming_centers: int
     refinements: int
+    interrupted: bool = False
 
 
-def fit(rows: Rows, settings: Settings, *, workers: Workers | None = None, observer: Observer | None = None) -> Fitted:
-    """Fit ``settings.k`` centers to ``rows``, and count the rows of each cluster.
+def fit(
+    rows: Rows,
+    settings: Settings,
+    *,
+    workers: Workers | None = None,
+    hosts: Hosts | None = None,
+    observer: Observer | None = None,
+    start: KMeansModel | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> Fitted:
+    """Fit ``settings.k`` centers to the ``rows`` of all ``hosts``, and count the rows of each cluster.
 
-    The result depends on the rows, the settings and the machine's BLAS, not on the number of ``workers``.
+    The result depends on the rows, the settings and the machine's BLAS, not on the number of ``workers``; with other
+    ``hosts`` the rows are drawn in another order. It is the same on all of them.
+
+    From a ``start`` the fit goes on: its centers are refined; where refinement is off, they follow the rows as
+    streaming centers do, each with the weight of the rows it had. From a state that ``checkpoints`` has found it
+    goes on to the centers, to the bit, that it would have found without the interruption.
 
     Raises
     ------
     kmeans.errors.DataError
-        If there are fewer rows than clusters.
+        If there are fewer rows than clusters, or ``start`` has other numbers of clusters or features.
 
     Examples
     --------
@@ -76,19 +103,26 @@ def fit(rows: Rows, settings: Settings, *, workers: Workers | None = None, obser
     >>> sorted(fitted.model.centers.ravel().tolist()), fitted.mean_squared_distance
     ([0.5, 10.5], 0.25)
     """
-    observer = observer or Observer()
-    workers = workers or Workers()
-    centers = fit_centers(rows, settings, workers=workers, observer=observer)
-    sums = centers.sums
-    if sums is None:
-        with _phase("count", observer):
-            sums = _pass(rows, NearestCenters(centers.centers), workers)
+    job = _Fit(
+        rows,
+        settings,
+        workers=workers or Workers(),
+        hosts=hosts or Alone(),
+        observer=observer or Observer(),
+        checkpoints=checkpoints or Checkpoints(),
+    )
+    found = job.centers(start)
+    sums = found.sums
+    if sums is None and not found.interrupted:
+        with contextlib.suppress(Interrupted), job.phase("count"):
+            sums = job.one_pass(NearestCenters(found.centers))
     return Fitted(
-        model=KMeansModel(centers.centers, sums.weights.astype(np.int64)),
-        shrink_loss=centers.shrink_loss,
-        mean_squared_distance=sums.mean_squared_distance,
-        streaming_centers=centers.streaming_centers,
-        refinements=centers.refinements,
+        model=KMeansModel(found.centers, None if sums is None else sums.weights.astype(np.int64)),
+        shrink_loss=found.shrink_loss,
+        mean_squared_distance=None if sums is None else sums.mean_squared_distance,
+        streaming_centers=found.streaming_centers,
+        refinements=found.refinements,
+        interrupted=sums is None,
     )
 
 
@@ -106,132 +140,332 @@ class FittedCenters:
     shrink_loss: float | None
     streaming_centers: int
     refinements: int
+    interrupted: bool
     sums: ClusterSums | None
 
 
 def fit_centers(rows: Rows, settings: Settings, *, workers: Workers, observer: Observer) -> FittedCenters:
     """Do what :func:`fit` does, but for the pass that counts the rows."""
-    generator = np.random.default_rng(settings.seed)
-    if len(rows) < settings.k:
-        raise DataError(
-            f"k={settings.k} clusters were asked for, but there are only {len(rows)} rows of training data",
-            hint="Lower k or provide more rows.",
+    job = _Fit(rows, settings, workers=workers, hosts=Alone(), observer=observer, checkpoints=Checkpoints())
+    return job.centers()
+
+
+class _Labelled(Checkpoints):
+    """Checkpoints of phase 3, which also tell how phases 1 and 2 ended."""
+
+    def __init__(self, checkpoints: Checkpoints, numbers: Mapping[str, Any]) -> None:
+        self._checkpoints = checkpoints
+        self._numbers = numbers
+
+    def found(self) -> State | None:
+        return self._checkpoints.found()
+
+    def offer(self, state: Callable[[], State]) -> None:
+        def labelled() -> State:
+            made = state()
+            return State(made.phase, {**made.numbers, **self._numbers}, made.arrays)
+
+        self._checkpoints.offer(labelled)
+
+
+class _Begun(NamedTuple):
+    """What phase 3 begins with, K, and whether a stop came before."""
+
+    shrunk: Shrunk
+    streaming_centers: int
+    interrupted: bool = False
+
+
+class _Fit:
+    """One fit: what all its phases need."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        settings: Settings,
+        *,
+        workers: Workers,
+        hosts: Hosts,
+        observer: Observer,
+        checkpoints: Checkpoints,
+    ) -> None:
+        self._rows = rows
+        self._settings = settings
+        self._workers = workers
+        self._hosts = hosts
+        self._observer = observer
+        self._checkpoints = checkpoints
+        self._found = self._checkpoints.found()
+        self._streamed: dict[str, Any] = {"streaming_centers": settings.k, "shrink_loss": None}
+        self._generator = np.random.default_rng(settings.seed)
+        if self._found is not None:
+            self._generator = generator_from(self._found.numbers["generator"])
+        # Of all hosts: rows, and rows in memory.
+        self._count, self._held = (int(count) for count in hosts.sum(np.array([len(rows), len(rows.in_memory)], float)))
+
+    def centers(self, start: KMeansModel | None = None) -> FittedCenters:
+        """Run the phases."""
+        self._check(start)
+        begun = self._begin(start)
+        self._streamed = {
+            "streaming_centers": begun.streaming_centers,
+            "shrink_loss": begun.shrunk.mean_squared_distance,
+        }
+        refined, sums = Refined(begun.shrunk.centers, 0, begun.interrupted), None
+        if not begun.interrupted:
+            with self.phase("refine"):
+                refined, sums = self._refine(begun.shrunk)
+        return FittedCenters(
+            centers=refined.centers,
+            shrink_loss=begun.shrunk.mean_squared_distance,
+            streaming_centers=begun.streaming_centers,
+            refinements=refined.moves,
+            interrupted=refined.interrupted,
+            sums=sums,
         )
-    held = len(rows.in_memory)
-    if held < settings.k:
-        raise DataError(
-            f"k={settings.k} clusters were asked for, but memory holds only {held} of the {len(rows)} rows",
-            hint="Lower k or give the job more memory.",
-        )
-    with _phase("seed", observer):
-        first = _first_centers(rows.in_memory, settings, generator, observer)
-    with _phase("stream", observer):
-        streamed = _stream(rows, first, settings, workers, observer)
-    with _phase("shrink", observer):
-        shrunk = shrink(
-            streamed.centers, streamed.weights, settings, generator=generator, workers=workers, observer=observer
-        )
-    with _phase("refine", observer):
-        refined, sums = _refine(rows, shrunk, settings, generator=generator, workers=workers, observer=observer)
-    return FittedCenters(refined.centers, shrunk.mean_squared_distance, len(first), refined.moves, sums)
 
+    def _begin(self, start: KMeansModel | None) -> _Begun:
+        """Get the k centers that phase 3 begins with: of a checkpoint, of a model, or by phases 1 and 2."""
+        if self._found is not None and self._found.phase in {REFINE, ALL_ROWS}:
+            shrunk = Shrunk(self._found.arrays["centers"], [], self._found.numbers["shrink_loss"])
+            return _Begun(shrunk, self._found.numbers["streaming_centers"])
+        if start is not None:
+            return self._begin_from(start)
+        with self.phase("seed"):
+            first = self._first_centers() if self._found is None else self._found.arrays["centers"]
+        with self.phase("stream"):
+            streamed, interrupted = self._stream(first)
+        with self.phase("shrink"):
+            return _Begun(self._shrink(streamed), len(first), interrupted)
 
-@contextmanager
-def _phase(name: str, observer: Observer) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    observer.phase_done(phase=name, seconds=time.perf_counter() - started)
+    def _begin_from(self, start: KMeansModel) -> _Begun:
+        """Take the centers of a model; where phase 3 is off, let them follow the rows in phase 1."""
+        if self._settings.refinements():
+            return _Begun(Shrunk(start.centers, [], None), start.clusters)
+        with self.phase("stream"):
+            streamed, interrupted = self._stream(start.centers, start.counts)
+        return _Begun(Shrunk(streamed.centers.astype(np.float32), [], None), start.clusters, interrupted)
 
-
-def _first_centers(rows: MemoryRows, settings: Settings, generator: Generator, observer: Observer) -> Float32:
-    """Draw K centers from the first mini-batches: from one, or from as many as hold K rows."""
-    wanted = settings.k * settings.factor()
-    first = _first_rows(rows, wanted)
-    factor = min(settings.factor(), len(first) // settings.k)
-    observer.seeded(
-        centers=settings.k * factor,
-        clusters=settings.k,
-        factor=factor,
-        auto=settings.extra_center_factor is None,
-        rows=len(first),
-    )
-    return seed_centers(first, settings.k * factor, settings.init_method, generator)
-
-
-def _first_rows(rows: MemoryRows, wanted: int) -> Float32:
-    taken: list[Float32] = []
-    for batch in rows.batches(epoch=0):
-        taken.append(batch)
-        if sum(map(len, taken)) >= wanted:
-            break
-    return taken[0] if len(taken) == 1 else np.concatenate(taken)
-
-
-def _stream(rows: Rows, first: Float32, settings: Settings, workers: Workers, observer: Observer) -> StreamingCenters:
-    streaming = StreamingCenters(first, settings.half_life_time_size, workers)
-    needed = settings.rows_to_stream(len(first))
-    wanted = len(rows) if needed is None else min(needed, len(rows.in_memory))
-    for epoch in range(settings.epochs):
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Tell how long the context took."""
         started = time.perf_counter()
-        seen = batches = 0
-        for batch in rows.batches(epoch) if needed is None else rows.in_memory.batches(epoch, needed):
-            distance = streaming.update(batch)
-            seen += len(batch)
-            batches += 1
-            observer.batch_done(
-                epoch=epoch, epochs=settings.epochs, rows_seen=seen, rows=wanted, mean_squared_distance=distance
+        yield
+        self._observer.phase_done(phase=name, seconds=time.perf_counter() - started)
+
+    def one_pass(self, nearest: NearestCenters) -> ClusterSums:
+        """Return the sums of all rows of all hosts.
+
+        Raises
+        ------
+        Interrupted
+            If a stop was wanted on one of them.
+        """
+        sums, interrupted = ClusterSums.zero(nearest.clusters, nearest.features), False
+        try:
+            with self._workers.interruptible():
+                sums = assign_and_sum_blocks(self._rows.blocks(), nearest, self._workers)
+        except Interrupted:
+            interrupted = True
+        return sums.over(self._hosts, interrupted=interrupted)
+
+    def _check(self, start: KMeansModel | None) -> None:
+        expected = self._settings.k, self._rows.features
+        if start is not None and start.centers.shape != expected:
+            raise DataError(
+                f"expected a model of {expected[0]} clusters and {expected[1]} columns to start from, found one of "
+                f"{start.clusters} and {start.features}"
             )
-        observer.epoch_done(
-            epoch=epoch, epochs=settings.epochs, rows=seen, batches=batches, seconds=time.perf_counter() - started
+        if self._count < self._settings.k:
+            raise DataError(
+                f"k={self._settings.k} clusters were asked for, but there are only {self._count} rows of training data",
+                hint="Lower k or provide more rows.",
+            )
+        if self._held < self._settings.k:
+            raise DataError(
+                f"k={self._settings.k} clusters were asked for, but memory holds only {self._held} of the "
+                f"{self._count} rows",
+                hint="Lower k or give the job more memory.",
+            )
+
+    def _share(self, rows: int) -> int:
+        """Return how many of so many ``rows`` of all hosts are this one's: as many as it has in memory."""
+        return math.ceil(rows * len(self._rows.in_memory) / self._held)
+
+    def _first_centers(self) -> Float32:
+        """Draw K centers from the first mini-batches: from one, or from as many as hold K rows."""
+        settings = self._settings
+        first = self._hosts.gather(self._first_rows(settings.k * settings.factor()))
+        factor = min(settings.factor(), len(first) // settings.k)
+        self._observer.seeded(
+            centers=settings.k * factor,
+            clusters=settings.k,
+            factor=factor,
+            auto=settings.extra_center_factor is None,
+            rows=len(first),
         )
-    return streaming
+        if self._hosts.rank:
+            return self._hosts.broadcast(first[:0])
+        centers = seed_centers(first, settings.k * factor, settings.init_method, self._generator)
+        return self._hosts.broadcast(centers)
 
+    def _first_rows(self, wanted: int) -> Float32:
+        taken = [np.empty((0, self._rows.features), dtype=np.float32)]
+        for batch in self._rows.in_memory.batches(epoch=0):
+            taken.append(batch[: self._share(max(wanted, len(batch)))])
+            if sum(map(len, taken)) >= self._share(wanted):
+                break
+        return taken[1] if len(taken) == 2 else np.concatenate(taken)
 
-def _refine(
-    rows: Rows, shrunk: Shrunk, settings: Settings, *, generator: Generator, workers: Workers, observer: Observer
-) -> tuple[Refined, ClusterSums | None]:
-    """Run phase 3: on the rows in memory first, and if these aren't all, on all."""
-    max_iter = settings.refinements()
-    observer.refine_started(at_most=max_iter)
-    if max_iter == 0:
-        return Refined(shrunk.centers, moves=0), None
+    def _batches(self, epoch: int, needed: int | None) -> Iterator[Float32]:
+        if needed is None:
+            return self._rows.batches(epoch)
+        return self._rows.in_memory.batches(epoch, self._share(needed))
 
-    def report(done: int, sums: ClusterSums) -> None:
-        observer.refine_pass(
+    def _stream(self, first: Float32, counts: Int64 | None = None) -> tuple[StreamingCenters, bool]:
+        """Run phase 1; return also whether a stop ended it."""
+        settings = self._settings
+        streaming = StreamingCenters(first, settings.half_life_time_size, self._workers)
+        if counts is not None:
+            streaming.weights += counts
+        needed = settings.rows_to_stream(len(first))
+        wanted = self._count if needed is None else min(needed, self._held)
+        epoch = seen = batches = 0
+        if self._found is not None and self._found.phase == STREAM:
+            streaming.centers, streaming.weights = self._found.arrays["centers"], self._found.arrays["weights"]
+            epoch, seen, batches = (self._found.numbers[name] for name in ("epoch", "seen", "batches"))
+
+        def state() -> State:
+            numbers = {"epoch": epoch, "seen": seen, "batches": batches, "generator": generator_state(self._generator)}
+            return State(STREAM, numbers, {"centers": streaming.centers, "weights": streaming.weights})
+
+        for epoch in range(epoch, settings.epochs):  # noqa: B020 - the first may have been begun before
+            started = time.perf_counter()
+            try:
+                for sums in self._steps(streaming, islice(self._batches(epoch, needed), batches, None)):
+                    streaming.move(sums)
+                    seen += int(sums.weights.sum())
+                    batches += 1
+                    self._observer.batch_done(
+                        epoch=epoch,
+                        epochs=settings.epochs,
+                        rows_seen=seen,
+                        rows=wanted,
+                        mean_squared_distance=sums.mean_squared_distance,
+                    )
+                    self._checkpoints.offer(state)
+            except Interrupted:
+                return streaming, True
+            self._observer.epoch_done(
+                epoch=epoch, epochs=settings.epochs, rows=seen, batches=batches, seconds=time.perf_counter() - started
+            )
+            seen = batches = 0
+        return streaming, False
+
+    def _steps(self, streaming: StreamingCenters, batches: Iterator[Float32]) -> Iterator[ClusterSums]:
+        """Yield the sums of a mini-batch of each host, until no host has one left."""
+        nothing = np.empty((0, self._rows.features), dtype=np.float32)
+        while True:
+            sums, interrupted = ClusterSums.zero(*streaming.centers.shape), False
+            try:
+                batch = next(batches, nothing)
+                with self._workers.interruptible():
+                    sums = streaming.sums_of(batch)
+            except Interrupted:
+                interrupted = True
+            sums = sums.over(self._hosts, interrupted=interrupted)
+            if not sums.weights.any():
+                return
+            yield sums
+
+    def _shrink(self, streamed: StreamingCenters) -> Shrunk:
+        """Run phase 2 on the leader."""
+        if self._hosts.size == 1:
+            return self._shrink_here(streamed)
+        loss, sets = 0.0, [np.empty((0, self._rows.features), dtype=np.float32)]
+        if self._hosts.rank == 0:
+            shrunk = self._shrink_here(streamed)
+            sets = [shrunk.centers, *shrunk.others]
+            loss = math.nan if shrunk.mean_squared_distance is None else shrunk.mean_squared_distance
+        stacked = self._hosts.broadcast(np.concatenate(sets))
+        loss = float(self._hosts.sum(np.array([loss]))[0])
+        best, *others = np.split(stacked, len(stacked) // self._settings.k)
+        return Shrunk(best, others, None if math.isnan(loss) else loss)
+
+    def _shrink_here(self, streamed: StreamingCenters) -> Shrunk:
+        return shrink(
+            streamed.centers,
+            streamed.weights,
+            self._settings,
+            generator=self._generator,
+            workers=self._workers,
+            observer=self._observer,
+        )
+
+    def _refine(self, shrunk: Shrunk) -> tuple[Refined, ClusterSums | None]:
+        """Run phase 3: on the rows in memory first, and if these aren't all, on all."""
+        settings, max_iter = self._settings, self._settings.refinements()
+        self._observer.refine_started(at_most=max_iter)
+        if max_iter == 0:
+            return Refined(shrunk.centers, moves=0), None
+        if self._found is not None and self._found.phase == ALL_ROWS:
+            return self._refine_on_all(shrunk.centers, self._found.numbers["moves"], self._found.numbers["before"])
+        held = self._rows.in_memory
+        refined = refine(
+            held,
+            [shrunk.centers, *shrunk.others[: settings.other_starts()]],
+            max_rows=settings.refine_sample_size or self._held,
+            max_iter=max_iter,
+            tol=settings.local_lloyd_tol,
+            generator=self._generator,
+            workers=self._workers,
+            hosts=self._hosts,
+            on_pass=self._report_pass,
+            checkpoints=_Labelled(self._checkpoints, self._streamed),
+        )
+        if refined.interrupted or settings.refine_sample_size is not None or self._held == self._count:
+            return refined, None
+        return self._refine_on_all(refined.centers)
+
+    def _refine_on_all(
+        self, centers: Float32, moves: int = 0, before: float = math.inf
+    ) -> tuple[Refined, ClusterSums | None]:
+        """Run Lloyd's iterations over rows that memory doesn't hold; go on after so many ``moves``."""
+        checkpoints = _Labelled(self._checkpoints, self._streamed)
+
+        def moved(new_centers: Float32, count: int, inertia: float) -> None:
+            nonlocal centers, moves
+            centers, moves = new_centers, count
+            numbers = {"moves": count, "before": inertia, "generator": generator_state(self._generator)}
+            checkpoints.offer(lambda: State(ALL_ROWS, numbers, {"centers": new_centers}))
+
+        try:
+            settled = lloyd(
+                self.one_pass,
+                centers,
+                max_iter=self._settings.refinements(),
+                tol=self._settings.local_lloyd_tol,
+                reseed=self._reseed,
+                on_pass=self._report_pass,
+                on_move=moved,
+                moves=moves,
+                before=before,
+            )
+        except Interrupted:
+            return Refined(centers, moves, interrupted=True), None
+        return Refined(settled.centers, settled.moves), settled.sums
+
+    def _reseed(self, nearest: NearestCenters, count: int) -> Float32:
+        """Draw new centers from the rows in memory of all hosts."""
+        held = self._rows.in_memory
+        drawn = held.order(epoch=0)[: self._share(RESEED_ROWS)]
+        sample = self._hosts.gather(held.points[drawn])
+        return self._hosts.broadcast(draw_far_points(sample, nearest.query(sample)[1], count, self._generator))
+
+    def _report_pass(self, done: int, sums: ClusterSums) -> None:
+        self._observer.refine_pass(
             done=done,
             rows=int(sums.weights.sum()),
             mean_squared_distance=sums.mean_squared_distance,
             empty_clusters=int((sums.weights == 0).sum()),
         )
-
-    held = rows.in_memory
-    refined = refine(
-        held,
-        [shrunk.centers, *shrunk.others[: settings.other_starts()]],
-        max_rows=settings.refine_sample_size or len(held),
-        max_iter=max_iter,
-        tol=settings.local_lloyd_tol,
-        generator=generator,
-        workers=workers,
-        on_pass=report,
-    )
-    if settings.refine_sample_size is not None or len(held) == len(rows):
-        return refined, None
-
-    def reseed(nearest: NearestCenters, count: int) -> Float32:
-        return draw_far_points(held.points, nearest.query(held.points)[1], count, generator)
-
-    settled = lloyd(
-        lambda nearest: _pass(rows, nearest, workers),
-        refined.centers,
-        max_iter=max_iter,
-        tol=settings.local_lloyd_tol,
-        reseed=reseed,
-        on_pass=report,
-    )
-    return Refined(settled.centers, settled.moves), settled.sums
-
-
-def _pass(rows: Rows, nearest: NearestCenters, workers: Workers) -> ClusterSums:
-    """Return the sums of all rows."""
-    return assign_and_sum_blocks(rows.blocks(), nearest, workers)

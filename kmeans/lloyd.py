@@ -18,6 +18,7 @@ from kmeans.sums import ClusterSums
 Pass = Callable[[NearestCenters], ClusterSums]
 Reseed = Callable[[NearestCenters, int], Float32]
 OnPass = Callable[[int, ClusterSums], None]
+OnMove = Callable[[Float32, int, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,16 @@ class LloydResult:
 
 
 def lloyd(
-    one_pass: Pass, centers: Float32, *, max_iter: int, tol: float, reseed: Reseed, on_pass: OnPass | None = None
+    one_pass: Pass,
+    centers: Float32,
+    *,
+    max_iter: int,
+    tol: float,
+    reseed: Reseed,
+    on_pass: OnPass | None = None,
+    on_move: OnMove | None = None,
+    moves: int = 0,
+    before: float = np.inf,
 ) -> LloydResult:
     """Run Lloyd iterations from ``centers`` (k, d) until the loss settles.
 
@@ -56,9 +66,12 @@ def lloyd(
         Gives at most n points that should replace n empty centers (``kmeans.seeding.draw_far_points``).
     on_pass
         Called after each pass with its number, from 0, and its sums.
+    on_move
+        Called after each move with the centers, the number of moves and the inertia before the last.
+    moves, before
+        To go on after so many moves: what ``on_move`` was told with ``centers``.
     """
-    previous = np.inf
-    moves = 0
+    previous = before
     while True:
         nearest = NearestCenters(centers)
         sums = one_pass(nearest)
@@ -74,3 +87,5 @@ def lloyd(
         centers = moved.astype(np.float32)
         previous = sums.inertia
         moves += 1
+        if on_move is not None:
+            on_move(centers, moves, previous)

@@ -12,13 +12,16 @@ found, and the time).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kmeans.arrays import Float32, Float64, Int32, Int64
 from kmeans.distance import NearestCenters, squared_norms, two_nearest
+from kmeans.hosts import Alone, Hosts
 from kmeans.sums import (
     ROUNDING_SHOWS,
     ClusterSums,
@@ -28,7 +31,7 @@ from kmeans.sums import (
     sum_by_label,
     task_rows,
 )
-from kmeans.workers import Workers
+from kmeans.workers import Interrupted, Workers
 
 # Centers that a cluster's points are compared with; more find more of the labels, and cost more.
 NEARBY = 32
@@ -60,20 +63,45 @@ class Partition:
     labels
         Cluster of each member, int32 (m,).
     sums
-        Sums of the members by cluster, for the labels as they are.
+        Sums of all hosts' members by cluster, for the labels as they are.
     """
 
-    def __init__(self, points: Float32, centers: Float32, workers: Workers) -> None:
+    def __init__(self, points: Float32, centers: Float32, workers: Workers, hosts: Hosts | None = None) -> None:
         self._points = points
         self._workers = workers
+        self._hosts = hosts or Alone()
         # Norms stay valid while centers move: the origin is that of the points, whatever the centers are at first.
-        like = NearestCenters(points[:: max(1, len(points) // ORIGIN_ROWS)])
-        self._nearest = NearestCenters(centers, like)
+        self._nearest = NearestCenters(centers)
+        if len(points):
+            like = NearestCenters(points[:: max(1, len(points) // ORIGIN_ROWS)])
+            self._nearest = NearestCenters(centers, like)
         self._norms: Float32 = np.empty(0, dtype=np.float32)  # of the members, from the origin of `_nearest`
         self._margins: Float32 = np.empty(0, dtype=np.float32)
         self.members: Int64 = np.empty(0, dtype=np.int64)
         self.labels: Int32 = np.empty(0, dtype=np.int32)
-        self.sums = ClusterSums.zero(len(centers), points.shape[1])
+        self._own = ClusterSums.zero(len(centers), points.shape[1])
+        self.sums = self._own
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all that :meth:`restore` needs."""
+        return {
+            "centers": self._nearest.centers,
+            "members": self.members,
+            "labels": self.labels,
+            "norms": self._norms,
+            "margins": self._margins,
+            "sums": self._own.sums,
+            "weights": self._own.weights,
+            "inertia": np.array(self._own.inertia),
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Become the partition that gave these :meth:`arrays`."""
+        self._nearest = NearestCenters(arrays["centers"], like=self._nearest)
+        self.members, self.labels = arrays["members"], arrays["labels"]
+        self._norms, self._margins = arrays["norms"], arrays["margins"]
+        self._own = ClusterSums(arrays["sums"], arrays["weights"], float(arrays["inertia"]))
+        self.sums = self._own.over(self._hosts)
 
     @property
     def centers(self) -> Float32:
@@ -86,6 +114,10 @@ class Partition:
 
     def take_in(self, rows: Int64) -> None:
         """Add the points with these row numbers, none of them a member yet, each to its nearest center."""
+        with self._together():
+            self._take_in(rows)
+
+    def _take_in(self, rows: Int64) -> None:
         new = np.sort(rows)
         placed = self._place(new)
         members = np.concatenate([self.members, new])
@@ -94,24 +126,48 @@ class Partition:
         self._norms = np.concatenate([self._norms, placed.norms])[order]
         self._margins = np.concatenate([self._margins, placed.margins])[order]
         self.labels = np.concatenate([self.labels, placed.labels])[order]
-        self.sums.add(placed.sums)
+        self._own.add(placed.sums)
 
     def reassign(self) -> None:
         """Move every member to its nearest center."""
+        with self._together():
+            self._reassign()
+
+    def _reassign(self) -> None:
         placed = self._place(self.members)
-        self._margins, self.labels, self.sums = placed.margins, placed.labels, placed.sums
+        self._margins, self.labels, self._own = placed.margins, placed.labels, placed.sums
 
     def share_misplaced(self, members: Int64) -> float:
-        """Return the share of the members at these places, ascending, that aren't with their nearest center."""
+        """Return the share of the members at these places, ascending, that aren't with their nearest center.
+
+        It is the share of all hosts' members that were asked for.
+        """
         placed = self._place(self.members[members])
-        return float((placed.labels != self.labels[members]).mean())
+        misplaced = np.count_nonzero(placed.labels != self.labels[members])
+        total, looked_at = self._hosts.sum(np.array([misplaced, len(members)], dtype=np.float64))
+        return float(total / looked_at)
 
     def follow(self, centers: Float32) -> None:
         """Let the members follow the centers, which have moved to ``centers`` (k, d): most to their nearest."""
+        with self._together():
+            self._follow(centers)
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Add up what the hosts have within this context; an interruption of one is one of all."""
+        try:
+            with self._workers.interruptible():
+                yield
+        except Interrupted:
+            self._own.over(self._hosts, interrupted=True)
+            raise
+        self.sums = self._own.over(self._hosts)
+
+    def _follow(self, centers: Float32) -> None:
         drift = np.sqrt(squared_norms(centers - self._nearest.centers))
         self._nearest = NearestCenters(centers, like=self._nearest)
         if self._rounding_shows():
-            self.reassign()
+            self._reassign()
             return
         around = _around(self._nearest)
         self._margins -= (DRIFT_SHARE * (drift + _largest_of_others(drift, around)))[self.labels]
@@ -125,13 +181,13 @@ class Partition:
         left = np.flatnonzero(labels != old)
         self.labels[due[left]] = labels[left]
         self._correct_sums(due[left], old[left], labels[left])
-        self.sums.inertia = self._inertia()
+        self._own.inertia = self._inertia()
         if self._rounding_shows():
-            self.reassign()
+            self._reassign()
 
     def _rounding_shows(self) -> bool:
         """Tell whether the clusters are so tight and far apart that the inertia must come from the points."""
-        return self.sums.inertia < ROUNDING_SHOWS * float(self._norms.sum(dtype=np.float64))
+        return self._own.inertia < ROUNDING_SHOWS * float(self._norms.sum(dtype=np.float64))
 
     def _place(self, rows: Int64) -> _Placed:
         """Compare the points of these row numbers, ascending, with every center."""
@@ -212,16 +268,16 @@ class Partition:
             return sum_by_label(points, old[part], clusters), sum_by_label(points, new[part], clusters)
 
         for gone, come in self._workers.map(task, range(0, len(places), _TASK_ROWS)):
-            self.sums.add_labelled(gone, self._nearest.origin, sign=-1)
-            self.sums.add_labelled(come, self._nearest.origin)
+            self._own.add_labelled(gone, self._nearest.origin, sign=-1)
+            self._own.add_labelled(come, self._nearest.origin)
 
     def _inertia(self) -> float:
         """Return the inertia that follows from the sums: that of the labels and centers as they are."""
         origin = 0.0 if self._nearest.origin is None else self._nearest.origin.astype(np.float64)
         centers: Float64 = self.centers.astype(np.float64) - origin
-        sums = self.sums.sums - self.sums.weights[:, None] * origin
+        sums = self._own.sums - self._own.weights[:, None] * origin
         inertia = self._norms.sum(dtype=np.float64) - 2 * np.vdot(sums, centers)
-        inertia += self.sums.weights @ np.square(centers).sum(axis=1)
+        inertia += self._own.weights @ np.square(centers).sum(axis=1)
         return max(0.0, float(inertia))
 
 

@@ -8,6 +8,7 @@ tells whether that may be trusted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -16,13 +17,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from kmeans.arrays import Float32
+from kmeans.arrays import Float32, Int64
+from kmeans.checkpoint import Checkpoints, State, generator_state
 from kmeans.distance import NearestCenters
+from kmeans.hosts import Alone, Hosts
 from kmeans.lloyd import OnPass
 from kmeans.partition import Partition
 from kmeans.rows import MemoryRows
 from kmeans.seeding import draw_far_points
-from kmeans.workers import Workers
+from kmeans.workers import Interrupted, Workers
+
+# The name of this phase in checkpoints.
+PHASE = "refine"
 
 # The first sample holds so many rows per cluster, and so many at least.
 ROWS_PER_CLUSTER, MIN_ROWS = 50, 5000
@@ -37,14 +43,15 @@ TRUSTED_SHARE, TRUST_ROWS = 0.01, 4_000
 # Rows from which an empty cluster is reseeded.
 RESEED_ROWS = 20_000
 
-OnSample = Callable[[Partition], int]
+OnSample = Callable[[Partition], None]
 
 
 class Refined(NamedTuple):
-    """Centers, float32 (k, d), and how many times they were moved on the whole sample."""
+    """Centers, float32 (k, d), how many times they were moved on the whole sample, and whether a stop ended it."""
 
     centers: Float32
     moves: int
+    interrupted: bool = False
 
 
 def refine(
@@ -56,9 +63,11 @@ def refine(
     tol: float,
     generator: Generator,
     workers: Workers,
+    hosts: Hosts | None = None,
     on_pass: OnPass | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Refined:
-    """Return where Lloyd's iterations over ``rows``, or ``max_rows`` of them drawn at random, settle.
+    """Return where Lloyd's iterations over all hosts' ``rows``, or ``max_rows`` of them drawn at random, settle.
 
     Parameters
     ----------
@@ -71,33 +80,79 @@ def refine(
         Settled is what gains no more than this share of the inertia by a move.
     on_pass
         Called after each pass over the whole sample with the number of moves so far and the sums.
+    checkpoints
+        Asked for a state of this phase to go on from, and offered one after each sample and each move.
     """
-    order = rows.order(epoch=0)[:max_rows]
-    sizes = _sizes(len(starts[0]), len(order))
-    on_sample = partial(_settle, max_moves=SAMPLE_MOVES, tol=max(tol, SAMPLE_TOL), generator=generator)
+    hosts, checkpoints = hosts or Alone(), checkpoints or Checkpoints()
+    growths = _growths(rows, max_rows, len(starts[0]), hosts)
+    on_sample = partial(_settle, max_moves=SAMPLE_MOVES, tol=max(tol, SAMPLE_TOL), generator=generator, hosts=hosts)
+    partition = Partition(rows.points, starts[0], workers, hosts)
+    sample = moves = 0
+    before, settled = math.inf, False
+
+    def state() -> State:
+        numbers = {"sample": sample, "moves": moves, "before": before, "settled": settled}
+        return State(PHASE, {**numbers, "generator": generator_state(generator)}, partition.arrays())
+
+    found = checkpoints.found()
+    try:
+        if found is not None and found.phase == PHASE:
+            partition.restore(found.arrays)
+            sample, moves, before, settled = (found.numbers[name] for name in ("sample", "moves", "before", "settled"))
+        else:
+            partition = _best_start(rows, starts, growths, on_sample, workers=workers, hosts=hosts)
+            checkpoints.offer(state)
+        for number in range(sample + 1, len(growths)):
+            sample = number
+            partition.take_in(growths[sample])
+            if sample < len(growths) - 1:
+                on_sample(partition)
+            checkpoints.offer(state)
+        while True:
+            while moves < max_iter and not settled:
+                partition.follow(_means(partition, generator, hosts))
+                moves += 1
+                if on_pass is not None:
+                    on_pass(moves, partition.sums)
+                before, settled = partition.sums.inertia, _gained_little(before, partition.sums.inertia, tol)
+                checkpoints.offer(state)
+            if moves >= max_iter or _is_trusted(partition, generator):
+                return Refined(partition.centers, moves)
+            partition.reassign()
+            before, settled = math.inf, False
+    except Interrupted:
+        return Refined(partition.centers, moves, interrupted=True)
+
+
+def _growths(rows: MemoryRows, max_rows: int, clusters: int, hosts: Hosts) -> list[Int64]:
+    """Return the row numbers of this host in the first sample, and what each later one has more.
+
+    The rows of each host, in a random order, are divided in the same proportions.
+    """
+    total = int(hosts.sum(np.array([float(len(rows))]))[0])
+    ends = [round(size * len(rows) / total) for size in _sizes(clusters, min(total, max_rows))]
+    order = rows.order(epoch=0)
+    return [order[first:end] for first, end in pairwise([0, *ends])]
+
+
+def _best_start(
+    rows: MemoryRows,
+    starts: Sequence[Float32],
+    growths: list[Int64],
+    on_sample: OnSample,
+    *,
+    workers: Workers,
+    hosts: Hosts,
+) -> Partition:
+    """Return a partition of the first sample by the start that does best on it."""
     begun = []
     for start in starts:
-        partition = Partition(rows.points, start, workers)
-        partition.take_in(order[: sizes[0]])
-        if len(starts) > 1 or len(sizes) > 1:
+        partition = Partition(rows.points, start, workers, hosts)
+        partition.take_in(growths[0])
+        if len(starts) > 1 or len(growths) > 1:
             on_sample(partition)
         begun.append(partition)
-    partition = min(begun, key=lambda partition: partition.sums.inertia)
-    for before, size in pairwise(sizes):
-        partition.take_in(order[before:size])
-        if size < len(order):
-            on_sample(partition)
-    moves = 0
-
-    def report(move: int) -> None:
-        if on_pass is not None:
-            on_pass(moves + move, partition.sums)
-
-    while True:
-        moves += _settle(partition, max_moves=max_iter - moves, tol=tol, generator=generator, on_move=report)
-        if moves >= max_iter or _is_trusted(partition, generator):
-            return Refined(partition.centers, moves)
-        partition.reassign()
+    return min(begun, key=lambda partition: partition.sums.inertia)
 
 
 def _is_trusted(partition: Partition, generator: Generator) -> bool:
@@ -113,38 +168,29 @@ def _sizes(clusters: int, rows: int) -> list[int]:
     return [*sizes[:-1], rows]
 
 
-def _settle(
-    partition: Partition,
-    *,
-    max_moves: int,
-    tol: float,
-    generator: Generator,
-    on_move: Callable[[int], None] | None = None,
-) -> int:
-    """Move the centers to their points' means, and the points to their centers, until that gains little.
-
-    Return the number of moves.
-    """
-    previous = np.inf
-    for move in range(1, max_moves + 1):
-        partition.follow(_means(partition, generator))
-        if on_move is not None:
-            on_move(move)
-        inertia = partition.sums.inertia
-        if np.isfinite(previous) and previous - inertia <= tol * previous:
-            return move
-        previous = inertia
-    return max_moves
+def _settle(partition: Partition, *, max_moves: int, tol: float, generator: Generator, hosts: Hosts) -> None:
+    """Move the centers to their points' means, and the points to their centers, until that gains little."""
+    before = math.inf
+    for _ in range(max_moves):
+        partition.follow(_means(partition, generator, hosts))
+        if _gained_little(before, partition.sums.inertia, tol):
+            return
+        before = partition.sums.inertia
 
 
-def _means(partition: Partition, generator: Generator) -> Float32:
+def _gained_little(before: float, inertia: float, tol: float) -> bool:
+    return math.isfinite(before) and before - inertia <= tol * before
+
+
+def _means(partition: Partition, generator: Generator, hosts: Hosts) -> Float32:
     """Return the means of the clusters; an empty one starts again at a point far from all centers."""
     means = partition.sums.means(otherwise=partition.centers.astype(np.float64)).astype(np.float32)
     empty = np.flatnonzero(partition.sums.weights == 0)
     if len(empty):
         members = len(partition.members)
-        sample = partition.points_of(generator.choice(members, min(RESEED_ROWS, members), replace=False))
+        drawn = generator.choice(members, min(RESEED_ROWS // hosts.size, members), replace=False)
+        sample = hosts.gather(partition.points_of(drawn))
         distances = NearestCenters(np.delete(means, empty, axis=0)).query(sample)[1]
-        far = draw_far_points(sample, distances, len(empty), generator)
+        far = hosts.broadcast(draw_far_points(sample, distances, len(empty), generator))
         means[empty[: len(far)]] = far
     return means

@@ -1,4 +1,7 @@
-"""The rows that a model is fitted to: in memory if they fit, else read again in each pass, with a sample in memory."""
+"""The rows that a model is fitted to: in memory if they fit, else read again in each pass, with a sample in memory.
+
+What comes through a pipe can't be read again: a pass brings new rows, and memory holds those of the first.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
+from numpy.random import Generator
 
 from kmeans.arrays import Float32, Int64, in_blocks
 from kmeans.errors import DataError
@@ -130,15 +134,7 @@ class StreamedRows:
     def batches(self, epoch: int) -> Iterator[Float32]:
         """Yield mini-batches of a pass; rows that are left at the end of a block open the next mini-batch."""
         generator = np.random.default_rng((self._seed, epoch))
-        left = np.empty((0, self.features), dtype=np.float32)
-        for block in self.blocks():
-            rows = np.concatenate([left, generator.permutation(block)])
-            whole = len(rows) - len(rows) % self._mini_batch_size
-            for first in range(0, whole, self._mini_batch_size):
-                yield rows[first : first + self._mini_batch_size]
-            left = rows[whole:]
-        if len(left):
-            yield left
+        return _mini_batches(self.blocks(), self._mini_batch_size, self.features, generator)
 
     def blocks(self) -> Iterator[Float32]:
         """Yield the rows of a pass, copied into blocks of some megabytes.
@@ -148,23 +144,92 @@ class StreamedRows:
         DataError
             If there are not as many rows as there were.
         """
-        size = _block_rows(self.features)
-        block = np.empty((size, self.features), dtype=np.float32)
-        seen = filled = 0
-        for part in self._one_pass():
-            taken = 0
-            while taken < len(part):
-                more = min(size - filled, len(part) - taken)
-                block[filled : filled + more] = part[taken : taken + more]
-                taken, filled = taken + more, filled + more
-                if filled == size:
-                    yield block
-                    block, filled = np.empty_like(block), 0
-            seen += len(part)
-        if filled:
-            yield block[:filled]
+        seen = 0
+        for block in _copied(self._one_pass(), self.features):
+            seen += len(block)
+            yield block
         if seen != self._count:
             raise DataError(f"expected the {self._count} rows that were read at first, found {seen}: the data changed")
+
+
+class PipedRows:
+    """Rows that come once: those of the first pass are in memory, all or a sample, and each epoch has rows of its own.
+
+    Parameters
+    ----------
+    next_pass
+        Begins the next pass, in blocks; each is valid until the next is asked for. Called once for each epoch but the
+        first, and only when its rows are read at once.
+    seen
+        Number of rows of the first pass, which is over.
+    held
+        Those of them that memory holds, (m, d).
+    mini_batch_size, seed
+        As for :class:`MemoryRows`.
+
+    Attributes
+    ----------
+    seen
+        As given; ``len`` is the number of rows in memory.
+    """
+
+    def __init__(self, next_pass: Pass, seen: int, held: Float32, mini_batch_size: int = 5000, seed: int = 0) -> None:
+        self.seen = seen
+        self.features = held.shape[1]
+        self._next_pass = next_pass
+        self._held = MemoryRows(held, mini_batch_size, seed)
+        self._mini_batch_size = mini_batch_size
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def in_memory(self) -> MemoryRows:
+        """The rows of the first pass that memory holds."""
+        return self._held
+
+    def batches(self, epoch: int) -> Iterator[Float32]:
+        """Yield mini-batches of the rows in memory in epoch 0, and in a later one of the pass that comes next."""
+        if epoch == 0:
+            return self._held.batches(epoch)
+        generator = np.random.default_rng((self._seed, epoch))
+        blocks = _copied(self._next_pass(), self.features)
+        return _mini_batches(blocks, self._mini_batch_size, self.features, generator)
+
+    def blocks(self) -> Iterator[Float32]:
+        """Yield the rows in memory."""
+        return self._held.blocks()
+
+
+def _mini_batches(blocks: Iterator[Float32], size: int, features: int, generator: Generator) -> Iterator[Float32]:
+    """Yield the rows, shuffled within each block; those that are left at its end open the next mini-batch."""
+    left = np.empty((0, features), dtype=np.float32)
+    for block in blocks:
+        rows = np.concatenate([left, generator.permutation(block)])
+        whole = len(rows) - len(rows) % size
+        for first in range(0, whole, size):
+            yield rows[first : first + size]
+        left = rows[whole:]
+    if len(left):
+        yield left
+
+
+def _copied(parts: Iterator[Float32], features: int) -> Iterator[Float32]:
+    """Yield the rows of ``parts``, copied into blocks of some megabytes."""
+    size = _block_rows(features)
+    block, filled = np.empty((size, features), dtype=np.float32), 0
+    for part in parts:
+        taken = 0
+        while taken < len(part):
+            more = min(size - filled, len(part) - taken)
+            block[filled : filled + more] = part[taken : taken + more]
+            taken, filled = taken + more, filled + more
+            if filled == size:
+                yield block
+                block, filled = np.empty_like(block), 0
+    if filled:
+        yield block[:filled]
 
 
 def _block_rows(features: int) -> int:
@@ -179,18 +244,41 @@ def bytes_per_row(features: int) -> int:
 def load(one_pass: Pass, budget: int, mini_batch_size: int = 5000, seed: int = 0) -> MemoryRows | StreamedRows:
     """Read all rows once and keep them, or as large a sample of them as can be fitted to in ``budget`` bytes.
 
-    The sample is uniform: once memory is full, row t replaces a random one with probability m / t (J. S. Vitter,
-    "Random sampling with a reservoir", 1985, algorithm R).
+    The sample is uniform.
 
     Raises
     ------
     DataError
         If there are no rows.
     """
+    held, seen = _read(one_pass(), budget, seed)
+    if seen == len(held):
+        return MemoryRows(held, mini_batch_size, seed)
+    return StreamedRows(one_pass, seen, held, mini_batch_size, seed)
+
+
+def load_once(next_pass: Pass, budget: int, mini_batch_size: int = 5000, seed: int = 0) -> PipedRows:
+    """Do what :func:`load` does with rows that can't be read again; each later call of ``next_pass`` brings new ones.
+
+    Raises
+    ------
+    DataError
+        If there are no rows.
+    """
+    held, seen = _read(next_pass(), budget, seed)
+    return PipedRows(next_pass, seen, held, mini_batch_size, seed)
+
+
+def _read(blocks: Iterator[Float32], budget: int, seed: int) -> tuple[Float32, int]:
+    """Return all rows, or a sample of as many as ``budget`` bytes allow, and how many there were.
+
+    Once memory is full, row t replaces a random one with probability m / t (J. S. Vitter, "Random sampling with a
+    reservoir", 1985, algorithm R).
+    """
     generator = np.random.default_rng((seed, 1))
     held: Float32 | None = None
     seen = 0
-    for block in one_pass():
+    for block in blocks:
         if not len(block):
             continue
         if held is None:
@@ -207,6 +295,4 @@ def load(one_pass: Pass, budget: int, mini_batch_size: int = 5000, seed: int = 0
         seen += len(block)
     if held is None:
         raise DataError("there are no rows")
-    if seen <= len(held):
-        return MemoryRows(held[:seen], mini_batch_size, seed)
-    return StreamedRows(one_pass, seen, held, mini_batch_size, seed)
+    return held[:seen], seen

@@ -13,7 +13,7 @@ import numpy as np
 
 from kmeans.arrays import Float32, Float64
 from kmeans.distance import NearestCenters
-from kmeans.sums import assign_and_sum
+from kmeans.sums import ClusterSums, assign_and_sum
 from kmeans.workers import Workers
 
 
@@ -43,12 +43,20 @@ class StreamingCenters:
 
     def update(self, batch: Float32) -> float:
         """Move the centers by ``batch`` (b, d); return its mean squared distance to the centers as they were."""
-        batch_sums = assign_and_sum(batch, NearestCenters(self.centers), workers=self._workers)
+        batch_sums = self.sums_of(batch)
+        self.move(batch_sums)
+        return batch_sums.mean_squared_distance
+
+    def sums_of(self, batch: Float32) -> ClusterSums:
+        """Return the sums of ``batch`` (b, d) by nearest center."""
+        return assign_and_sum(batch, NearestCenters(self.centers), workers=self._workers)
+
+    def move(self, batch_sums: ClusterSums) -> None:
+        """Move the centers by a batch that has these sums."""
         if self._half_life:
-            self.weights *= 0.5 ** (len(batch) / self._half_life)
+            self.weights *= 0.5 ** (batch_sums.weights.sum() / self._half_life)
         self.weights += batch_sums.weights
         hit = batch_sums.weights > 0
         rates = batch_sums.weights[hit] / self.weights[hit]
         means = batch_sums.sums[hit] / batch_sums.weights[hit, None]
         self.centers[hit] += rates[:, None] * (means - self.centers[hit])
-        return batch_sums.mean_squared_distance

@@ -10,7 +10,8 @@ import numpy as np
 
 from kmeans.arrays import Float32, Float64, Int32, Int64, in_blocks
 from kmeans.distance import NearestCenters, squared_norms
-from kmeans.workers import Workers
+from kmeans.hosts import Hosts
+from kmeans.workers import Interrupted, Workers
 
 # Rows that one task assigns and sums. Enough that the one addition per cluster which ends a task costs little, few
 # enough that a mini-batch of 5,000 rows feeds several cores. A function of d alone: the number of threads must not
@@ -58,6 +59,23 @@ class ClusterSums:
         self.weights += sign * part.weights
         if origin is not None:
             self.sums += sign * part.weights[:, None] * origin
+
+    def over(self, hosts: Hosts, *, interrupted: bool = False) -> ClusterSums:
+        """Return the sums of the points of all ``hosts``.
+
+        Raises
+        ------
+        Interrupted
+            On all hosts, if one says that its sums aren't complete because it was ``interrupted``.
+        """
+        if hosts.size == 1 and not interrupted:
+            return self
+        message = np.concatenate([self.sums.ravel(), self.weights, [self.inertia, float(interrupted)]])
+        total = hosts.sum(message)
+        if total[-1]:
+            raise Interrupted
+        clusters = len(self.weights)
+        return ClusterSums(total[: -clusters - 2].reshape(self.sums.shape), total[-clusters - 2 : -2], float(total[-2]))
 
     @property
     def mean_squared_distance(self) -> float:

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from types import TracebackType
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class Interrupted(Exception):  # noqa: N818 - nothing is wrong
+    """A stop was wanted in the middle of some work, which is given up."""
 
 
 class Workers:
@@ -27,17 +32,41 @@ class Workers:
     ----------
     threads
         1 (the default) runs everything in the calling thread.
+    stop_wanted
+        Asked again and again where work is :meth:`interruptible`.
     """
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self, threads: int = 1, stop_wanted: Callable[[], bool] | None = None) -> None:
         if threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
         self.threads = threads
+        self._stop_wanted = stop_wanted
+        self._is_interruptible = False
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kmeans") if threads > 1 else None
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Make a stop that is wanted raise Interrupted: on entering this context, and before each item of a map."""
+        self._check_stop()
+        self._is_interruptible = True
+        try:
+            yield
+        finally:
+            self._is_interruptible = False
+
+    def _check_stop(self) -> None:
+        if self._stop_wanted is not None and self._stop_wanted():
+            raise Interrupted
+
+    def _until_stop(self, items: Iterable[T]) -> Iterator[T]:
+        for item in items:
+            if self._is_interruptible:
+                self._check_stop()
+            yield item
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Yield ``function(item)`` for each item, in order, at most two results a thread ahead of the reader."""
-        waiting = iter(items)
+        waiting = self._until_stop(items)
         if self._pool is None:
             yield from map(function, waiting)
             return

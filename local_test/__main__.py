@@ -18,10 +18,10 @@ from kmeans import artifact
 from kmeans.arrays import Float32
 from local_test import digits
 from local_test.digits import Digits
+from local_test.feeding import feeding, pipe_channels
 from local_test.runners import PROJECT, DockerRunner, ProcessRunner, Runner, ServerError
 
-TEST_DIR = PROJECT / "local_test" / "test_dir"
-MNIST_DIR = PROJECT / "local_test" / "mnist_dir"
+LOCAL_TEST = PROJECT / "local_test"
 ROWS_SHOWN = 10
 ROWS_CHECKED = 100
 
@@ -36,11 +36,15 @@ def main() -> int:
     except Exception as error:  # whatever Docker's client or the file system has to say
         print(f"local_test: {error}", file=sys.stderr)
         return 1
-    _prepare(base, data, is_large=bool(options.mnist))
+    _prepare(base, data, is_large=bool(options.mnist), through_pipes=options.pipe)
+    if options.pipe and not pipe_channels(base):
+        print(
+            f"local_test: no channel in {_short(base / 'input/config/inputdataconfig.json')} is in Pipe mode",
+            file=sys.stderr,
+        )
+        return 1
     print(f"\n2. Train ({'docker run ' + options.docker if options.docker else 'python -m'} train)", flush=True)
-    started = time.perf_counter()
-    exit_code = runner.train(base)
-    print(f"   exit code {exit_code} after {time.perf_counter() - started:.2f} s", flush=True)
+    exit_code = _train(runner, base)
     if exit_code:
         failure = base / "output" / "failure"
         print(f"   {failure}: {failure.read_text() if failure.exists() else 'missing'}")
@@ -61,6 +65,17 @@ def main() -> int:
     return 0 if agrees else 1
 
 
+def _train(runner: Runner, base: Path) -> int:
+    """Run the training job, and feed its pipes if it has any; return its exit code."""
+    started = time.perf_counter()
+    with feeding(base) as feeders:
+        exit_code = runner.train(base)
+    print(f"   exit code {exit_code} after {time.perf_counter() - started:.2f} s", flush=True)
+    for feeder in feeders:
+        print(f"   channel {feeder.folder.name} was read to its end through {feeder.epochs} FIFO(s)")
+    return exit_code
+
+
 def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m local_test",
@@ -76,24 +91,32 @@ def _parse_options() -> argparse.Namespace:
         "digits as CSV)",
     )
     parser.add_argument(
+        "--pipe",
+        action="store_true",
+        help="train in Pipe mode: the files of each channel go through FIFOs, once per epoch (3 of them), as SageMaker "
+        "sends them; channels that a configuration has in Pipe mode are fed without this option too",
+    )
+    parser.add_argument(
         "--dir",
         type=Path,
         help="the folder that stands for /opt/ml; configuration files that are there are used as they are (default: "
-        "local_test/test_dir, with --mnist local_test/mnist_dir)",
+        "local_test/test_dir; with --mnist mnist_dir, with --pipe test_pipe_dir or mnist_pipe_dir)",
     )
     parser.add_argument("--port", type=int, help="port to serve on (default: any free one)")
     parser.add_argument("--keep", action="store_true", help="go on serving until Ctrl-C, to try requests by hand")
     options = parser.parse_args()
-    options.dir = options.dir or (MNIST_DIR if options.mnist else TEST_DIR)
+    name = f"{'mnist' if options.mnist else 'test'}{'_pipe' if options.pipe else ''}_dir"
+    options.dir = options.dir or LOCAL_TEST / name
     return options
 
 
-def _prepare(base: Path, data: Digits, *, is_large: bool) -> None:
+def _prepare(base: Path, data: Digits, *, is_large: bool, through_pipes: bool) -> None:
     print(f"1. Data and configuration, as SageMaker lays them out below /opt/ml, in {_short(base)}", flush=True)
     write = digits.write_recordio if is_large else digits.write_csv
     content_type = "application/x-recordio-protobuf" if is_large else "text/csv;label_size=0"
     files = write(base / "input" / "data", data)
-    digits.write_configuration(base / "input" / "config", data.train.shape[1], content_type)
+    input_mode = "Pipe" if through_pipes else "File"
+    digits.write_configuration(base / "input" / "config", data.train.shape[1], content_type, input_mode)
     for path, points in zip(files, (data.train, data.test), strict=True):
         print(f"   {path.relative_to(base)}: {points.shape[0]} digits x {points.shape[1]} pixels")
     print(f"   input/config/hyperparameters.json: {(base / 'input/config/hyperparameters.json').read_text().strip()}")

@@ -84,11 +84,15 @@ def write_recordio(directory: Path, digits: Digits) -> list[Path]:
     ]
 
 
-def write_configuration(directory: Path, features: int, content_type: str) -> None:
-    """Write the job's configuration into ``directory`` (``input/config``), but for files that are there already."""
-    channel = {"TrainingInputMode": "File", "ContentType": content_type}
+def write_configuration(directory: Path, features: int, content_type: str, input_mode: str) -> None:
+    """Write the job's configuration into ``directory`` (``input/config``), but for files that are there already.
+
+    In Pipe mode the job has three epochs: each comes through a FIFO of its own.
+    """
+    channel = {"TrainingInputMode": input_mode, "ContentType": content_type}
+    hyperparameters = {"k": "10", "feature_dim": str(features)}
     files = {
-        "hyperparameters.json": {"k": "10", "feature_dim": str(features)},
+        "hyperparameters.json": hyperparameters | ({"epochs": "3"} if input_mode == "Pipe" else {}),
         "inputdataconfig.json": {"train": channel, "test": channel},
         "resourceconfig.json": {"current_host": "algo-1", "hosts": ["algo-1"], "network_interface_name": "eth0"},
     }

@@ -7,12 +7,20 @@ Exit codes: 0 the model is written; 1 the user's data or settings are wrong; 2 t
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from train.contract import HostNames
+    from train.failure import Failure
+    from train.metrics import JobLog
 
 DEFAULT_BASE = "/opt/ml"
 
@@ -28,6 +36,7 @@ def main() -> int:
     parser.add_argument(
         "--validate", action="store_true", help="check configuration and data, list all mistakes, train nothing"
     )
+    parser.add_argument("--rank", action="store_true", help=argparse.SUPPRESS)  # for train.hydra only
     options = parser.parse_args()
     base = Path(os.environ.get("SAGEMAKER_BASE_DIR") or DEFAULT_BASE)
     # The files must be readable and removable for whoever is outside of the container.
@@ -42,6 +51,8 @@ def main() -> int:
 
         print(markdown_table())
         return 0
+    if options.rank:
+        return _take_part(base)
     return _validate(base) if options.validate else _train(base)
 
 
@@ -60,34 +71,107 @@ def _validate(base: Path) -> int:
 
 def _train(base: Path) -> int:
     """Train; return the exit code."""
-    from kmeans.machine import usable_cpus, usable_memory
-    from train.contract import output_directory
+    from kmeans.errors import SettingError
+    from train.contract import HostNames, output_directory, read_hosts
     from train.failure import Failure
-    from train.job import run
     from train.metrics import JobLog
 
     log = JobLog()
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        log.stop()
-
-    # As PID 1 a process without a handler never hears of SIGTERM.
-    signal.signal(signal.SIGTERM, stop)
     log.say("Docker entrypoint called with argument(s): train")
     Failure.clear(output_directory(base))
     try:
-        run(base, usable_cpus(), usable_memory(), log)
+        hosts = read_hosts(base)
+    except SettingError:
+        hosts = HostNames()  # the job reads it again, and says what is wrong with all files
+    failure: Failure | None = None
+    try:
+        if len(hosts.names) > 1:
+            failure = _train_together(base, hosts, log)
+        else:
+            _train_alone(base, log)
     except Exception as error:
         failure = Failure.of(error)
         if failure.is_defect:
             traceback.print_exc()
-        try:
-            failure.write(output_directory(base))
-        except Exception as second:
-            log.say(f"the reason of failure could not be written: {second}", "ERROR")
-        log.say(failure.reason, "ERROR")
-        return failure.exit_code
-    return 0
+    if failure is None:
+        return 0
+    try:
+        failure.write(output_directory(base))
+    except Exception as second:
+        log.say(f"the reason of failure could not be written: {second}", "ERROR")
+    log.say(failure.reason, "ERROR")
+    return failure.exit_code
+
+
+def _train_alone(base: Path, log: JobLog) -> None:
+    """Train in this process."""
+    from kmeans.machine import usable_cpus, usable_memory
+    from train.job import run
+
+    _on_sigterm(log.stop)
+    run(base, usable_cpus(), usable_memory(), log)
+
+
+def _train_together(base: Path, hosts: HostNames, log: JobLog) -> Failure | None:
+    """Train with other hosts, in a process that this one watches over; return why the job failed, or None."""
+    from train.cluster import Deadlines
+    from train.hydra import Hydra
+    from train.leader import Leader
+    from train.worker import Worker
+
+    log.host = hosts.current
+    deadlines = Deadlines(
+        arrival=_seconds("KMEANS_HOSTS_TIMEOUT_SECONDS", Deadlines().arrival),
+        silence=_seconds("KMEANS_HEARTBEAT_TIMEOUT_SECONDS", Deadlines().silence),
+    )
+    launcher = Hydra([sys.executable, "-m", "train", "--rank"])
+    kind = Leader if hosts.current == hosts.leader else Worker
+    host = kind(hosts, launcher, log.say, deadlines)
+    _on_sigterm(host.stop)
+    return host.run()
+
+
+def _take_part(base: Path) -> int:
+    """Be the process that trains on one of several hosts; return its exit code."""
+    from train.contract import read_hosts
+    from train.hydra import rank_environment
+
+    # MPI reads it when it starts.
+    for name, value in rank_environment(read_hosts(base).interface).items():
+        os.environ.setdefault(name, value)
+    from kmeans.machine import usable_cpus, usable_memory
+    from train.metrics import JobLog
+    from train.rank import claim_streams, take_part
+
+    claim_streams()
+    log = JobLog()
+    _on_sigterm(log.stop)
+    return take_part(base, usable_cpus(), usable_memory(), log)
+
+
+def _on_sigterm(stop: Callable[[], None]) -> None:
+    """Call ``stop`` when SIGTERM comes. As PID 1 a process without a handler never hears of it."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        stop()
+
+    signal.signal(signal.SIGTERM, handle)
+
+
+def _seconds(variable: str, default: float) -> float:
+    """Return a time from the environment."""
+    from kmeans.errors import SettingError, shown
+
+    text = os.environ.get(variable)
+    if not text:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise SettingError(f"{variable}: expected a number of seconds above 0, found {shown(text)}.")
+    return seconds
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A channel to blocks of rows, in File and FastFile mode.
+"""A channel to blocks of rows; here in File and FastFile mode, and in ``train.pipe`` in Pipe mode.
 
 All regular files of the channel's folder and its sub-folders are read, sorted by path; hidden ones are not, and empty
 ones count as no data. Each pass opens each file once and reads it forward: in FastFile mode that is a request to S3.
@@ -7,18 +7,34 @@ ones count as no data. Each pass opens each file once and reads it forward: in F
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import TypeAlias
 
 from kmeans.arrays import Float32
-from kmeans.errors import DataError, SettingError, shown
-from train.contract import Channel
-from train.files import FileReader, declared_type
+from kmeans.errors import DataError, NoDataError, SettingError, shown
+from train.contract import PIPE_MODE, Channel
+from train.files import FileReader, OnProgress, check_columns, declared_type
+from train.pipe import PipeReader
 
-INPUT_MODES = ("File", "FastFile")
+INPUT_MODES = ("File", "FastFile", PIPE_MODE)
 
-OnProgress = Callable[[int, int], None]
+Reader: TypeAlias = "ChannelReader | PipeReader"
+
+
+def reader(channel: Channel, feature_dim: int | None, on_progress: OnProgress | None = None) -> Reader:
+    """Return what reads ``channel``; its parameters are those of :class:`ChannelReader`.
+
+    Raises
+    ------
+    kmeans.errors.SettingError
+        If the channel's input mode or content type is not known here, or it should have files and has none.
+    """
+    if channel.is_pipe:
+        check_channel(channel)
+        return PipeReader(channel, feature_dim, on_progress)
+    return ChannelReader(channel, feature_dim, on_progress)
 
 
 class ChannelReader:
@@ -31,7 +47,7 @@ class ChannelReader:
     feature_dim
         Columns of each row; None for as many as the first file has.
     on_progress
-        Called again and again in each pass with the number of files read to their ends and of all files.
+        Called again and again in each pass with words about where the reader is; what it raises ends the pass.
 
     Attributes
     ----------
@@ -96,13 +112,20 @@ class ChannelReader:
 
     def _tell(self, done: int) -> None:
         if self._on_progress is not None:
-            self._on_progress(done, len(self._paths))
+            self._on_progress(f"{done} of {len(self._paths)} files")
 
 
-def check_columns(file: FileReader, first: FileReader, where: str) -> None:
-    """Raise a DataError if ``file`` has other columns than ``first``, of which ``where`` says which file that is."""
-    if file.columns != first.columns:
-        raise DataError(f"expected {first.columns} columns {where}, found {file.columns}", source=str(file.path))
+def check_channel(channel: Channel) -> None:
+    """Raise a SettingError if the input mode or content type of ``channel`` is not known here."""
+    try:
+        declared_type(channel.content_type)
+    except SettingError as error:
+        raise SettingError(f"Channel {channel.name}: {error}") from None
+    if channel.input_mode not in INPUT_MODES:
+        raise SettingError(
+            f"Channel {channel.name}: input mode {shown(channel.input_mode)} is not supported: "
+            f"use {' or '.join(INPUT_MODES)}."
+        )
 
 
 def list_files(channel: Channel) -> list[Path]:
@@ -113,18 +136,10 @@ def list_files(channel: Channel) -> list[Path]:
     kmeans.errors.SettingError
         If there are none, or the channel's input mode or content type is not known here.
     """
-    try:
-        declared_type(channel.content_type)
-    except SettingError as error:
-        raise SettingError(f"Channel {channel.name}: {error}") from None
-    if channel.input_mode not in INPUT_MODES:
-        raise SettingError(
-            f"Channel {channel.name}: input mode {shown(channel.input_mode)} is not supported: "
-            f"use {' or '.join(INPUT_MODES)}."
-        )
+    check_channel(channel)
     folder = channel.directory
     if not folder.is_dir():
-        raise SettingError(f"Channel {channel.name} has no data: there is no folder {folder}.")
+        raise NoDataError(f"Channel {channel.name} has no data: there is no folder {folder}.")
     files = sorted(_visible_files(folder))
     if not files:
         manifest = any(folder.rglob("*.manifest"))
@@ -133,13 +148,13 @@ def list_files(channel: Channel) -> list[Path]:
     return files
 
 
-def all_files_are_empty(channel: Channel, files: int) -> SettingError:
+def all_files_are_empty(channel: Channel, files: int) -> NoDataError:
     """Return the error of a ``channel`` none of whose ``files`` held data."""
     return _no_data(channel, f"all {files} of its files are empty")
 
 
-def _no_data(channel: Channel, what: str) -> SettingError:
-    return SettingError(
+def _no_data(channel: Channel, what: str) -> NoDataError:
+    return NoDataError(
         f"Channel {channel.name} has no data: {channel.directory} was searched, and {what}. "
         "Does the S3 prefix of the channel name the right objects?"
     )

@@ -6,6 +6,7 @@ Every file and every field may be missing and then has the default that SageMake
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,13 @@ from kmeans.errors import SettingError, shown
 from kmeans.formats.media_type import MediaType
 
 HYPERPARAMETERS_FILE = "hyperparameters.json"
-TRAIN_CHANNEL, TEST_CHANNEL = "train", "test"
+
+# Where SageMaker puts everything; what a configuration file places below it moves with the base of a job.
+USUAL_BASE = Path("/opt/ml")
+
+TRAIN_CHANNEL, TEST_CHANNEL, MODEL_CHANNEL = "train", "test", "model"
+HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
+PIPE_MODE = "Pipe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,21 +36,29 @@ class Channel:
     name
         As in the training job's request.
     directory
-        Where its files lie in File and FastFile mode.
+        Where its files lie in File and FastFile mode; in Pipe mode its FIFOs lie beside that.
     content_type
         Media type; its name is empty where the job gives none.
     input_mode
         ``File``, ``FastFile`` or ``Pipe``.
+    is_sharded
+        Whether each host has objects of its own (``ShardedByS3Key``); else all have all.
     """
 
     name: str
     directory: Path
     content_type: MediaType
     input_mode: str
+    is_sharded: bool = False
+
+    @property
+    def is_pipe(self) -> bool:
+        """Whether its data come through FIFOs, which are read once."""
+        return self.input_mode == PIPE_MODE
 
 
 @dataclass(frozen=True, slots=True)
-class Hosts:
+class HostNames:
     """The machines of the job.
 
     Attributes
@@ -51,11 +66,24 @@ class Hosts:
     current
         Name of this machine.
     names
-        Names of all, sorted as SageMaker sorts them; the first is the leader.
+        Names of all, sorted.
+    interface
+        Name of the network interface on which they reach each other; not every platform names one that is there.
     """
 
     current: str = "algo-1"
     names: tuple[str, ...] = ("algo-1",)
+    interface: str = "eth0"
+
+    @property
+    def leader(self) -> str:
+        """The first of the names: SageMaker's habit."""
+        return self.names[0]
+
+    @property
+    def rank(self) -> int:
+        """Number of this machine among all, from 0."""
+        return self.names.index(self.current)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +100,28 @@ class Job:
         By name.
     hosts
         The machines that take part.
+    checkpoint_path
+        Where ``checkpointconfig.json`` says that checkpoints go; None if it says nothing.
     """
 
     base: Path
     hyperparameters: Mapping[str, str]
     channels: Mapping[str, Channel]
-    hosts: Hosts
+    hosts: HostNames
+    checkpoint_path: Path | None = None
 
     @property
     def hyperparameters_file(self) -> Path:
         """Where the hyperparameters came from."""
         return self.base / "input" / "config" / HYPERPARAMETERS_FILE
+
+    @property
+    def checkpoint_directory(self) -> Path | None:
+        """Where checkpoints go, if the job has such a place; ``checkpointconfig.json`` may name another."""
+        if self.checkpoint_path is not None:
+            return self.checkpoint_path
+        usual = self.base / "checkpoints"
+        return usual if usual.is_dir() else None
 
     @property
     def model_directory(self) -> Path:
@@ -104,12 +143,13 @@ def read_job(base: Path) -> Job:
         If a file is there but is not what the contract says it is; the error names all such files.
     """
     config = base / "input" / "config"
-    job = Job(base, {}, {}, Hosts())
+    job = Job(base, {}, {}, HostNames())
     mistakes = []
     for change in (
         lambda: {"hyperparameters": _read_hyperparameters(config / HYPERPARAMETERS_FILE)},
         lambda: {"channels": _read_channels(config / "inputdataconfig.json", base / "input" / "data")},
-        lambda: {"hosts": _read_hosts(config / "resourceconfig.json")},
+        lambda: {"hosts": read_hosts(base)},
+        lambda: {"checkpoint_path": _read_checkpoint_path(config / "checkpointconfig.json", base)},
     ):
         try:
             job = replace(job, **change())
@@ -131,7 +171,7 @@ def _read_hyperparameters(path: Path) -> dict[str, str]:
 def _read_channels(path: Path, data: Path) -> dict[str, Channel]:
     configured = _read_object(path)
     if configured is None:
-        configured = {name: {} for name in (TRAIN_CHANNEL, TEST_CHANNEL) if (data / name).is_dir()}
+        configured = {name: {} for name in (TRAIN_CHANNEL, TEST_CHANNEL, MODEL_CHANNEL) if (data / name).is_dir()}
     channels = {}
     for name, fields in configured.items():
         if not isinstance(fields, dict):
@@ -141,19 +181,45 @@ def _read_channels(path: Path, data: Path) -> dict[str, Channel]:
             directory=data / name,
             content_type=MediaType.parse(_text(path, fields, "ContentType", "")),
             input_mode=_text(path, fields, "TrainingInputMode", "File"),
+            is_sharded=_text(path, fields, "S3DistributionType", "FullyReplicated") == "ShardedByS3Key",
         )
     return channels
 
 
-def _read_hosts(path: Path) -> Hosts:
+def _read_checkpoint_path(path: Path, base: Path) -> Path | None:
+    local = _text(path, _read_object(path) or {}, "LocalPath", "")
+    if not local:
+        return None
+    folder = Path(local)
+    return base / folder.relative_to(USUAL_BASE) if folder.is_relative_to(USUAL_BASE) else folder
+
+
+def read_hosts(base: Path) -> HostNames:
+    """Read only which machines take part in the job below ``base``.
+
+    Raises
+    ------
+    kmeans.errors.SettingError
+        If the file is there but is not what the contract says it is, or a name can't be that of a machine.
+    """
+    path = base / "input" / "config" / "resourceconfig.json"
     fields = _read_object(path) or {}
-    current = _text(path, fields, "current_host", Hosts().current)
+    current = _text(path, fields, "current_host", HostNames().current)
+    interface = _text(path, fields, "network_interface_name", HostNames().interface)
     names = fields.get("hosts") or [current]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise SettingError(f"{path}: expected a list of names for hosts, found {shown(names)}.")
     if current not in names:
         raise SettingError(f"{path}: current_host is {shown(current)}, which is not among the hosts {shown(names)}.")
-    return Hosts(current, tuple(names))
+    for name in names:
+        # Names of hosts become arguments of programs.
+        if not HOST_NAME.fullmatch(name):
+            raise SettingError(
+                f"{path}: expected a host's name of letters, digits, hyphens and dots, found {shown(name)}."
+            )
+    if len(set(names)) < len(names):
+        raise SettingError(f"{path}: expected each host once, found {shown(names)}.")
+    return HostNames(current, tuple(sorted(names)), interface)
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:

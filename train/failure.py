@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kmeans.atomic_file import write_files
@@ -62,6 +62,11 @@ class Failure:
             f"AlgorithmError: unexpected {type(error).__name__}: {error}. This is a defect; details are in the log."
         )
         return cls(_cut(reason), 2, is_defect=True)
+
+    def at(self, host: str) -> Failure:
+        """Return the same failure, said of the machine ``host``."""
+        kind, separator, cause = self.reason.partition(": ")
+        return replace(self, reason=_cut(f"{kind}{separator}host {host}: {cause}"))
 
     @staticmethod
     def clear(output: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,16 @@ TEXT_TYPES = (CSV, JSON_LINES)
 # Bytes by which a type is told.
 HEAD_BYTES = 4096
 
+# Hears, in words, where a reader is.
+OnProgress = Callable[[str], None]
+
+# Opens what a path names.
+Opener = Callable[[Path], AbstractContextManager[Stream]]
+
+
+def _open_file(path: Path) -> AbstractContextManager[Stream]:
+    return path.open("rb", buffering=0)
+
 
 class FileReader:
     """One file, read once from its beginning to its end: neither its size is asked for nor is anything read twice.
@@ -41,6 +52,8 @@ class FileReader:
         What the channel declares; if that is nothing, the type is told from the bytes. gzip is too.
     feature_dim
         Columns of each row; None for any number, but the same in all.
+    opener
+        Opens ``path`` when the first block is asked for; it is closed when the last one was given, or none is wanted.
 
     Attributes
     ----------
@@ -56,12 +69,15 @@ class FileReader:
         Media type by which it is read; empty until the first block.
     """
 
-    def __init__(self, path: Path, content_type: MediaType, feature_dim: int | None) -> None:
+    def __init__(
+        self, path: Path, content_type: MediaType, feature_dim: int | None, opener: Opener = _open_file
+    ) -> None:
         self.path = path
         self.rows = self.columns = self.label_columns = 0
         self.content_type = ""
         self._declared = content_type
         self._feature_dim = feature_dim
+        self._open = opener
         self._stored: ForwardStream | None = None
 
     @property
@@ -81,7 +97,7 @@ class FileReader:
         """
         declared = declared_type(self._declared)
         try:
-            with self.path.open("rb", buffering=0) as file:
+            with self._open(self.path) as file:
                 self._stored = ForwardStream(file)
                 if self._stored.peek(1):
                     yield from self._read(self._stored, declared)
@@ -100,6 +116,12 @@ class FileReader:
                 self.columns, self.content_type = block.shape[1], kind
             self.rows += len(block)
             yield np.ascontiguousarray(block[:, self.label_columns :])
+
+
+def check_columns(file: FileReader, first: FileReader, where: str) -> None:
+    """Raise a DataError if ``file`` has other columns than ``first``, of which ``where`` says which file that is."""
+    if file.columns != first.columns:
+        raise DataError(f"expected {first.columns} columns {where}, found {file.columns}", source=str(file.path))
 
 
 def declared_type(content_type: MediaType) -> str | None:

@@ -176,6 +176,18 @@ TABLE = (
         AUTO,
         "At most so many rows, drawn at random, take part in these passes: less for a quick look; `auto`: all.",
     ),
+    Hyperparameter(
+        "checkpoint_interval",
+        Integer(0),
+        "60",
+        "Seconds between two checkpoints, if the job has a checkpoint folder; 0: after every step.",
+    ),
+    Hyperparameter(
+        "ignore_changed_checkpoint",
+        Boolean(),
+        "false",
+        "Begin anew if the checkpoint is that of other hyperparameters or data; else the job fails.",
+    ),
     Hyperparameter("seed", Integer(0), "0", "Fixes every random draw: the same seed gives the same model."),
     Hyperparameter("eval_metrics", Subset(("msd", "ssd")), '["msd"]', "Scores of the `test` channel."),
     Hyperparameter("force_dense", Boolean(), "true", "Sent by the SageMaker SDK; accepted, without effect."),
@@ -183,6 +195,16 @@ TABLE = (
 
 # What clients and tuning jobs add to the hyperparameters for other readers than the algorithm.
 FOREIGN_PREFIXES = ("_", "sagemaker_", "default_user_module_name")
+
+# Those that the fit isn't told.
+OF_THE_JOB = (
+    "feature_dim",
+    "mini_batch_size",
+    "checkpoint_interval",
+    "ignore_changed_checkpoint",
+    "eval_metrics",
+    "force_dense",
+)
 
 REQUIRED = tuple(row.name for row in TABLE if row.default is None)
 
@@ -199,6 +221,10 @@ class Hyperparameters:
         Rows per mini-batch.
     eval_metrics
         Scores of the test channel, some of ``msd`` and ``ssd``.
+    checkpoint_interval
+        Seconds between two checkpoints.
+    ignore_changed_checkpoint
+        Whether a checkpoint of another job is passed over.
     values
         All of them by name, ``auto`` as it stands, as JSON values (for the log and ``kmeans.json``).
     """
@@ -207,7 +233,15 @@ class Hyperparameters:
     feature_dim: int | None
     mini_batch_size: int
     eval_metrics: tuple[str, ...]
+    checkpoint_interval: int
+    ignore_changed_checkpoint: bool
     values: Mapping[str, Any]
+
+    @property
+    def of_the_fit(self) -> dict[str, Any]:
+        """The values that have a say in the centers."""
+        without = set(OF_THE_JOB) - {"mini_batch_size"}
+        return {name: value for name, value in self.values.items() if name not in without}
 
 
 def parse(texts: Mapping[str, str]) -> Hyperparameters:
@@ -238,12 +272,14 @@ def parse(texts: Mapping[str, str]) -> Hyperparameters:
     if mistakes:
         raise SettingError(" ".join(mistakes))
     shown_values = {name: AUTO if value is None else value for name, value in values.items()}
-    own = {name: values.pop(name) for name in ("feature_dim", "mini_batch_size", "eval_metrics", "force_dense")}
+    own = {name: values.pop(name) for name in OF_THE_JOB}
     return Hyperparameters(
         settings=Settings(**values),
         feature_dim=own["feature_dim"],
         mini_batch_size=own["mini_batch_size"],
         eval_metrics=own["eval_metrics"],
+        checkpoint_interval=own["checkpoint_interval"],
+        ignore_changed_checkpoint=own["ignore_changed_checkpoint"],
         values=shown_values,
     )
 

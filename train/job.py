@@ -2,50 +2,67 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 from kmeans import artifact
-from kmeans.errors import SettingError
+from kmeans.arrays import Float32
+from kmeans.checkpoint import Checkpoints
+from kmeans.errors import DataError, NoDataError, SettingError
 from kmeans.estimator import Fitted, fit
+from kmeans.hosts import Alone, Hosts
 from kmeans.machine import peak_memory
 from kmeans.model import KMeansModel
-from kmeans.rows import Rows, bytes_per_row, load
-from kmeans.workers import Workers
-from train import hyperparameters
-from train.channels import ChannelReader
-from train.contract import TEST_CHANNEL, TRAIN_CHANNEL, Channel, Hosts, Job, read_job
+from kmeans.rows import MemoryRows, Pass, PipedRows, Rows, bytes_per_row, load, load_once
+from kmeans.workers import Interrupted, Workers
+from train import channels, hyperparameters
+from train.channels import Reader
+from train.checkpoints import CheckpointFolder
+from train.contract import MODEL_CHANNEL, TEST_CHANNEL, TRAIN_CHANNEL, Channel, HostNames, Job, read_job
 from train.hyperparameters import Hyperparameters
 from train.metrics import JobLog
+from train.warm_start import read_model
 
 # Share of the memory that rows may take; and what of it is left to the interpreter, to NumPy and to buffers.
 ROWS_SHARE, RESERVED_BYTES = 0.7, 192 << 20
 
+# Share of that for the rows of one pipe: they can't be read again, and those of the next need room too.
+PIPED_SHARE = 0.8
 
-def run(base: Path, threads: int, memory: int, log: JobLog) -> None:
+# Rows by which data are known again.
+DIGEST_ROWS = 1000
+
+
+def run(base: Path, threads: int, memory: int, log: JobLog, hosts: Hosts | None = None) -> None:
     """Run the job that ``base`` (``/opt/ml``) describes, with ``threads`` threads and ``memory`` bytes.
+
+    With several ``hosts`` each runs it on its share of the rows, and the leader writes the model. A stop that ``log``
+    is told of ends the job with the best model so far.
 
     Raises
     ------
     kmeans.errors.KMeansError
         If anything is wrong with the configuration, the data or the disk; nothing is left in the model directory then.
     """
-    job = read_job(base)
+    job, hosts = read_job(base), hosts or Alone()
     log.host = job.hosts.current
     log.say(f"Merging with provided configuration from {job.hyperparameters_file}: {_json(job.hyperparameters)}")
     wanted = hyperparameters.parse(job.hyperparameters)
     log.say(f"Final configuration: {_json(wanted.values)}")
-    check_hosts(job.hosts)
+    check_hosts(job.hosts, hosts.size)
     budget = int(ROWS_SHARE * max(0, memory - RESERVED_BYTES))
-    rows = _read(required_channel(job), wanted.feature_dim, budget, wanted, log)
+    start = _read_start(job, wanted, log)
+    rows = _read(required_channel(job), wanted.feature_dim, budget, wanted, log=log, hosts=hosts)
     # Read before the fit: what is wrong with it shall not come out hours later.
     budget -= len(rows.in_memory) * bytes_per_row(rows.features)
-    test_rows = _read_test_channel(job, rows.features, budget, wanted, log)
+    test_rows = _read_test_channel(job, rows.features, budget, wanted, log=log, hosts=hosts)
     log.say(f"training on {len(rows)} rows x {rows.features} columns with {threads} threads")
     if wanted.mini_batch_size > len(rows):
         log.say(
@@ -53,23 +70,29 @@ def run(base: Path, threads: int, memory: int, log: JobLog) -> None:
             f"Effective batch size used to initialize is {len(rows)}",
             "WARNING",
         )
-    with Workers(threads) as workers:
-        fitted = fit(rows, wanted.settings, workers=workers, observer=log)
-    metrics = _report(fitted, log)
-    if test_rows is not None:
-        metrics |= _score(test_rows, fitted.model, wanted, log)
-    card = {"hyperparameters": wanted.values, "rows": len(rows), "metrics": metrics}
-    with _stage("write", log):
-        artifact.save(KMeansModel(fitted.model.centers, fitted.model.counts, card), job.model_directory)
-    log.say(f"wrote the model to {job.model_directory}: {artifact.CENTERS_FILE}, {artifact.CARD_FILE}")
+    checkpoints = _checkpoints(job, rows, wanted, log, hosts)
+    with Workers(threads, log.stop_wanted) as workers:
+        fitted = fit(
+            rows, wanted.settings, workers=workers, hosts=hosts, observer=log, start=start, checkpoints=checkpoints
+        )
+    metrics = _report(fitted, log, is_leader=hosts.rank == 0)
+    if test_rows is not None and not fitted.interrupted:
+        metrics |= _score(test_rows, fitted.model, wanted, log, hosts)
+    count = int(hosts.sum(np.array([float(len(rows))]))[0])
+    card = {"hyperparameters": wanted.values, "rows": count, "metrics": metrics}
+    if hosts.rank == 0:
+        with _stage("write", log):
+            artifact.save(KMeansModel(fitted.model.centers, fitted.model.counts, card), job.model_directory)
+        log.say(f"wrote the model to {job.model_directory}: {artifact.CENTERS_FILE}, {artifact.CARD_FILE}")
+    hosts.sum(np.zeros(1))  # no host ends before the model is written
     log.finish(peak_memory())
 
 
-def check_hosts(hosts: Hosts) -> None:
-    """Raise a SettingError if there is more than one host."""
-    if len(hosts.names) > 1:
+def check_hosts(hosts: HostNames, connected: int) -> None:
+    """Raise a SettingError if the job has other than so many ``connected`` hosts."""
+    if len(hosts.names) != connected:
         raise SettingError(
-            f"The job has {len(hosts.names)} hosts, and this version trains on one: set the instance count to 1."
+            f"The job has {len(hosts.names)} hosts, of which {connected} came together: set the instance count to 1."
         )
 
 
@@ -81,20 +104,43 @@ def required_channel(job: Job) -> Channel:
     raise SettingError(f"There is no training data: expected a channel named {TRAIN_CHANNEL}, {found}.")
 
 
-def _read(channel: Channel, feature_dim: int | None, budget: int, wanted: Hyperparameters, log: JobLog) -> Rows:
-    """Read a channel into at most ``budget`` bytes of memory."""
+def _read(
+    channel: Channel, feature_dim: int | None, budget: int, wanted: Hyperparameters, *, log: JobLog, hosts: Hosts
+) -> Rows:
+    """Read this host's share of a channel into at most ``budget`` bytes of memory."""
     started = time.perf_counter()
-    reader = ChannelReader(channel, feature_dim, lambda done, files: log.reading(channel.name, done, files))
+
+    def tell(state: str) -> None:
+        log.reading(channel.name, state)
+        # The fit looks for a stop while it computes, but can't while it waits for a pipe.
+        if channel.is_pipe and log.stop_wanted():
+            raise Interrupted
+
+    reader = channels.reader(channel, feature_dim, tell)
+    read, budget = (load_once, int(PIPED_SHARE * budget)) if channel.is_pipe else (load, budget)
     with _stage("read", log):
-        rows = load(reader.blocks, budget, wanted.mini_batch_size, wanted.settings.seed)
+        try:
+            rows: Rows = read(_share(reader, channel, hosts), budget, wanted.mini_batch_size, wanted.settings.seed)
+        except NoDataError:
+            if hosts.size == 1 or not channel.is_sharded:
+                raise
+            log.say(f"there are no objects of channel {channel.name} for this host", "WARNING")
+            return _no_rows(_common_width(0, hosts))
+    _common_width(rows.features, hosts)
     labels = f", the first {reader.label_columns} taken as labels" if reader.label_columns else ""
+    count = rows.seen if isinstance(rows, PipedRows) else len(rows)
     log.say(
-        f"read channel {channel.name}: {len(rows)} rows x {rows.features} columns{labels} from "
+        f"read channel {channel.name}: {count} rows x {rows.features} columns{labels} from "
         f"{reader.files} file(s) of {reader.content_type}, {reader.bytes / 1e6:.1f} MB in "
         f"{time.perf_counter() - started:.3f} secs"
     )
     held = len(rows.in_memory)
-    if held < len(rows):
+    if isinstance(rows, PipedRows):
+        log.say(
+            f"channel {channel.name} is a pipe: {held} of {count} rows are kept in memory; what needs rows again, "
+            "as refinement and scores do, works on these"
+        )
+    elif held < len(rows):
         log.say(
             f"channel {channel.name} is larger than the {budget / 1e6:.0f} MB of memory for rows: {held} rows drawn at "
             "random are kept, and passes over all rows read the files again"
@@ -102,37 +148,105 @@ def _read(channel: Channel, feature_dim: int | None, budget: int, wanted: Hyperp
     return rows
 
 
-def _report(fitted: Fitted, log: JobLog) -> dict[str, Any]:
-    counts = fitted.model.counts
-    assert counts is not None, "a fit counts its rows"  # noqa: S101 - for the type checker
-    log.say(f"refined the centers {fitted.refinements} times; empty clusters: {int((counts == 0).sum())}")
-    log.quality("train", "mean_squared_distance", fitted.mean_squared_distance)
-    log.quality("train", "smallest_cluster", int(counts.min()))
-    log.quality("train", "largest_cluster", int(counts.max()))
-    return {
+def _no_rows(features: int) -> Rows:
+    return MemoryRows(np.empty((0, features), dtype=np.float32))
+
+
+def _common_width(features: int, hosts: Hosts) -> int:
+    """Return the number of columns that all hosts have that have rows; ``features`` is this one's, 0 without rows."""
+    widths = np.zeros(hosts.size)
+    widths[hosts.rank] = features
+    found = sorted({int(width) for width in hosts.sum(widths) if width})
+    if len(found) > 1:
+        raise DataError(
+            f"expected the same columns on all hosts, found {' and '.join(map(str, found))}",
+            hint="Are all objects of the channel of one table?",
+        )
+    return found[0] if found else 1
+
+
+def _read_start(job: Job, wanted: Hyperparameters, log: JobLog) -> KMeansModel | None:
+    if MODEL_CHANNEL not in job.channels:
+        return None
+    model = read_model(job.channels[MODEL_CHANNEL], wanted.settings.k)
+    log.say(f"going on from the {model.clusters} centers in channel {MODEL_CHANNEL}")
+    return model
+
+
+def _checkpoints(job: Job, rows: Rows, wanted: Hyperparameters, log: JobLog, hosts: Hosts) -> Checkpoints:
+    folder = job.checkpoint_directory
+    if folder is None:
+        return Checkpoints()
+    if hosts.size > 1 or job.channels[TRAIN_CHANNEL].is_pipe:
+        log.say("no checkpoints are saved: these are for jobs of one host whose data can be read again", "WARNING")
+        return Checkpoints()
+    points = rows.in_memory.points
+    some = points[:: max(1, len(points) // DIGEST_ROWS)]
+    data = {"rows": len(rows), "columns": rows.features, "data": hashlib.sha256(some.tobytes()).hexdigest()[:16]}
+    return CheckpointFolder(
+        folder,
+        wanted.checkpoint_interval,
+        {**wanted.of_the_fit, **data},
+        log.say,
+        ignore_others=wanted.ignore_changed_checkpoint,
+    )
+
+
+def _share(reader: Reader, channel: Channel, hosts: Hosts) -> Pass:
+    """Return the passes over this host's rows: where each host sees all rows of a channel, they divide them."""
+    if hosts.size == 1 or channel.is_sharded:
+        return reader.blocks
+
+    def every_size_th() -> Iterator[Float32]:
+        seen = 0
+        for block in reader.blocks():
+            yield block[(hosts.rank - seen) % hosts.size :: hosts.size]
+            seen += len(block)
+
+    return every_size_th
+
+
+def _report(fitted: Fitted, log: JobLog, *, is_leader: bool) -> dict[str, Any]:
+    """Say how the fit ended, and return its figures; each once, so that a metric of the job has one value."""
+    figures = {
         "train:msd": fitted.shrink_loss,
-        "train:mean_squared_distance": fitted.mean_squared_distance,
-        "train:smallest_cluster": int(counts.min()),
-        "train:largest_cluster": int(counts.max()),
         "streaming_centers": fitted.streaming_centers,
         "refinements": fitted.refinements,
     }
+    counts = fitted.model.counts
+    if counts is None:
+        log.say("stopped early: the model is the best so far, and its rows aren't counted", "WARNING")
+        return figures
+    log.say(f"refined the centers {fitted.refinements} times; empty clusters: {int((counts == 0).sum())}")
+    scores = {
+        "mean_squared_distance": fitted.mean_squared_distance,
+        "smallest_cluster": int(counts.min()),
+        "largest_cluster": int(counts.max()),
+    }
+    for name, value in scores.items():
+        if is_leader and value is not None:
+            log.quality("train", name, value)
+    return figures | {f"train:{name}": value for name, value in scores.items()}
 
 
-def _read_test_channel(job: Job, features: int, budget: int, wanted: Hyperparameters, log: JobLog) -> Rows | None:
+def _read_test_channel(
+    job: Job, features: int, budget: int, wanted: Hyperparameters, *, log: JobLog, hosts: Hosts
+) -> Rows | None:
     if TEST_CHANNEL not in job.channels:
         log.say("Test data is not provided.")
         return None
-    return _read(job.channels[TEST_CHANNEL], features, budget, wanted, log)
+    return _read(job.channels[TEST_CHANNEL], features, budget, wanted, log=log, hosts=hosts)
 
 
-def _score(rows: Rows, model: KMeansModel, wanted: Hyperparameters, log: JobLog) -> dict[str, float]:
+def _score(rows: Rows, model: KMeansModel, wanted: Hyperparameters, log: JobLog, hosts: Hosts) -> dict[str, float]:
     """Score the rows of the test channel: ``ssd`` is their inertia, ``msd`` the same per row."""
     with _stage("score", log):
         inertia = sum(model.score(block) for block in rows.blocks())
-    scores = {"msd": inertia / len(rows), "ssd": inertia}
+    inertia, count = hosts.sum(np.array([inertia, len(rows)])).tolist()
+    scores = {"msd": inertia / count, "ssd": inertia}
     for metric in wanted.eval_metrics:
-        log.quality("test", metric, scores[metric])
+        if hosts.rank == 0:
+            log.quality("test", metric, scores[metric])
     return {f"test:{metric}": scores[metric] for metric in wanted.eval_metrics}
 
 

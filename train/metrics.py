@@ -43,18 +43,18 @@ class JobLog(Observer):
         self._started = self._stage_started = time.time()
         self._stages: dict[str, float] = {}
         self._batches = self._rows = self._epochs = 0
-        self._stopping = False
+        self._stopping = self._has_centers = False
 
     def stop(self) -> None:
-        """Make the next step of the job that is reported here raise StoppedError.
+        """Remember that the job shall end with what it has.
 
         A signal's handler must not raise by itself: in the middle of starting a thread, say, that does damage.
         """
         self._stopping = True
 
-    def _step(self) -> None:
-        if self._stopping:
-            raise StoppedError
+    def stop_wanted(self) -> bool:
+        """Tell whether :meth:`stop` was called."""
+        return self._stopping
 
     def say(self, message: str, level: str = "INFO") -> None:
         """Write one line in the built-in image's form."""
@@ -79,15 +79,22 @@ class JobLog(Observer):
         self._stage_started = now
         self._write(f"#metrics {json.dumps(document)}\n\n")
 
-    def reading(self, channel: str, done: int, files: int) -> None:
-        """Give a sign of life while a channel of many files is read."""
-        self._step()
+    def reading(self, channel: str, state: str) -> None:
+        """Give a sign of life while a channel is read or waited for; ``state`` says where its reader is.
+
+        Raises
+        ------
+        StoppedError
+            If the job shall end and has nothing yet.
+        """
+        if self._stopping and not self._has_centers:
+            raise StoppedError
         if self._progress_is_due():
-            self.say(f"reading channel {channel}: {done} of {files} files")
+            self.say(f"reading channel {channel}: {state}")
 
     def seeded(self, *, centers: int, clusters: int, factor: int, auto: bool, rows: int) -> None:
         """Tell what ``auto`` came to, and how many centers the streaming phase has."""
-        self._step()
+        self._has_centers = True
         if auto:
             self.say(f"'extra_center_factor' was set to 'auto', evaluated to {factor}.")
         self.say(f"streaming onto {centers} centers for {clusters} clusters")
@@ -95,8 +102,8 @@ class JobLog(Observer):
 
     def batch_done(self, *, epoch: int, epochs: int, rows_seen: int, rows: int, mean_squared_distance: float) -> None:
         """Give a sign of life now and then."""
-        self._step()
         if self._progress_is_due():
+            rows = max(rows, rows_seen)  # through a pipe, more may come in an epoch than in the one before
             done = 100 * (epoch + rows_seen / rows) / epochs
             self.say(
                 f"epoch {epoch + 1} of {epochs}: {rows_seen} of {rows} rows, mean squared distance of the last "
@@ -124,7 +131,6 @@ class JobLog(Observer):
 
     def shrink_attempt(self, *, attempt: int, mean_squared_distance: float) -> None:
         """Write the loss of one Lloyd run."""
-        self._step()
         self.say(f"local kmeans attempt #{attempt}. Current mean square distance {mean_squared_distance:.6f}")
 
     def shrink_done(self, *, mean_squared_distance: float) -> None:
@@ -134,11 +140,11 @@ class JobLog(Observer):
 
     def refine_started(self, *, at_most: int) -> None:
         """Tell whether there is a third phase."""
+        self._has_centers = True
         self.say(f"refining with at most {at_most} passes over all rows" if at_most else "refining is off")
 
     def refine_pass(self, *, done: int, rows: int, mean_squared_distance: float, empty_clusters: int) -> None:
         """Give a sign of life: the first pass always, the others now and then."""
-        self._step()
         if done == 1 or empty_clusters or self._progress_is_due():
             empty = f", {empty_clusters} empty clusters" if empty_clusters else ""
             self.say(

@@ -66,7 +66,8 @@ class ForwardStream(io.RawIOBase):
 class UnpackedStream:
     """What is packed by gzip, in one or several members, unpacked."""
 
-    def __init__(self, stream: io.RawIOBase) -> None:
+    def __init__(self, stream: ForwardStream) -> None:
+        self._packed = stream
         # GzipFile takes a short read for the end; a BufferedReader reads until it has what was asked for.
         self._file = gzip.GzipFile(fileobj=io.BufferedReader(stream, PACKED_BYTES), mode="rb")
 
@@ -75,7 +76,9 @@ class UnpackedStream:
         try:
             return self._file.readinto(buffer)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(f"expected gzip, but {error}", hint="Was the file cut off?") from None
+            # Only where it ends too early all bytes before have been used, and not just read ahead.
+            offset = self._packed.taken if isinstance(error, EOFError) else None
+            raise DataError(f"expected gzip, but {error}", offset=offset, hint="Was the file cut off?") from None
 
 
 class Utf8Stream:

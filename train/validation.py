@@ -10,9 +10,9 @@ from pathlib import Path
 from kmeans.errors import KMeansError
 from train import channels, hyperparameters
 from train.contract import TEST_CHANNEL, Channel, read_job
-from train.files import FileReader
+from train.files import FileReader, check_columns
 from train.hyperparameters import Hyperparameters
-from train.job import check_hosts, required_channel
+from train.job import required_channel
 
 
 @dataclass(slots=True)
@@ -49,22 +49,31 @@ def validate(base: Path) -> Findings:
         job = read_job(base)
         with findings.collecting():
             wanted = hyperparameters.parse(job.hyperparameters)
-        with findings.collecting():
-            check_hosts(job.hosts)
         feature_dim = wanted.feature_dim if wanted else None
         with findings.collecting():
-            rows, columns = _check_channel(required_channel(job), feature_dim, findings)
-            if wanted:
-                _describe(wanted, rows, columns, findings)
-            feature_dim = feature_dim or columns or None
+            found = _check_channel(required_channel(job), feature_dim, findings)
+            if found:
+                rows, columns = found
+                feature_dim = feature_dim or columns or None
+                if wanted:
+                    _describe(wanted, rows, columns, findings)
         if TEST_CHANNEL in job.channels:
             with findings.collecting():
                 _check_channel(job.channels[TEST_CHANNEL], feature_dim, findings)
     return findings
 
 
-def _check_channel(channel: Channel, feature_dim: int | None, findings: Findings) -> tuple[int, int]:
-    """Read all files of a channel; return the number of rows and of columns (0 if no file could be read)."""
+def _check_channel(channel: Channel, feature_dim: int | None, findings: Findings) -> tuple[int, int] | None:
+    """Read all files of a channel; return the number of rows and of columns (0 if no file could be read).
+
+    None stands for a pipe, which is not opened: the job would find nothing in it any more.
+    """
+    if channel.is_pipe:
+        channels.check_channel(channel)
+        findings.facts.append(
+            f"Channel {channel.name}: a Pipe channel can't be checked beforehand, because that would use its data up."
+        )
+        return None
     paths = channels.list_files(channel)
     first: FileReader | None = None
     rows = empty = 0
@@ -77,7 +86,7 @@ def _check_channel(channel: Channel, feature_dim: int | None, findings: Findings
                 empty += 1
                 continue
             first = first or file
-            channels.check_columns(file, first, "as in the files before")
+            check_columns(file, first, "as in the files before")
             rows += file.rows
     if empty == len(paths):
         raise channels.all_files_are_empty(channel, empty)

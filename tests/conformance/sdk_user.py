@@ -1,6 +1,6 @@
 """A program: what a user of the SDK 2 writes in a notebook, in local mode.
 
-    python -m tests.conformance.sdk_user kmeans|estimator FOLDER PORT IMAGE
+    python -m tests.conformance.sdk_user kmeans|estimator|hosts FOLDER PORT IMAGE
 
 FOLDER has the data, and gets `model.tar.gz` and the predictions; the endpoint listens at PORT. A process of its own:
 the SDK prints the container's log, leaves threads and takes its settings from the environment.
@@ -115,12 +115,30 @@ def use_estimator(folder: Path, session: Any, image: str) -> None:
     np.save(folder / "predictions.npy", np.array(rows))
 
 
+def use_two_hosts(folder: Path, session: Any, image: str) -> None:
+    """Train on two hosts, which local mode starts as two containers."""
+    estimator = Estimator(
+        image_uri=image,
+        role=ROLE,
+        instance_count=2,
+        instance_type="local",
+        hyperparameters={"k": 10, "feature_dim": 64},
+        sagemaker_session=session,
+    )
+    estimator.fit({"train": TrainingInput(f"file://{folder / 'train'}", content_type="text/csv;label_size=0")})
+    save_model(folder, session, estimator)
+
+
 def save_model(folder: Path, session: Any, estimator: Any) -> None:
     bucket, _, key = estimator.model_data.removeprefix("s3://").partition("/")
     session.s3_client.download_file(bucket, key, str(folder / "model.tar.gz"))
 
 
-PARTS: dict[str, Callable[[Path, Any, str], None]] = {"kmeans": use_kmeans, "estimator": use_estimator}
+PARTS: dict[str, Callable[[Path, Any, str], None]] = {
+    "kmeans": use_kmeans,
+    "estimator": use_estimator,
+    "hosts": use_two_hosts,
+}
 
 if __name__ == "__main__":
     part, directory, serving_port, image_name = sys.argv[1:]

@@ -251,6 +251,22 @@ def test_the_metrics_of_the_readme_are_found_in_the_log(estimator: Notebook) -> 
     assert all(float(text) > 0 for texts in found.values() for text in texts), found
 
 
+def test_two_hosts_train_one_model(
+    laptop: Laptop, points: npt.NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The first container that ends takes the other one down, and both have one folder for the model."""
+    folder = tmp_path_factory.mktemp("hosts")
+    (folder / "train").mkdir()
+    (folder / "train" / "digits.csv").write_bytes(csv(points))
+    notebook = laptop.run("hosts", folder)
+    assert notebook.centers.shape == (10, 64)
+    _, distances = nearest(points, notebook.centers)
+    # scikit-learn's best of 20 starts reaches 648; all in one cluster is 1201.
+    assert float((distances**2).mean()) < 700
+    assert notebook.log.count("read channel train: 89") == 2, "each host has half of the 1797 rows"
+    assert notebook.log.count("wrote the model to") == 1
+
+
 def test_no_container_is_left(kmeans: Notebook, estimator: Notebook, engine: Any) -> None:
     """All containers of local mode have folders of the notebook's, by which they are known here."""
     left = [

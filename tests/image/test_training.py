@@ -104,10 +104,12 @@ def test_sigterm_reaches_the_job(digits_job: Job) -> None:
     """The program is PID 1 and listens: it ends by itself, before `docker stop` gives up and kills it."""
     digits_job.set_hyperparameters(k="10", feature_dim="64", epochs="1000000")
     with digits_job.start(["train"]) as running:
-        wait_until(lambda: "training on" in running.log, "the start of the training")
+        wait_until(lambda: "streaming onto" in running.log, "the start of the training")
         running.stop()
         finished = running.finish()
-    assert finished.exit_code != SIGKILLED, finished.log
+    assert finished.exit_code == 0, finished.log
+    assert "stopped early: the model is the best so far" in finished.log
+    assert read_centers(digits_job.model / "model_algo-1").shape == (10, 64)
     assert not list(digits_job.model.glob("*tmp*"))
 
 

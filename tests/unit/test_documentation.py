@@ -29,9 +29,9 @@ def test_the_picture_of_the_house_names_every_module(package: str) -> None:
     assert {name for name in modules if not re.search(rf"\b{name}\b", ARCHITECTURE)} == set()
 
 
-def test_every_environment_variable_of_the_server_is_in_the_readme() -> None:
+def test_every_environment_variable_is_in_the_readme() -> None:
     source = "".join(path.read_text() for folder in ("train", "serve") for path in (PROJECT / folder).glob("*.py"))
-    assert {name for name in re.findall(r"SAGEMAKER_[A-Z_]+", source) if f"`{name}`" not in README} == set()
+    assert {name for name in re.findall(r"(?:SAGEMAKER|KMEANS)_[A-Z_]+", source) if f"`{name}`" not in README} == set()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT)))

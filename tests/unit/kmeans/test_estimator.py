@@ -11,6 +11,7 @@ from sklearn.cluster import KMeans
 from kmeans.arrays import Float32
 from kmeans.errors import DataError
 from kmeans.estimator import Fitted, FittedCenters, fit, fit_centers
+from kmeans.model import KMeansModel
 from kmeans.observer import Observer
 from kmeans.refinement import Refined
 from kmeans.rows import MemoryRows, StreamedRows, bytes_per_row, load
@@ -79,6 +80,11 @@ def streamed(source: Source, *, held: int, mini_batch_size: int = 500, seed: int
     assert len(rows.in_memory) == held
     source.passes = 0
     return rows
+
+
+def distance_of(fitted: Fitted) -> float:
+    assert fitted.mean_squared_distance is not None
+    return fitted.mean_squared_distance
 
 
 def assert_true_figures(fitted: Fitted, points: Float32) -> None:
@@ -406,8 +412,8 @@ def test_rows_that_memory_does_not_hold_are_fitted_nearly_as_well(k: int, n: int
         fitted = fit(streamed(Source(points), held=held, seed=seed), Settings(k=k, seed=seed))
         assert_true_figures(fitted, points)
         assert fitted.refinements > 0
-        found.append(fitted.mean_squared_distance)
-        expected.append(run(points, k=k, seed=seed).mean_squared_distance)
+        found.append(distance_of(fitted))
+        expected.append(distance_of(run(points, k=k, seed=seed)))
     assert np.mean(found) < 1.02 * np.mean(expected)
 
 
@@ -435,7 +441,7 @@ def test_sorted_rows_that_memory_does_not_hold_are_fitted_as_well_as_shuffled_on
     points, centers = oracle.blobs(22, n=9000, k=10, spread=6)
     in_order = points[oracle.nearest(points, centers)[0].argsort(kind="stable")]
     fitted = fit(streamed(Source(in_order), held=3000), Settings(k=10))
-    assert fitted.mean_squared_distance < 1.02 * run(points, k=10).mean_squared_distance
+    assert distance_of(fitted) < 1.02 * distance_of(run(points, k=10))
 
 
 @pytest.mark.parametrize(
@@ -552,7 +558,7 @@ def test_only_the_rows_of_the_refinement_s_sample_have_a_say_and_all_are_counted
     again = run(others, **options)
     assert again.model.centers.tobytes() == fitted.model.centers.tobytes()
     assert_true_figures(again, others)
-    assert again.mean_squared_distance > fitted.mean_squared_distance
+    assert distance_of(again) > distance_of(fitted)
 
 
 def test_a_sample_for_the_refinement_gives_nearly_the_result_of_all_rows() -> None:
@@ -616,3 +622,28 @@ def test_a_sample_larger_than_memory_still_leaves_the_passes_over_all_rows_out()
     rows, observer = load(lambda: iter([points]), 1000 * bytes_per_row(4)), Recorder()
     fit(rows, Settings(k=5, refine_sample_size=1001), observer=observer)
     assert set(observer.of("refine_pass", "rows")) == {1000}
+
+
+def test_a_fit_goes_on_from_a_model() -> None:
+    points, _ = oracle.blobs(0, n=4000, k=6, d=4, spread=3)
+    before = run(points, k=6, refine_max_iter=1, local_lloyd_tol=0.1)
+    observer = Recorder()
+    after = fit(MemoryRows(points), Settings(k=6), start=before.model, observer=observer)
+    assert observer.of("epoch_done", "rows") == []
+    assert observer.of("shrink_started", "centers") == []
+    assert distance_of(after) <= distance_of(before)
+    again = fit(MemoryRows(points), Settings(k=6), start=after.model)
+    assert distance_of(again) == pytest.approx(distance_of(after), rel=1e-4)
+
+
+def test_without_refinement_the_centers_of_a_model_follow_new_rows_by_the_weight_of_the_old() -> None:
+    start = KMeansModel([[0.0], [100.0]], np.array([300, 100]))
+    points = np.repeat(np.array([[4], [110]], dtype=np.float32), 100, axis=0)
+    fitted = fit(MemoryRows(points), Settings(k=2, refine_max_iter=0), start=start)
+    assert fitted.model.centers.ravel().tolist() == pytest.approx([1.0, 105.0])
+
+
+@pytest.mark.parametrize("centers", [np.zeros((3, 4)), np.zeros((2, 5))])
+def test_a_model_of_another_shape_is_refused(centers: Float32) -> None:
+    with pytest.raises(DataError, match=r"expected a model of 2 clusters and 4 columns to start from"):
+        fit(MemoryRows(np.zeros((10, 4), dtype=np.float32)), Settings(k=2), start=KMeansModel(centers))

@@ -7,7 +7,7 @@ import pytest
 
 from kmeans.arrays import Float32
 from kmeans.errors import DataError
-from kmeans.rows import MemoryRows, Rows, StreamedRows, bytes_per_row, load
+from kmeans.rows import MemoryRows, Rows, StreamedRows, bytes_per_row, load, load_once
 
 POINTS = np.arange(1003 * 2, dtype=np.float32).reshape(1003, 2)
 
@@ -289,3 +289,43 @@ def test_what_is_wrong_with_a_source_comes_out_as_it_is() -> None:
     for budget in (ROW, 100 * ROW):
         with pytest.raises(DataError, match="row 11 is none"):
             load(broken, budget)
+
+
+class Streams(Source):
+    """Gives other rows in each pass: those of pass e are larger by 10,000 e, and there are fewer and fewer."""
+
+    def __call__(self) -> Iterator[Float32]:
+        epoch = self.begun
+        self.points, self.blocks = POINTS[: 1003 - epoch] + 10_000 * epoch, [1003 - epoch]
+        return super().__call__()
+
+
+@pytest.mark.parametrize("held", [1, 50, 1002, 1003, 2000])
+def test_rows_that_come_once_are_kept_as_those_that_come_again_are(held: int) -> None:
+    rows, again = load_once(Streams(), held * ROW, 100, 5), load(Source(blocks=[1003]), held * ROW, 100, 5)
+    assert np.array_equal(rows.in_memory.points, again.in_memory.points)
+    assert (len(rows), rows.seen, rows.features) == (min(held, 1003), 1003, 2)
+    assert np.array_equal(np.concatenate(list(rows.blocks())), rows.in_memory.points)
+    assert epoch_of(rows, 0) == epoch_of(rows.in_memory, 0)
+
+
+@any_size_of_batches
+@any_bytes_of_a_block
+def test_each_epoch_but_the_first_reads_rows_of_its_own(
+    size: int, block_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kmeans.rows.BLOCK_BYTES", block_bytes)
+    source = Streams()
+    rows = load_once(source, 50 * ROW, size)
+    for epoch in (0, 1, 2):
+        assert source.begun == max(1, epoch)
+        batches = list(rows.batches(epoch))
+        expected = POINTS[: 1003 - epoch] + 10_000 * epoch if epoch else rows.in_memory.points
+        assert sorted(np.concatenate(batches).tolist()) == sorted(expected.tolist())
+        assert all(len(batch) == size for batch in batches[:-1])
+    assert (source.begun, source.ended) == (3, 3)
+
+
+def test_no_rows_that_come_once_are_refused() -> None:
+    with pytest.raises(DataError, match="no rows"):
+        load_once(lambda: iter([]), 1000)

@@ -10,7 +10,7 @@ from kmeans.arrays import Float32
 from kmeans.errors import DataError, SettingError
 from kmeans.formats import csv, pieces, recordio
 from kmeans.formats.media_type import MediaType
-from train.channels import ChannelReader, list_files
+from train.channels import ChannelReader, list_files, reader
 from train.contract import Channel
 
 ROWS = np.array([[1, 2, 3], [4, 5, 6]], dtype=np.float32)
@@ -163,12 +163,12 @@ def test_every_pass_gives_the_same_rows_and_opens_each_file_once(folder: Path, m
         return open_path(path, *arguments, **keywords)
 
     monkeypatch.setattr(Path, "open", counting)
-    heard: list[tuple[int, int]] = []
-    reader = ChannelReader(channel(folder), 3, lambda done, files: heard.append((done, files)))
+    heard: list[str] = []
+    reader = ChannelReader(channel(folder), 3, heard.append)
     for passes in (1, 2, 3):
         assert np.array_equal(rows_of(reader), np.tile(ROWS, (3, 1)))
         assert opened == ["a", "b", "c"] * passes
-        assert heard == [(0, 3), (0, 3), (1, 3), (2, 3), (2, 3)] * passes  # before each file and each block
+        assert heard == [f"{done} of 3 files" for done in (0, 0, 1, 2, 2)] * passes  # before each file and each block
         assert (reader.rows, reader.features, reader.files, reader.bytes) == (6, 3, 2, 3 * len(CSV))
         assert (reader.content_type, reader.label_columns) == ("text/csv", 0)
 
@@ -298,11 +298,10 @@ def test_files_with_and_without_a_label_column_are_not_mixed(folder: Path, files
         ("image/png", "File", "Channel train: No iterator has been registered for ContentType 'image/png'"),
         ("text/csv;label_size=x", "File", "expected a number for label_size, found 'x'"),
         ("text/csv;label_size=\u00b2", "File", "expected a number for label_size"),
-        ("text/csv", "Pipe", "Channel train: input mode 'Pipe' is not supported"),
-        ("text/csv", "Carrier pigeon", "input mode 'Carrier pigeon' is not supported"),
+        ("text/csv", "Carrier pigeon", "Channel train: input mode 'Carrier pigeon' is not supported"),
     ],
 )
 def test_a_channel_that_cant_be_read_says_why(folder: Path, content_type: str, input_mode: str, problem: str) -> None:
     put(folder, data=CSV)
     with pytest.raises(SettingError, match=problem):
-        rows_of(ChannelReader(channel(folder, content_type, input_mode), None))
+        list(reader(channel(folder, content_type, input_mode), None).blocks())

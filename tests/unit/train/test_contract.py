@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kmeans.errors import SettingError
-from train.contract import Hosts, output_directory, read_job
+from train.contract import HostNames, output_directory, read_hosts, read_job
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def write(base: Path, name: str, content: object) -> Path:
 
 def test_without_any_file_the_job_is_empty_and_runs_on_one_host(tmp_path: Path) -> None:
     job = read_job(tmp_path / "nowhere")
-    assert (job.hyperparameters, job.channels, job.hosts) == ({}, {}, Hosts("algo-1", ("algo-1",)))
+    assert (job.hyperparameters, job.channels, job.hosts) == ({}, {}, HostNames("algo-1", ("algo-1",)))
 
 
 def test_the_places_are_those_of_the_contract(base: Path) -> None:
@@ -90,19 +90,32 @@ def test_a_folder_that_the_configuration_doesnt_name_is_no_channel(base: Path) -
 @pytest.mark.parametrize(
     ("fields", "hosts"),
     [
-        ({}, Hosts("algo-1", ("algo-1",))),
-        ({"current_host": "algo-2"}, Hosts("algo-2", ("algo-2",))),
-        ({"current_host": "a", "hosts": ["a"]}, Hosts("a", ("a",))),
-        ({"current_host": "a", "hosts": []}, Hosts("a", ("a",))),
+        ({}, HostNames("algo-1", ("algo-1",))),
+        ({"current_host": "algo-2"}, HostNames("algo-2", ("algo-2",))),
+        ({"current_host": "a", "hosts": ["a"]}, HostNames("a", ("a",))),
+        ({"current_host": "a", "hosts": []}, HostNames("a", ("a",))),
         ({"current_host": "algo-2", "hosts": ["algo-1", "algo-10", "algo-2"]}, None),
-        ({"current_host": "a", "hosts": ["a"], "topology": None, "network_interface_name": "eth0"}, Hosts("a", ("a",))),
+        (
+            {"current_host": "a", "hosts": ["a"], "topology": None, "network_interface_name": "eth0"},
+            HostNames("a", ("a",)),
+        ),
     ],
 )
 def test_hosts_keep_the_order_that_sagemaker_gives_them(
-    base: Path, fields: dict[str, object], hosts: Hosts | None
+    base: Path, fields: dict[str, object], hosts: HostNames | None
 ) -> None:
     write(base, "resourceconfig", fields)
-    assert read_job(base).hosts == (hosts or Hosts("algo-2", ("algo-1", "algo-10", "algo-2")))
+    assert read_job(base).hosts == (hosts or HostNames("algo-2", ("algo-1", "algo-10", "algo-2")))
+
+
+@pytest.mark.parametrize("current", ["algo-1", "algo-10", "algo-2"])
+def test_the_leader_is_the_first_by_name(base: Path, current: str) -> None:
+    names = ["algo-2", "algo-10", "algo-1"]
+    write(base, "resourceconfig", {"current_host": current, "hosts": names, "network_interface_name": "ethwe"})
+    hosts = read_job(base).hosts
+    assert hosts == read_hosts(base)
+    assert (hosts.leader, hosts.interface) == ("algo-1", "ethwe")
+    assert hosts.rank == ["algo-1", "algo-10", "algo-2"].index(current)
 
 
 @pytest.mark.parametrize("name", ["hyperparameters", "inputdataconfig", "resourceconfig"])
@@ -138,6 +151,10 @@ def test_a_file_that_is_a_folder_is_named(base: Path) -> None:
         ("resourceconfig", {"current_host": 1}, "expected a text for current_host, found '1'"),
         ("resourceconfig", {"hosts": "algo-1"}, "expected a list of names for hosts, found 'algo-1'"),
         ("resourceconfig", {"hosts": [1]}, "expected a list of names for hosts"),
+        ("resourceconfig", {"network_interface_name": 1}, "expected a text for network_interface_name, found '1'"),
+        ("resourceconfig", {"hosts": ["a", "a"], "current_host": "a"}, "expected each host once"),
+        ("resourceconfig", {"hosts": ["-a"], "current_host": "-a"}, "expected a host's name of letters"),
+        ("resourceconfig", {"hosts": ["a;b"], "current_host": "a;b"}, "expected a host's name of letters"),
         ("resourceconfig", {"hosts": ["b"], "current_host": "a"}, "current_host is 'a', which is not among the hosts"),
     ],
 )

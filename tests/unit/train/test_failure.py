@@ -46,6 +46,14 @@ def test_a_stop_has_the_exit_code_of_sigterm() -> None:
     assert (failure.exit_code, failure.is_defect) == (143, False)
 
 
+@pytest.mark.parametrize("letters", [0, 5000])
+def test_a_failure_on_one_of_several_hosts_names_it_after_the_prefix(letters: int) -> None:
+    failure = Failure.of(SettingError("k is wrong: 'x'." + "y" * letters)).at("algo-2")
+    assert failure.reason.startswith("ClientError: host algo-2: k is wrong: 'x'.")
+    assert len(failure.reason) <= MAX_CHARACTERS
+    assert failure.exit_code == 1
+
+
 @pytest.mark.parametrize("error", [ValueError("bad"), KeyError("k"), AssertionError(), ZeroDivisionError("x")])
 def test_anything_else_is_a_defect_and_says_so(error: Exception) -> None:
     failure = Failure.of(error)

@@ -71,6 +71,75 @@ def test_rows_that_memory_does_not_hold_are_read_again_in_each_pass(base: Path) 
             assert streamed.training["metrics"][metric] == pytest.approx(value, rel=1e-3)
 
 
+def _set(base: Path, **hyperparameters: str) -> None:
+    (base / "input" / "config" / "hyperparameters.json").write_text(json.dumps({"k": "2", **hyperparameters}))
+
+
+def _trained(base: Path) -> tuple[bytes, str]:
+    log = io.StringIO()
+    run(base, 1, MEMORY, JobLog(stream=log))
+    return (base / "model" / "model_algo-1").read_bytes(), log.getvalue()
+
+
+def test_a_job_goes_on_from_its_checkpoint(base: Path) -> None:
+    expected, _ = _trained(base)
+    (base / "checkpoints").mkdir()
+    _set(base, checkpoint_interval="0")
+    model, log = _trained(base)
+    assert model == expected
+    assert "saved a checkpoint in phase stream" in log
+    assert "saved a checkpoint in phase refine" in log
+    model, log = _trained(base)
+    assert model == expected
+    assert "going on from checkpoint" in log
+
+
+def test_a_checkpoint_folder_may_lie_elsewhere(base: Path) -> None:
+    config = base / "input" / "config" / "checkpointconfig.json"
+    config.write_text('{"S3Uri": "s3://bucket/prefix", "LocalPath": "/opt/ml/elsewhere"}')
+    _set(base, checkpoint_interval="0")
+    _trained(base)
+    assert sorted(path.name for path in (base / "elsewhere").iterdir()) == [
+        "kmeans-checkpoint-0",
+        "kmeans-checkpoint-1",
+    ]
+
+
+def test_a_checkpoint_of_other_settings_or_data_is_refused_by_name_and_ignored_on_request(base: Path) -> None:
+    (base / "checkpoints").mkdir()
+    _set(base, checkpoint_interval="0")
+    _trained(base)
+    _set(base, seed="7")
+    with pytest.raises(SettingError, match="seed was 0 and is 7"):
+        _trained(base)
+    _set(base)
+    (base / "input" / "data" / "train" / "rows.csv").write_text("0\n1\n10\n12\n")
+    with pytest.raises(SettingError, match="data was"):
+        _trained(base)
+    _set(base, ignore_changed_checkpoint="true")
+    assert "is that of another job and is ignored" in _trained(base)[1]
+
+
+def test_what_has_no_say_in_the_centers_may_change(base: Path) -> None:
+    (base / "checkpoints").mkdir()
+    _set(base, checkpoint_interval="0")
+    _trained(base)
+    _set(base, eval_metrics="[ssd]", checkpoint_interval="10")
+    assert "going on from checkpoint" in _trained(base)[1]
+
+
+def test_a_job_goes_on_from_the_model_in_its_channel(base: Path) -> None:
+    _trained(base)
+    (base / "model").rename(base / "input" / "data" / "model")
+    _, log = _trained(base)
+    assert "going on from the 2 centers in channel model" in log
+    assert "shrinking" not in log
+    assert sorted(artifact.load(base / "model").centers.ravel().tolist()) == [0.5, 10.5]
+    _set(base, k="3")
+    with pytest.raises(SettingError, match="the model has 2 clusters, but k=3"):
+        _trained(base)
+
+
 def _stop(*_: object) -> None:
     raise StoppedError
 

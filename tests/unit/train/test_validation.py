@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kmeans.formats import recordio
+from tests.pipes import make_fifo
 from train.validation import validate
 
 
@@ -59,6 +60,27 @@ def test_a_train_channel_that_cant_be_read_says_nothing_about_the_width_of_test(
     findings = validate(base)
     assert all(str(base / "input" / "data" / "test") not in mistake for mistake in findings.mistakes)
     assert findings.facts[-1] == "Channel test: 1 rows x 2 columns in 1 file(s)."
+
+
+def test_a_pipe_is_not_opened(base: Path) -> None:
+    """It could be read only once, and then the job would find nothing in it."""
+    channel = {"TrainingInputMode": "Pipe", "ContentType": "text/csv"}
+    (base / "input" / "config" / "inputdataconfig.json").write_text(json.dumps({"train": channel, "test": {}}))
+    put(base, test__a=b"1,2\n")
+    make_fifo(base / "input" / "data" / "train_0")
+    findings = validate(base)
+    assert findings.mistakes == []
+    assert findings.facts == [
+        "Channel train: a Pipe channel can't be checked beforehand, because that would use its data up.",
+        "Channel test: 1 rows x 2 columns in 1 file(s).",
+    ]
+
+
+def test_the_type_of_a_pipe_is_checked(base: Path) -> None:
+    channel = {"TrainingInputMode": "Pipe", "ContentType": "image/png"}
+    (base / "input" / "config" / "inputdataconfig.json").write_text(json.dumps({"train": channel}))
+    (mistake,) = validate(base).mistakes
+    assert mistake.startswith("Channel train: No iterator has been registered for ContentType 'image/png'")
 
 
 def test_memory_is_bounded(base: Path) -> None:

@@ -1,0 +1,381 @@
+"""Training on several hosts: containers on one network, each with an /opt/ml of its own and the same command."""
+
+import contextlib
+import secrets
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .containers import Containers, Finished, Job, Running, wait_until
+from .samples import csv, digits, nearest, read_centers
+
+pytestmark = pytest.mark.image
+
+# Of one host, in place of 30 s and 300 s.
+IMPATIENT = {"KMEANS_HEARTBEAT_TIMEOUT_SECONDS": "3", "KMEANS_HOSTS_TIMEOUT_SECONDS": "5"}
+# A fit that goes on until it is ended.
+ENDLESS = {"k": "10", "feature_dim": "64", "epochs": "1000000"}
+ENDED_BY_SIGKILL = 128 + 9
+
+
+class Cluster:
+    """The hosts of one job: by default each finds all rows of the digits."""
+
+    def __init__(self, folder: Path, containers: Containers, engine: Any, network: str, count: int) -> None:
+        # As SageMaker's SDK makes them up.
+        suffix = secrets.token_hex(3)
+        self.names = [f"algo-{number}-{suffix}" for number in range(1, count + 1)]
+        self.jobs = [Job(folder / name / "ml", containers) for name in self.names]
+        self._engine, self._network = engine, network
+        content = csv(digits())
+        for name, job in zip(self.names, self.jobs, strict=True):
+            job.write_config(
+                "resourceconfig", {"current_host": name, "hosts": self.names, "network_interface_name": "eth0"}
+            )
+            job.set_hyperparameters(k="10", feature_dim="64")
+            job.data_file("digits.csv").write_bytes(content)
+        self._stack = contextlib.ExitStack()
+
+    @property
+    def model(self) -> Path:
+        """The folder of the leader's model."""
+        return self.jobs[0].model
+
+    def configure(self, **fields: object) -> None:
+        """Change what resourceconfig.json says, on all hosts."""
+        for name, job in zip(self.names, self.jobs, strict=True):
+            job.write_config("resourceconfig", {"current_host": name, "hosts": self.names, **fields})
+
+    def set_hyperparameters(self, **values: str) -> None:
+        for job in self.jobs:
+            job.set_hyperparameters(**values)
+
+    def start(self, number: int, command: list[str] | None = None, **options: Any) -> Running:
+        """Start the host of this number, from 0."""
+        name = self.names[number]
+        network = {self._network: self._engine.api.create_endpoint_config(aliases=[name])}
+        return self._stack.enter_context(
+            self.jobs[number].start(
+                command or ["train"],
+                **{"network_mode": None, "network": self._network, "networking_config": network, **options},
+            )
+        )
+
+    def start_all(self, command: list[str] | None = None, **options: Any) -> list[Running]:
+        return [self.start(number, command, **options) for number in range(len(self.names))]
+
+    def cut_off(self, host: Running) -> None:
+        """Take a host's network away."""
+        self._engine.networks.get(self._network).disconnect(host.container)
+
+    def failure(self, number: int) -> str:
+        return self.jobs[number].failure.read_text()
+
+    def close(self) -> None:
+        self._stack.close()
+        for job in self.jobs:
+            job.hand_over()
+
+
+@pytest.fixture
+def network(engine: Any) -> Iterator[str]:
+    network = engine.networks.create(f"kmeans-{secrets.token_hex(4)}", driver="bridge")
+    yield network.name
+    network.remove()
+
+
+@pytest.fixture
+def cluster(
+    request: pytest.FixtureRequest, tmp_path: Path, containers: Containers, engine: Any, network: str
+) -> Iterator[Cluster]:
+    """A job on two hosts, or as many as the test's parameter says."""
+    cluster = Cluster(tmp_path, containers, engine, network, getattr(request, "param", 2))
+    yield cluster
+    cluster.close()
+
+
+def finish(hosts: list[Running]) -> list[Finished]:
+    return [host.finish() for host in hosts]
+
+
+def succeed(hosts: list[Running]) -> list[Finished]:
+    finished = finish(hosts)
+    assert [host.exit_code for host in finished] == [0] * len(hosts), "\n".join(host.log for host in finished)
+    return finished
+
+
+def wait_for_training(hosts: list[Running]) -> None:
+    for host in hosts:
+        wait_until(lambda host=host: "streaming onto" in host.log or not host.alive, "the training")  # type: ignore[misc]
+        assert host.alive, host.log
+
+
+def let_pass(seconds: float) -> None:
+    """Where the time itself is what is tested."""
+    end = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() >= end, "the time to pass", seconds + 60)
+
+
+def ended_at(host: Running) -> float:
+    host.container.reload()
+    # Docker's nanoseconds are too many digits for Python.
+    return datetime.fromisoformat(host.container.attrs["State"]["FinishedAt"][:26] + "+00:00").timestamp()
+
+
+def mean_squared_distance(model: Path) -> float:
+    _, distances = nearest(digits(), read_centers(model / "model_algo-1"))
+    return float((distances**2).mean())
+
+
+@pytest.mark.parametrize("cluster", [2, 4], indirect=True, ids=lambda count: f"{count} hosts")
+def test_hosts_train_one_model_together(cluster: Cluster) -> None:
+    hosts = cluster.start_all()
+    finished = succeed(hosts)
+    # scikit-learn's best of 20 starts reaches 648; all in one cluster is 1201.
+    assert mean_squared_distance(cluster.model) < 700
+    assert [sorted(path.name for path in job.model.iterdir()) for job in cluster.jobs] == [
+        ["kmeans.json", "model_algo-1"],
+        *[[]] * (len(hosts) - 1),
+    ]
+    assert not any(job.failure.exists() for job in cluster.jobs)
+    written = max(path.stat().st_mtime for path in cluster.model.iterdir())
+    assert all(ended_at(host) >= written for host in hosts), "no host ends before the model is there"
+    # What a host says stands in its own log.
+    assert ["wrote the model" in host.out for host in finished] == [True] + [False] * (len(hosts) - 1)
+    assert [host.out.count("read channel train") for host in finished] == [1] * len(hosts)
+
+
+@pytest.mark.parametrize(
+    ("late", "seconds"), [(0, 3), (1, 3), (1, 10)], ids=["the leader by 3 s", "a worker by 3 s", "a worker by 10 s"]
+)
+def test_a_host_may_start_late(cluster: Cluster, late: int, seconds: float) -> None:
+    early = cluster.start(1 - late)
+    let_pass(seconds)
+    assert early.alive, early.log
+    succeed([early, cluster.start(late)])
+    assert mean_squared_distance(cluster.model) < 700
+
+
+@pytest.mark.parametrize("interface", ["ethwe", "lo0", "eth0"])
+def test_an_interface_that_is_not_there_is_not_used(cluster: Cluster, interface: str) -> None:
+    """SDK 3 names one that no container has."""
+    cluster.configure(network_interface_name=interface)
+    succeed(cluster.start_all())
+    assert mean_squared_distance(cluster.model) < 700
+
+
+def test_works_as_root_without_restrictions_too(cluster: Cluster) -> None:
+    """SageMaker's own start."""
+    hosts = [
+        cluster.start(number, user="", read_only=False, tmpfs={}, cap_drop=[], security_opt=[]) for number in (0, 1)
+    ]
+    succeed(hosts)
+
+
+def test_one_host_loads_nothing_of_mpi(digits_job: Job) -> None:
+    digits_job.set_hyperparameters(**ENDLESS)
+    with digits_job.start(["train"]) as running:
+        wait_for_training([running])
+        _, maps = running.container.exec_run(["cat", "/proc/1/maps"])
+        _, names = running.container.exec_run(["sh", "-c", "cat /proc/[0-9]*/comm"])
+    assert b"numpy" in maps, "this is the process that trains"
+    assert b"libmpi" not in maps
+    assert b"mpi4py" not in maps
+    assert b"hydra" not in names
+    assert b"mpiexec" not in names
+
+
+@pytest.mark.parametrize("guilty", [0, 1])
+def test_a_users_mistake_on_one_host_is_the_failure_of_all(cluster: Cluster, guilty: int) -> None:
+    cluster.jobs[guilty].data_file("more.csv").write_text(",".join(["seven"] * 64) + "\n")
+    finished = finish(cluster.start_all())
+    assert [host.exit_code for host in finished] == [1, 1], finished
+    for number, host in enumerate(finished):
+        reason = cluster.failure(number)
+        assert reason.startswith(f"ClientError: host {cluster.names[guilty]}: ")
+        assert "more.csv" in reason
+        assert "'seven'" in reason
+        assert host.out.rstrip().endswith(reason), "the reason is the last line"
+        assert "Traceback" not in host.log
+    assert not any(any(job.model.iterdir()) for job in cluster.jobs)
+
+
+@pytest.mark.parametrize("cluster", [3], indirect=True)
+@pytest.mark.parametrize("dead", [0, 2], ids=["the leader", "a worker"])
+def test_a_host_that_dies_fails_the_others_at_once(cluster: Cluster, dead: int) -> None:
+    cluster.set_hyperparameters(**ENDLESS)
+    hosts = cluster.start_all()
+    wait_for_training(hosts)
+    hosts[dead].container.kill()
+    started = time.monotonic()
+    finished = finish(hosts)
+    assert time.monotonic() - started < 20, "less than the time for a host that is silent"
+    assert [host.exit_code for host in finished] == [ENDED_BY_SIGKILL if n == dead else 2 for n in range(3)]
+    for number in {0, 1, 2} - {dead}:
+        assert cluster.failure(number).startswith(
+            f"AlgorithmError: host {cluster.names[dead]}: it ended without a word"
+        )
+
+
+@pytest.mark.parametrize("still", [0, 1], ids=["the leader", "a worker"])
+def test_a_host_that_stands_still_fails_the_others_in_time(cluster: Cluster, still: int) -> None:
+    cluster.set_hyperparameters(**ENDLESS)
+    hosts = cluster.start_all(environment=IMPATIENT)
+    wait_for_training(hosts)
+    hosts[still].container.pause()
+    try:
+        other = hosts[1 - still].finish()
+    finally:
+        hosts[still].container.unpause()
+    assert other.exit_code == 2, other.log
+    reason = f"AlgorithmError: host {cluster.names[still]}: no sign of life came from it for 3 s."
+    assert cluster.failure(1 - still).startswith(reason)
+    assert hosts[still].finish().exit_code == 2, "it doesn't go on alone when it wakes up"
+    assert cluster.failure(still).startswith(reason)
+
+
+def test_a_short_standstill_does_no_harm(cluster: Cluster) -> None:
+    cluster.set_hyperparameters(**ENDLESS)
+    hosts = cluster.start_all()
+    wait_for_training(hosts)
+    hosts[1].container.pause()
+    let_pass(3)  # less than the 30 s after which a host is lost
+    hosts[1].container.unpause()
+    epochs = hosts[0].log.count("throughput_metric")
+    wait_until(lambda: hosts[0].log.count("throughput_metric") > epochs + 10, "the training to go on")
+    hosts[0].stop()
+    succeed(hosts)
+
+
+@pytest.mark.parametrize("cluster", [3], indirect=True)
+def test_a_host_that_is_cut_off_fails_the_others_in_time(cluster: Cluster) -> None:
+    cluster.set_hyperparameters(**ENDLESS)
+    hosts = cluster.start_all(environment=IMPATIENT)
+    wait_for_training(hosts)
+    cluster.cut_off(hosts[2])
+    finished = finish(hosts)
+    assert [host.exit_code for host in finished] == [2, 2, 2], finished
+    for number in (0, 1):
+        assert cluster.failure(number).startswith(f"AlgorithmError: host {cluster.names[2]}: no sign of life")
+    assert cluster.failure(2).startswith(f"AlgorithmError: host {cluster.names[0]}: no sign of life")
+
+
+@pytest.mark.parametrize("cluster", [3], indirect=True)
+@pytest.mark.parametrize("missing", [0, 2], ids=["the leader", "a worker"])
+def test_a_host_that_never_starts_fails_the_others_in_time(cluster: Cluster, missing: int) -> None:
+    """Its name doesn't resolve, either."""
+    present = sorted({0, 1, 2} - {missing})
+    finished = finish([cluster.start(number, environment=IMPATIENT) for number in present])
+    assert [host.exit_code for host in finished] == [2, 2], finished
+    for number in present:
+        assert cluster.failure(number).startswith(f"AlgorithmError: host {cluster.names[missing]}: ")
+
+
+def test_a_training_process_that_is_killed_fails_all(cluster: Cluster) -> None:
+    """As the system does it when memory runs out; the process that watches over it lives."""
+    cluster.set_hyperparameters(**ENDLESS)
+    hosts = cluster.start_all()
+    wait_for_training(hosts)
+    script = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline | grep -q 'train --rank' && kill -9 ${p#/proc/}; done"
+    hosts[1].container.exec_run(["sh", "-c", script])
+    finished = finish(hosts)
+    assert [host.exit_code for host in finished] == [2, 2], finished
+    for number in (0, 1):
+        assert cluster.failure(number).startswith(
+            f"AlgorithmError: host {cluster.names[1]}: the training process ended"
+        )
+
+
+@pytest.mark.parametrize("stopped", [0, 1], ids=["the leader", "a worker"])
+def test_sigterm_on_one_host_ends_the_job_on_all_with_a_model(cluster: Cluster, stopped: int) -> None:
+    cluster.set_hyperparameters(**ENDLESS)
+    hosts = cluster.start_all()
+    wait_for_training(hosts)
+    hosts[stopped].stop()
+    succeed(hosts)
+    assert read_centers(cluster.model / "model_algo-1").shape == (10, 64)
+
+
+def test_sigterm_while_others_are_waited_for_ends_the_job(cluster: Cluster) -> None:
+    host = cluster.start(0)
+    wait_until(lambda: "waiting for" in host.log, "the leader to wait")
+    host.stop()
+    finished = host.finish()
+    assert finished.exit_code == 143, finished.log
+    assert "the job was stopped (SIGTERM)" in cluster.failure(0)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_nothing_is_left_running(cluster: Cluster, fails: bool) -> None:
+    """Not even where `train` isn't the container's first process, and can't count on the container's end."""
+    if fails:
+        cluster.jobs[1].data_file("more.csv").write_text("seven\n")
+    script = "train; code=$?; for p in /proc/[0-9]*; do echo process: $(tr '\\0' ' ' < $p/cmdline); done; exit $code"
+    for host in finish(cluster.start_all(["sh", "-c", script])):
+        assert host.exit_code == int(fails), host.log
+        processes = [line for line in host.out.splitlines() if line.startswith("process: ")]
+        assert processes
+        assert not [line for line in processes if "train --rank" in line or "hydra" in line or "mpiexec" in line]
+
+
+def test_each_host_builds_the_command_that_mpiexec_would_have_it_start(containers: Containers) -> None:
+    code = """
+import socket, subprocess
+from train.hydra import mpiexec_command, proxy_command
+name = socket.gethostname()
+mpiexec = subprocess.Popen(mpiexec_command([name, "algo-2"], ["true"]), stdout=subprocess.PIPE, text=True)
+for rank in (0, 1):
+    printed = mpiexec.stdout.readline().split()
+    assert printed[0] == "HYDRA_LAUNCH:", printed
+    assert printed[1].endswith("/hydra_pmi_proxy"), printed
+    assert printed[2:] == proxy_command(name, 10000, rank)[1:], printed
+mpiexec.kill()
+"""
+    containers.output("python3", "-c", code)
+
+
+RANKS = """
+import numpy as np
+from train.mpi import MpiHosts
+
+hosts = MpiHosts.join()
+rank, size = hosts.rank, hosts.size
+assert size == 3, size
+generator = np.random.default_rng(rank)
+for shape in ((), (1,), (7,), (100, 11), (1000, 785)):
+    mine = np.asarray(generator.standard_normal(shape))
+    total = hosts.sum(mine)
+    assert total.shape == shape and total.dtype == np.float64
+    seen = hosts.gather(total.astype(np.float32).reshape(1, -1))
+    assert (seen == seen[0]).all(), "all hosts get the same"
+    # The bits too, which in float32 could hide.
+    bits = hosts.gather(total.reshape(1, -1).view(np.float32))
+    assert (bits.view(np.uint32) == bits[0].view(np.uint32)).all()
+assert (hosts.sum(np.arange(5.0)) == 3 * np.arange(5.0)).all()
+assert (hosts.sum(np.arange(10.0)[::2]) == 3 * np.arange(10.0)[::2]).all(), "not contiguous"
+
+points = np.full((rank + 2, 4), rank, dtype=np.float32)
+sent = hosts.broadcast(points)
+assert sent.shape == (2, 4) and (sent == 0).all() and sent.dtype == np.float32
+assert hosts.broadcast(np.empty((0, 3), dtype=np.float32)).shape == (0, 3)
+
+gathered = hosts.gather(points)
+assert gathered.shape == (9, 4) and gathered[:, 0].tolist() == [0] * 2 + [1] * 3 + [2] * 4
+nothing = np.empty((0, 0), dtype=np.float32)
+assert (hosts.gather(points if rank == 1 else nothing) == 1).all(), "some hosts have no rows"
+assert hosts.gather(nothing).shape == (0, 0)
+hosts.leave()
+"""
+
+
+def test_what_hosts_tell_each_other_arrives(containers: Containers) -> None:
+    """Three ranks in one container, which think of each other as on other machines and so do the same."""
+    finished = containers.run(
+        ["/opt/kmeans/venv/bin/mpiexec", "-n", "3", "python3", "-c", RANKS],
+        environment={"MPIR_CVAR_NOLOCAL": "1", "UCX_TLS": "tcp,self"},
+    )
+    assert finished.exit_code == 0, finished.log

@@ -1,0 +1,115 @@
+"""Checkpoints in a folder: what is found again, what is passed over, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kmeans.checkpoint import State
+from kmeans.errors import SettingError
+from train.checkpoints import FILE_NAMES, CheckpointFolder
+
+JOB = {"k": 3, "rows": 100}
+
+
+class Folder:
+    """A checkpoint folder, and what was said about it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.said: list[str] = []
+
+    def open(self, *, interval: float = 0, ignore_others: bool = False, **job: object) -> CheckpointFolder:
+        def say(message: str, _level: str) -> None:
+            self.said.append(message)
+
+        return CheckpointFolder(self.path, interval, {**JOB, **job}, say, ignore_others=ignore_others)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "checkpoints")
+
+
+def state(moves: int) -> State:
+    return State("refine", {"moves": moves, "before": float("inf")}, {"centers": np.full((3, 2), moves, np.float32)})
+
+
+def save(checkpoints: CheckpointFolder, *moves: int) -> None:
+    for count in moves:
+        checkpoints.offer(lambda count=count: state(count))  # type: ignore[misc]
+
+
+def moves_found(checkpoints: CheckpointFolder) -> int:
+    found = checkpoints.found()
+    assert found is not None
+    assert found.phase == "refine"
+    assert found.numbers["before"] == float("inf")
+    assert found.arrays["centers"].dtype == np.float32
+    assert (found.arrays["centers"] == found.numbers["moves"]).all()
+    moves: int = found.numbers["moves"]
+    return moves
+
+
+def test_a_folder_without_checkpoints_begins_at_the_beginning(folder: Folder) -> None:
+    assert folder.open().found() is None
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_the_newest_is_found_again(folder: Folder, count: int) -> None:
+    save(folder.open(), *range(count))
+    assert moves_found(folder.open()) == count - 1
+    assert set(folder.path.iterdir()) <= {folder.path / name for name in FILE_NAMES}
+
+
+def test_a_job_that_goes_on_writes_newer_ones(folder: Folder) -> None:
+    save(folder.open(), 1, 2, 3)
+    save(folder.open(), 4)
+    assert moves_found(folder.open()) == 4
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content[:30], lambda _: b""])
+def test_a_torn_one_is_passed_over_for_the_one_before(folder: Folder, damage: object) -> None:
+    save(folder.open(), 1, 2, 3)
+    newest = folder.path / FILE_NAMES[0]
+    assert callable(damage)
+    newest.write_bytes(damage(newest.read_bytes()))
+    assert moves_found(folder.open()) == 2
+    assert any("is torn, and is passed over" in message for message in folder.said)
+
+
+def test_every_flipped_byte_is_noticed(folder: Folder) -> None:
+    save(folder.open(), 1)
+    path = folder.path / FILE_NAMES[0]
+    content = path.read_bytes()
+    for place in range(0, len(content), 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert folder.open().found() is None
+
+
+def test_a_changed_job_is_refused_with_what_changed(folder: Folder) -> None:
+    save(folder.open(), 1)
+    with pytest.raises(SettingError, match=r"k was 3 and is 4, rows was 100 and is 99"):
+        folder.open(k=4, rows=99)
+
+
+def test_a_changed_job_begins_anew_on_request(folder: Folder) -> None:
+    save(folder.open(), 1, 2)
+    again = folder.open(k=4, ignore_others=True)
+    assert again.found() is None
+    save(again, 7)
+    assert moves_found(folder.open(k=4)) == 7
+
+
+def test_nothing_is_saved_before_the_interval_is_over(folder: Folder) -> None:
+    checkpoints = folder.open(interval=1000)
+    checkpoints.offer(lambda: pytest.fail("no state is wanted yet"))
+    assert not folder.path.exists()
+
+
+def test_a_folder_that_takes_nothing_is_told_of_and_the_job_goes_on(folder: Folder) -> None:
+    folder.path.write_bytes(b"I am a file")
+    save(folder.open(), 1)
+    assert any("no checkpoint was saved, and the job goes on" in message for message in folder.said)

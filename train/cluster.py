@@ -1,0 +1,270 @@
+"""A job on several hosts, watched over: in each container a process that trains nothing, and knows how the others are.
+
+The hosts form a star: the leader, the first by name (``train.leader``), listens, and the others (``train.worker``) come
+to it, whenever they start. When all are there each starts its rank of MPI (``train.rank``), and then the star sees to
+it that all end well or all fail, that all say the same cause, and that no wait is without end, whatever happens to
+whom. MPI can't do that: a rank whose peer has died may wait for it for ever.
+
+The leader's rank writes the model before any rank is done, and no host ends before all ranks are.
+"""
+
+from __future__ import annotations
+
+import math
+import selectors
+import socket
+import time
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from kmeans.errors import ResourceError
+from train.contract import HostNames
+from train.failure import Failure, StoppedError
+from train.link import Link, LinkError, Message
+
+# The leader listens here.
+PORT = 10011
+# Clocks are looked at this often, in seconds.
+TICK = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long is waited for what, in seconds.
+
+    Attributes
+    ----------
+    arrival
+        For all hosts to come to the leader. Machines of one job start minutes apart, and names may resolve late.
+    silence
+        For the next sign of life of a host.
+    heartbeat
+        Between two of these.
+    start
+        For the ranks to be connected, once all hosts are there.
+    stop
+        For the rank to end by itself after SIGTERM.
+    goodbye
+        For the other hosts to hear how the job ended, and then for processes to end that are done.
+    """
+
+    arrival: float = 300.0
+    silence: float = 30.0
+    heartbeat: float = 1.0
+    start: float = 60.0
+    stop: float = 30.0
+    goodbye: float = 5.0
+
+
+class Launcher(Protocol):
+    """What starts and ends ranks; :class:`train.hydra.Hydra` is one."""
+
+    def lead(self, names: Sequence[str]) -> int:
+        """Get ready for the ranks of the hosts ``names``; return the port at which this waits for them."""
+
+    def join(self, leader: str, port: int, rank: int) -> Link:
+        """Start rank number ``rank``, which goes to ``port`` of the address ``leader``; return the link to it."""
+
+    def started(self, process: int) -> None:
+        """Remember the rank's process id."""
+
+    def terminate(self) -> bool:
+        """Send SIGTERM to the rank; tell whether there is one."""
+
+    def wait(self, seconds: float) -> None:
+        """Wait at most so many ``seconds`` for the end of all processes, then end them."""
+
+
+class Host(ABC):
+    """What the leader and the workers have in common: a rank, the clocks, the end.
+
+    All that happens is told to one of the methods below, in one thread. The first that knows the outcome sets it.
+
+    Parameters
+    ----------
+    hosts
+        The machines of the job.
+    launcher
+        Starts and ends this one's rank.
+    say
+        Writes a line into the log.
+    deadlines, port
+        As above; the same on all hosts.
+    """
+
+    def __init__(
+        self,
+        hosts: HostNames,
+        launcher: Launcher,
+        say: Callable[[str], None],
+        deadlines: Deadlines | None = None,
+        port: int = PORT,
+    ) -> None:
+        self._hosts, self._launcher, self._say = hosts, launcher, say
+        self._deadlines, self._port = deadlines or Deadlines(), port
+        self._selector = selectors.DefaultSelector()
+        self._callbacks: dict[object, Callable[[], None]] = {}
+        self._rank_has_ended = self._is_over = self._stop_wanted = False
+        self._failure: Failure | None = None
+        self._last_heartbeat = self._last_turn = time.monotonic()
+        self._ends: dict[str, float] = {}  # of the deadlines that run now
+
+    def stop(self) -> None:
+        """End the rank as SIGTERM ends a job on one host; a signal's handler may call this."""
+        self._stop_wanted = True
+
+    def run(self) -> Failure | None:
+        """Take part in the job until it has ended on all hosts; return why it failed, or None."""
+        try:
+            self._open()
+            while not self._is_over:
+                self._turn()
+        except Exception as error:
+            # Whatever goes wrong here, the other hosts shall hear of it.
+            failure = self._failure_of(error)
+            if failure.is_defect:
+                traceback.print_exc()
+            self._fail(failure)
+        self._close()
+        return self._failure
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Begin to meet the other hosts."""
+
+    @abstractmethod
+    def _links(self) -> list[Link]:
+        """Return the open links to other hosts of the job."""
+
+    @abstractmethod
+    def _forget(self, link: Link) -> None:
+        """Close the link to another host."""
+
+    @abstractmethod
+    def _rank_is_done(self) -> None:
+        """Go on when this host's rank has done its part."""
+
+    @abstractmethod
+    def _fail(self, failure: Failure, *, certain: bool = True) -> None:
+        """End the job for ``failure``; if it is not ``certain``, only if no better cause is known to another host."""
+
+    def _end(self, failure: Failure | None) -> None:
+        """Set the outcome."""
+        self._failure, self._is_over = failure, True
+
+    def _failure_of(self, error: Exception) -> Failure:
+        return Failure.of(error).at(self._hosts.current)
+
+    def _lost(self, host: str, why: str) -> None:
+        self._fail(Failure.of(ResourceError(why)).at(host))
+
+    def _turn(self) -> None:
+        """Listen for a moment, then look at the clock."""
+        for key, _ in self._selector.select(TICK):
+            # What was told just before may have closed it.
+            callback = self._callbacks.get(key.fileobj)
+            if callback is not None and not self._is_over:
+                callback()
+        if self._is_over:
+            return
+        now = time.monotonic()
+        stood_still = now >= self._last_turn + self._deadlines.silence / 2
+        self._last_turn = now
+        if now >= self._last_heartbeat + self._deadlines.heartbeat:
+            self._last_heartbeat = now
+            for link in self._links():
+                link.send(Message("alive"))
+        for link in self._links():
+            link.flush()
+        # After a pause of this machine itself, what came meanwhile is heard first: it knows better who was silent.
+        if not stood_still:
+            self._look_at_the_clock(now)
+
+    def _look_at_the_clock(self, now: float) -> None:
+        if self._stop_wanted and "stop" not in self._ends:
+            self._ends["stop"] = now + self._deadlines.stop if self._launcher.terminate() else now
+        if self._is_late("stop", now):
+            self._fail(self._failure_of(StoppedError()))
+        if self._is_late("start", now):
+            error = ResourceError(
+                f"the training process was not connected to those of the other hosts after {self._deadlines.start:.0f} "
+                "s. The containers of a job must reach each other at any port."
+            )
+            self._fail(self._failure_of(error))
+
+    def _is_late(self, deadline: str, now: float) -> bool:
+        return now >= self._ends.get(deadline, math.inf)
+
+    def _is_silent(self, link: Link, now: float) -> bool:
+        return now >= link.heard + self._deadlines.silence
+
+    def _silence(self) -> str:
+        return (
+            f"no sign of life came from it for {self._deadlines.silence:.0f} s. Its machine stands still, or is "
+            "cut off from the network."
+        )
+
+    def _watch(self, end: Link | socket.socket, callback: Callable[[], None]) -> None:
+        if end not in self._callbacks:
+            self._selector.register(end, selectors.EVENT_READ)
+        self._callbacks[end] = callback
+
+    def _unwatch(self, end: Link | socket.socket) -> None:
+        if self._callbacks.pop(end, None) is not None:
+            self._selector.unregister(end)
+        end.close()
+
+    def _start_rank(self, leader: str, port: int) -> None:
+        rank = self._launcher.join(leader, port, self._hosts.rank)
+        self._ends["start"] = time.monotonic() + self._deadlines.start
+        self._watch(rank, lambda: self._hear_rank(rank))
+
+    def _hear_rank(self, rank: Link) -> None:
+        try:
+            messages = rank.receive()
+        except LinkError:
+            self._unwatch(rank)
+            if not self._rank_has_ended:
+                self._rank_has_ended = True
+                error = ResourceError(
+                    "the training process ended without giving a reason. If the log has none either it was killed, "
+                    "perhaps because its machine had no memory left: choose an instance with more."
+                )
+                self._fail(self._failure_of(StoppedError() if self._stop_wanted else error), certain=False)
+            return
+        for message in messages:
+            if message.kind == "started":
+                self._launcher.started(message.number)
+            elif message.kind == "ready":
+                self._ends.pop("start", None)
+            elif message.kind == "done":
+                self._rank_has_ended = True
+                self._rank_is_done()
+            elif message.kind == "failed":
+                self._rank_has_ended = True
+                failure = Failure(message.text, message.number).at(self._hosts.current)
+                self._fail(failure, certain=message.certain)
+
+    def _close(self) -> None:
+        """End the processes of this host, and let the others hear what was said last."""
+        if self._failure is not None:
+            self._launcher.wait(0)
+        for link in self._links():
+            link.finish()
+        end = time.monotonic() + self._deadlines.goodbye
+        while self._links() and time.monotonic() < end:
+            self._selector.select(TICK)
+            for link in self._links():
+                try:
+                    link.receive()
+                except LinkError:
+                    self._forget(link)
+        if self._failure is None:
+            self._launcher.wait(self._deadlines.goodbye)
+        for watched in list(self._callbacks):
+            assert isinstance(watched, Link | socket.socket)  # noqa: S101 - for the type checker
+            self._unwatch(watched)
+        self._selector.close()

@@ -1,0 +1,167 @@
+"""The host that the others come to: it hears from all of them, and says how the job ended."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+
+import kmeans
+from kmeans.errors import ResourceError, shown
+from train.cluster import PORT, Deadlines, Host, Launcher
+from train.contract import HostNames
+from train.failure import Failure
+from train.link import Link, LinkError, Message
+
+# As many connections are held that have not said yet who they are.
+MAX_STRANGERS = 64
+
+
+class Leader(Host):
+    """Watches over the job on the first host; parameters as of :class:`train.cluster.Host`."""
+
+    def __init__(
+        self,
+        hosts: HostNames,
+        launcher: Launcher,
+        say: Callable[[str], None],
+        deadlines: Deadlines | None = None,
+        port: int = PORT,
+    ) -> None:
+        super().__init__(hosts, launcher, say, deadlines, port)
+        self._workers: dict[str, Link] = {}  # those that are there
+        self._done: set[str] = set()
+        self._strangers: list[Link] = []
+        self._suspicion: tuple[Failure, float] | None = None  # and since when
+
+    def _open(self) -> None:
+        try:
+            listener = socket.create_server(("", self._port), backlog=MAX_STRANGERS)
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else error
+            raise ResourceError(f"can't listen at port {self._port}, where the hosts come together: {why}.") from None
+        listener.setblocking(False)
+        self._watch(listener, lambda: self._accept(listener))
+        self._ends["arrival"] = time.monotonic() + self._deadlines.arrival
+        self._say(f"waiting for {self._missing()}")
+
+    def _links(self) -> list[Link]:
+        return list(self._workers.values())
+
+    def _forget(self, link: Link) -> None:
+        self._unwatch(link)
+        self._workers = {name: other for name, other in self._workers.items() if other is not link}
+
+    def _missing(self) -> str:
+        return ", ".join(name for name in self._hosts.names[1:] if name not in self._workers)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return  # it was gone again
+        if len(self._strangers) >= MAX_STRANGERS:
+            connection.close()
+            return
+        link = Link(connection)
+        self._strangers.append(link)
+        self._watch(link, lambda: self._hear_stranger(link))
+
+    def _hear_stranger(self, link: Link) -> None:
+        try:
+            messages = link.receive()
+        except LinkError as error:
+            self._send_away(link, str(error))
+            return
+        if not messages:
+            return
+        hello = messages[0]
+        if hello.kind != "hello" or hello.host not in self._hosts.names[1:]:
+            self._send_away(link, f"expected one of the job's hosts, found {shown(hello.host)}.")
+        elif hello.host in self._workers:
+            self._send_away(link, f"host {hello.host} is there already.")
+        elif hello.text != kmeans.__version__:
+            why = f"it runs version {shown(hello.text)} of the image, and {self._hosts.current} {kmeans.__version__}."
+            self._send_away(link, why)
+            self._lost(hello.host, why)
+        else:
+            self._welcome(hello.host, link)
+
+    def _send_away(self, link: Link, why: str) -> None:
+        self._say(f"a connection to port {self._port} was refused: {why}")
+        failure = Failure.of(ResourceError(f"refused a connection: {why}")).at(self._hosts.current)
+        link.send(Message("failed", text=failure.reason, number=failure.exit_code))
+        self._strangers.remove(link)
+        self._unwatch(link)
+
+    def _welcome(self, name: str, link: Link) -> None:
+        self._strangers.remove(link)
+        self._workers[name] = link
+        self._watch(link, lambda: self._hear_worker(name, link))
+        self._say(f"host {name} is there")
+        if len(self._workers) < len(self._hosts.names) - 1:
+            return
+        self._ends.pop("arrival")
+        port = self._launcher.lead(self._hosts.names)
+        for worker in self._links():
+            worker.send(Message("go", number=port))
+        self._start_rank("127.0.0.1", port)
+
+    def _hear_worker(self, name: str, link: Link) -> None:
+        try:
+            messages = link.receive()
+        except LinkError as error:
+            self._forget(link)
+            if name not in self._done:
+                self._lost(name, f"it ended without a word, {error} The log of that host may say more.")
+            return
+        for message in messages:
+            if message.kind == "done":
+                self._done.add(name)
+                self._end_if_all_are_done()
+            elif message.kind == "failed":
+                self._fail(Failure(message.text, message.number), certain=message.certain)
+
+    def _rank_is_done(self) -> None:
+        self._done.add(self._hosts.current)
+        self._end_if_all_are_done()
+
+    def _end_if_all_are_done(self) -> None:
+        if len(self._done) == len(self._hosts.names) and not self._is_over:
+            for link in self._links():
+                link.send(Message("done"))
+            self._end(None)
+
+    def _fail(self, failure: Failure, *, certain: bool = True) -> None:
+        if self._is_over:
+            return
+        if not certain:
+            self._suspicion = self._suspicion or (failure, time.monotonic())
+            return
+        for link in self._links():
+            link.send(Message("failed", text=failure.reason, number=failure.exit_code))
+        self._end(failure)
+
+    def _look_at_the_clock(self, now: float) -> None:
+        super()._look_at_the_clock(now)
+        if self._is_late("arrival", now):
+            self._fail(
+                Failure.of(
+                    ResourceError(
+                        f"not there {self._deadlines.arrival:.0f} s after {self._hosts.current} started. Start `train` "
+                        f"on all hosts; each must reach {self._hosts.current} by that name, at port {self._port}."
+                    )
+                ).at(self._missing())
+            )
+        for stranger in [link for link in self._strangers if self._is_silent(link, now)]:
+            self._send_away(stranger, "it didn't say who it is.")
+        for name, link in list(self._workers.items()):
+            if self._is_silent(link, now) and name not in self._done:
+                self._lost(name, self._silence())
+                self._forget(link)  # it has been told, and reads it if it wakes up
+        # A rank that ends without a reason may do so because another host is lost. All that are alive speak in time.
+        if self._suspicion is not None:
+            failure, since = self._suspicion
+            if all(link.heard > since + self._deadlines.heartbeat for link in self._links()):
+                self._fail(failure)

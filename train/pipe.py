@@ -1,0 +1,169 @@
+"""A channel in Pipe mode to blocks of rows, stream after stream.
+
+SageMaker makes a FIFO for each epoch, ``CHANNEL_0``, ``CHANNEL_1`` and so on, when it is ready to fill it: all objects
+of the channel one after another, perhaps in another order or others than before. A FIFO is read once, by one reader,
+and the platform fails the job if one is opened and not read. So each is opened when its rows are used at once, and is
+read to its end.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from pathlib import Path
+
+from kmeans.arrays import Float32
+from kmeans.errors import NoDataError, ResourceError
+from train.contract import Channel
+from train.files import FileReader, OnProgress, check_columns
+
+# How often a FIFO that isn't there yet is looked for, and how often a wait says that it goes on, in seconds.
+LOOK_SECONDS, TELL_SECONDS = 0.1, 1.0
+
+# A pipe that is silent so long won't speak any more. Before the first byte the platform may list millions of objects.
+PATIENCE_SECONDS = 1200.0
+
+
+class PipeReader:
+    """The rows of a channel in Pipe mode, other ones in each pass.
+
+    Parameters
+    ----------
+    channel
+        None of its FIFOs has to be there yet.
+    feature_dim
+        Columns of each row; None for as many as the first stream has.
+    on_progress
+        Called before each block, and about once a second while nothing comes, with words about where the reader is.
+        What it raises ends the pass.
+
+    Attributes
+    ----------
+    features
+        Number of columns of a block, d; 0 until the first block.
+    rows, bytes
+        Number of rows, and of their bytes as they came, in the last pass that is over; 0 until then.
+    files
+        Number of FIFOs that were read to their ends.
+    content_type
+        Media type by which the last FIFO was read.
+    label_columns
+        How many leading columns of each CSV row are passed over as labels.
+    """
+
+    def __init__(self, channel: Channel, feature_dim: int | None, on_progress: OnProgress | None = None) -> None:
+        self.features = self.rows = self.files = self.bytes = self.label_columns = 0
+        self.content_type = ""
+        self._channel = channel
+        self._feature_dim = feature_dim
+        self._on_progress = on_progress
+        self._next = 0
+        self._first: FileReader | None = None
+
+    def blocks(self) -> Generator[Float32, None, None]:
+        """Yield the rows of the next FIFO as blocks (b, d) float32, each valid until the next one is asked for.
+
+        Raises
+        ------
+        kmeans.errors.SettingError
+            If the stream is empty, or the content type has parameters that don't fit.
+        kmeans.errors.DataError
+            If the stream ends within a row, has other columns than the one before it, or is not what its type promises;
+            the error names the FIFO, and the row, column or byte that is wrong.
+        kmeans.errors.ResourceError
+            If the FIFO doesn't appear, or nothing comes through it, for a long time.
+        """
+        path = self._channel.directory.with_name(f"{self._channel.name}_{self._next}")
+        self._next += 1
+        file = FileReader(path, self._channel.content_type, self._feature_dim, self._open)
+        with closing(file.blocks()) as blocks:
+            for block in blocks:
+                self._tell(f"{path.name}, {file.bytes / 1e6:.1f} MB so far")
+                self._first = self._first or file
+                check_columns(file, self._first, f"as in {self._first.path}")
+                self.features, self.label_columns = block.shape[1], file.label_columns
+                self.content_type = file.content_type
+                yield block
+        if not file.rows:
+            what = "it holds no rows" if file.bytes else "not one byte came through it"
+            raise NoDataError(
+                f"Channel {self._channel.name} has no data: {path} was read to its end, and {what}. "
+                "Does the S3 prefix of the channel name the right objects?"
+            )
+        self.rows, self.files, self.bytes = file.rows, self.files + 1, file.bytes
+
+    def _tell(self, state: str) -> None:
+        if self._on_progress is not None:
+            self._on_progress(state)
+
+    def _open(self, path: Path) -> PipeStream:
+        self._wait(lambda seconds: _appears(path, seconds), f"waiting for {path}")
+        return PipeStream(path, lambda comes, taken: self._wait(comes, f"waiting for byte {taken + 1} of {path}"))
+
+    def _wait(self, happens: Callable[[float], bool], state: str) -> None:
+        """Wait until something ``happens``, which is asked again and again and given some seconds each time.
+
+        Raises
+        ------
+        kmeans.errors.ResourceError
+            If it doesn't.
+        """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not happens(TELL_SECONDS):
+            self._tell(state)
+            if time.monotonic() >= deadline:
+                raise ResourceError(
+                    f"Channel {self._channel.name}: {state} was given up after {PATIENCE_SECONDS:g} s. "
+                    "In Pipe mode each epoch needs a FIFO that someone fills: use File mode if there is none."
+                )
+
+
+class PipeStream(io.FileIO):
+    """The bytes of a FIFO; whoever waits for them can be stopped.
+
+    Parameters
+    ----------
+    path
+        A FIFO that is there.
+    wait
+        Called with a question whether bytes, or the end, come within some seconds, and the number of bytes so far. It
+        returns when the answer is yes.
+    """
+
+    def __init__(self, path: Path, wait: Callable[[Callable[[float], bool], int], None]) -> None:
+        # To open a FIFO, or to read from it, would wait for the writer, and no signal's handler could end that: Python
+        # would go on waiting after it.
+        super().__init__(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+        self._wait = wait
+        self._taken = 0
+        self._is_over = False
+        self._poll = select.poll()
+        self._poll.register(self, select.POLLIN)
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
+        """Fill ``buffer`` from its front as soon as there is anything; return how many bytes came, 0 at the end."""
+        # A read before the first writer has come would find an end; Linux doesn't report one before that.
+        count = None
+        while count is None and not self._is_over:
+            self._wait(self._comes, self._taken)
+            count = super().readinto(buffer)
+        self._is_over = not count
+        self._taken += count or 0
+        return count or 0
+
+    def _comes(self, seconds: float) -> bool:
+        return bool(self._poll.poll(1000 * seconds))
+
+
+def _appears(path: Path, seconds: float) -> bool:
+    """Tell whether ``path`` is there, or is within some ``seconds``."""
+    until = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() >= until:
+            return False
+        time.sleep(LOOK_SECONDS)
+    return True

@@ -1,0 +1,70 @@
+"""The channel ``model``: a model trained before, whose centers a job goes on from."""
+
+from __future__ import annotations
+
+import tarfile
+import tempfile
+import zlib
+from pathlib import Path
+
+from kmeans import artifact
+from kmeans.errors import ModelError, SettingError
+from kmeans.model import KMeansModel
+from train.contract import Channel
+
+ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
+
+# An archive of a model is small: k x d float32 and a page of JSON.
+MAX_ARCHIVE_BYTES = 4 << 30
+MAX_MEMBERS = 100
+
+
+def read_model(channel: Channel, k: int) -> KMeansModel:
+    """Return the model in ``channel``: ``model.tar.gz`` as a training job leaves it, or its files, or an ``.npy``.
+
+    Raises
+    ------
+    kmeans.errors.ModelError
+        If there is no model, or it is corrupt.
+    kmeans.errors.SettingError
+        If it has another number of clusters than ``k``.
+    """
+    folder = channel.directory
+    archives = sorted(path for path in _files(folder) if path.name.endswith(ARCHIVE_SUFFIXES))
+    if len(archives) > 1:
+        names = ", ".join(path.name for path in archives)
+        raise SettingError(f"Channel {channel.name}: expected one model, found the archives {names}.")
+    if archives:
+        with tempfile.TemporaryDirectory() as unpacked:
+            _unpack(archives[0], Path(unpacked))
+            model = artifact.load(Path(unpacked))
+    else:
+        model = artifact.load(folder)
+    if model.clusters != k:
+        raise SettingError(
+            f"Channel {channel.name}: the model has {model.clusters} clusters, but k={k}: set k to {model.clusters}, "
+            "or leave the channel out."
+        )
+    return model
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpack the regular files of ``archive``; nothing of it may lie outside of ``folder``, or be of any size."""
+    try:
+        with tarfile.open(archive) as tar:
+            left = MAX_ARCHIVE_BYTES
+            for number, member in enumerate(tar):
+                left -= member.size
+                if left < 0 or number >= MAX_MEMBERS:
+                    raise ModelError(
+                        f"The model {archive} is too large: expected at most {MAX_MEMBERS} files and "
+                        f"{MAX_ARCHIVE_BYTES >> 30} GB, unpacked."
+                    )
+                if member.isfile():
+                    tar.extract(member, folder, filter="data")
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise ModelError(f"The model {archive} can't be unpacked: {error}.") from None
