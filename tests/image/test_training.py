@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from .containers import Job, wait_until
@@ -111,6 +113,27 @@ def test_sigterm_reaches_the_job(digits_job: Job) -> None:
     assert "stopped early: the model is the best so far" in finished.log
     assert read_centers(digits_job.model / "model_algo-1").shape == (10, 64)
     assert not list(digits_job.model.glob("*tmp*"))
+
+
+def test_data_larger_than_memory_are_read_again_in_each_pass(job: Job) -> None:
+    """Four times the memory of the container: nothing but bounded memory survives this."""
+    generator = np.random.default_rng(0)
+    centers = generator.normal(scale=3, size=(5, 500)).astype(np.float32)
+    for part in range(8):
+        rows = generator.standard_normal((100_000, 500), dtype=np.float32)
+        rows += centers[generator.integers(0, 5, len(rows))]
+        job.data_file(f"part-{part}").write_bytes(recordio(rows))
+    job.train_on("application/x-recordio-protobuf")
+    job.set_hyperparameters(k="5", feature_dim="500")
+    finished = job.run(["train"], mem_limit="400m", memswap_limit="400m")
+    assert finished.exit_code == 0, finished.log
+    assert "passes over all rows read the files again" in finished.log
+    peak = re.search(r"peak memory: ([0-9.]+) MB", finished.log)
+    assert peak is not None
+    assert float(peak[1]) < 400
+    found = read_centers(job.model / "model_algo-1")
+    assert nearest(centers, found)[1].max() < 1
+    assert sum(json.loads((job.model / "kmeans.json").read_text())["counts"]) == 800_000
 
 
 @pytest.fixture
