@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import time
@@ -30,6 +31,7 @@ class Leader(Host):
         port: int = PORT,
     ) -> None:
         super().__init__(hosts, launcher, say, deadlines, port)
+        self._listener: socket.socket | None = None
         self._workers: dict[str, Link] = {}  # those that are there
         self._done: set[str] = set()
         self._strangers: list[Link] = []
@@ -42,31 +44,36 @@ class Leader(Host):
             why = os.strerror(error.errno) if error.errno else error
             raise ResourceError(f"can't listen at port {self._port}, where the hosts come together: {why}.") from None
         listener.setblocking(False)
-        self._watch(listener, lambda: self._accept(listener))
+        self._listener = listener
+        self._watch(listener, self._accept)
         self._ends["arrival"] = time.monotonic() + self._deadlines.arrival
         self._say(f"waiting for {self._missing()}")
 
     def _links(self) -> list[Link]:
-        return list(self._workers.values())
+        # Who comes just when the job fails shall hear why.
+        return [*self._workers.values(), *(self._strangers if self._is_over else ())]
 
     def _forget(self, link: Link) -> None:
         self._unwatch(link)
         self._workers = {name: other for name, other in self._workers.items() if other is not link}
+        self._strangers = [other for other in self._strangers if other is not link]
 
     def _missing(self) -> str:
         return ", ".join(name for name in self._hosts.names[1:] if name not in self._workers)
 
-    def _accept(self, listener: socket.socket) -> None:
-        try:
-            connection, _ = listener.accept()
-        except OSError:
-            return  # it was gone again
-        if len(self._strangers) >= MAX_STRANGERS:
-            connection.close()
-            return
-        link = Link(connection)
-        self._strangers.append(link)
-        self._watch(link, lambda: self._hear_stranger(link))
+    def _accept(self) -> None:
+        """Let in all who wait at the port."""
+        while self._listener is not None:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return  # nobody, or nobody any more
+            if len(self._strangers) >= MAX_STRANGERS:
+                connection.close()
+            else:
+                link = Link(connection)
+                self._strangers.append(link)
+                self._watch(link, functools.partial(self._hear_stranger, link))
 
     def _hear_stranger(self, link: Link) -> None:
         try:
@@ -139,9 +146,10 @@ class Leader(Host):
         if not certain:
             self._suspicion = self._suspicion or (failure, time.monotonic())
             return
+        self._end(failure)
+        self._accept()
         for link in self._links():
             link.send(Message("failed", text=failure.reason, number=failure.exit_code))
-        self._end(failure)
 
     def _look_at_the_clock(self, now: float) -> None:
         super()._look_at_the_clock(now)

@@ -12,7 +12,7 @@ from train.cluster import Deadlines, Host
 from train.contract import HostNames
 from train.failure import Failure
 from train.leader import Leader
-from train.link import Link, LinkError, Message, encode
+from train.link import Link, LinkError, Message, decode, encode
 from train.worker import Worker
 
 # Sorts before the others, and resolves everywhere.
@@ -340,6 +340,16 @@ def test_sigterm_before_there_is_a_rank_ends_the_job_everywhere(job: Job) -> Non
     worker.host.stop()
     (reason,) = {leader.failed(), worker.failed()}
     assert reason == "143 AlgorithmError: host algo-2: the job was stopped (SIGTERM) before there was a model."
+
+
+def test_who_comes_just_when_the_job_fails_hears_why(job: Job) -> None:
+    job.names = (LEADER, "algo-2", "algo-3")
+    leader = job.start(LEADER)
+    with job.connect() as late:
+        leader.host.stop()
+        told = late.makefile("rb").readline()
+    assert "the job was stopped (SIGTERM)" in decode(told).text
+    assert "the job was stopped (SIGTERM)" in leader.failed()
 
 
 def test_sigterm_goes_to_the_rank_once_and_what_it_makes_of_it_counts(job: Job) -> None:
