@@ -66,11 +66,9 @@ def main() -> int:
         sources = _freeze(Path(folder))
         machine, notes = _machine(options.threads, sources), _notes(options)
         if before is not None:
-            notes = [
-                *before["notes"],
-                f"run later than the others: {'; '.join(method.name for method in methods)} "
-                f"({machine['date']}, {machine['versions'].split(',')[0]}, {sources})",
-            ]
+            program = machine["versions"].partition(", Python")[0]
+            names = "; ".join(method.name for method in methods)
+            notes = [*before["notes"], f"run later than the others, on {machine['date']} by {program}: {names}"]
             machine = before["machine"]
         file = Path(folder) / "points.npy"
         for data in dict.fromkeys(case.data for case in cases):
