@@ -77,6 +77,8 @@ def _train(base: Path) -> int:
     from train.metrics import JobLog
 
     log = JobLog()
+    # First of all: importing NumPy takes a moment, and PID 1 never hears of a signal that it has no handler for.
+    _on_sigterm(log.stop)
     log.say("Docker entrypoint called with argument(s): train")
     Failure.clear(output_directory(base))
     try:
@@ -93,6 +95,8 @@ def _train(base: Path) -> int:
         failure = Failure.of(error)
         if failure.is_defect:
             traceback.print_exc()
+    # The outcome stands. Python takes handlers away while it ends, and the signal would kill a job that is done.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if failure is None:
         return 0
     try:
@@ -108,7 +112,6 @@ def _train_alone(base: Path, log: JobLog) -> None:
     from kmeans.machine import usable_cpus, usable_memory
     from train.job import run
 
-    _on_sigterm(log.stop)
     run(base, usable_cpus(), usable_memory(), log)
 
 
@@ -128,6 +131,8 @@ def _train_together(base: Path, hosts: HostNames, log: JobLog) -> Failure | None
     kind = Leader if hosts.current == hosts.leader else Worker
     host = kind(hosts, launcher, log.say, deadlines)
     _on_sigterm(host.stop)
+    if log.stop_wanted():
+        host.stop()
     return host.run()
 
 
@@ -150,7 +155,7 @@ def _take_part(base: Path) -> int:
 
 
 def _on_sigterm(stop: Callable[[], None]) -> None:
-    """Call ``stop`` when SIGTERM comes. As PID 1 a process without a handler never hears of it."""
+    """Call ``stop`` when SIGTERM comes."""
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         stop()
