@@ -34,7 +34,7 @@ from kmeans.seeding import draw_far_points, seed_centers
 from kmeans.settings import Settings
 from kmeans.shrink import Shrunk, shrink
 from kmeans.streaming import StreamingCenters
-from kmeans.sums import ClusterSums, assign_and_sum_blocks
+from kmeans.sums import ClusterSums, assign_and_sum_blocks, sums_of_all_hosts
 from kmeans.workers import Interrupted, Workers
 
 # Names of the phases in checkpoints, beside that of kmeans.refinement.
@@ -261,13 +261,12 @@ class _Fit:
         Interrupted
             If a stop was wanted on one of them.
         """
-        sums, interrupted = ClusterSums.zero(nearest.clusters, nearest.features), False
-        try:
-            with self._workers.interruptible():
-                sums = assign_and_sum_blocks(self._rows.blocks(), nearest, self._workers)
-        except Interrupted:
-            interrupted = True
-        return sums.over(self._hosts, interrupted=interrupted)
+        return sums_of_all_hosts(
+            lambda: assign_and_sum_blocks(self._rows.blocks(), nearest, self._workers),
+            ClusterSums.zero(nearest.clusters, nearest.features),
+            self._workers,
+            self._hosts,
+        )
 
     def _check(self, start: KMeansModel | None) -> None:
         expected = self._settings.k, self._rows.features
@@ -365,42 +364,33 @@ class _Fit:
     def _steps(self, streaming: StreamingCenters, batches: Iterator[Float32]) -> Iterator[ClusterSums]:
         """Yield the sums of a mini-batch of each host, until no host has one left."""
         nothing = np.empty((0, self._rows.features), dtype=np.float32)
+        no_sums = ClusterSums.zero(*streaming.centers.shape)
         while True:
-            sums, interrupted = ClusterSums.zero(*streaming.centers.shape), False
-            try:
-                batch = next(batches, nothing)
-                with self._workers.interruptible():
-                    sums = streaming.sums_of(batch)
-            except Interrupted:
-                interrupted = True
-            sums = sums.over(self._hosts, interrupted=interrupted)
+            sums = sums_of_all_hosts(
+                lambda: streaming.sums_of(next(batches, nothing)), no_sums, self._workers, self._hosts
+            )
             if not sums.weights.any():
                 return
             yield sums
 
     def _shrink(self, streamed: StreamingCenters) -> Shrunk:
         """Run phase 2 on the leader."""
-        if self._hosts.size == 1:
-            return self._shrink_here(streamed)
         loss, sets = 0.0, [np.empty((0, self._rows.features), dtype=np.float32)]
         if self._hosts.rank == 0:
-            shrunk = self._shrink_here(streamed)
+            shrunk = shrink(
+                streamed.centers,
+                streamed.weights,
+                self._settings,
+                generator=self._generator,
+                workers=self._workers,
+                observer=self._observer,
+            )
             sets = [shrunk.centers, *shrunk.others]
             loss = math.nan if shrunk.mean_squared_distance is None else shrunk.mean_squared_distance
         stacked = self._hosts.broadcast(np.concatenate(sets))
         loss = float(self._hosts.sum(np.array([loss]))[0])
         best, *others = np.split(stacked, len(stacked) // self._settings.k)
         return Shrunk(best, others, None if math.isnan(loss) else loss)
-
-    def _shrink_here(self, streamed: StreamingCenters) -> Shrunk:
-        return shrink(
-            streamed.centers,
-            streamed.weights,
-            self._settings,
-            generator=self._generator,
-            workers=self._workers,
-            observer=self._observer,
-        )
 
     def _refine(self, shrunk: Shrunk) -> tuple[Refined, ClusterSums | None]:
         """Run phase 3: on the rows in memory first, and if these aren't all, on all."""

@@ -12,8 +12,7 @@ found, and the time).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,9 +28,10 @@ from kmeans.sums import (
     TaskSums,
     squared_distances,
     sum_by_label,
+    sums_of_all_hosts,
     task_rows,
 )
-from kmeans.workers import Interrupted, Workers
+from kmeans.workers import Workers
 
 # Centers that a cluster's points are compared with; more find more of the labels, and cost more.
 NEARBY = 32
@@ -114,8 +114,7 @@ class Partition:
 
     def take_in(self, rows: Int64) -> None:
         """Add the points with these row numbers, none of them a member yet, each to its nearest center."""
-        with self._together():
-            self._take_in(rows)
+        self._together(lambda: self._take_in(rows))
 
     def _take_in(self, rows: Int64) -> None:
         new = np.sort(rows)
@@ -130,8 +129,7 @@ class Partition:
 
     def reassign(self) -> None:
         """Move every member to its nearest center."""
-        with self._together():
-            self._reassign()
+        self._together(self._reassign)
 
     def _reassign(self) -> None:
         placed = self._place(self.members)
@@ -149,19 +147,16 @@ class Partition:
 
     def follow(self, centers: Float32) -> None:
         """Let the members follow the centers, which have moved to ``centers`` (k, d): most to their nearest."""
-        with self._together():
-            self._follow(centers)
+        self._together(lambda: self._follow(centers))
 
-    @contextmanager
-    def _together(self) -> Iterator[None]:
-        """Add up what the hosts have within this context; an interruption of one is one of all."""
-        try:
-            with self._workers.interruptible():
-                yield
-        except Interrupted:
-            self._own.over(self._hosts, interrupted=True)
-            raise
-        self.sums = self._own.over(self._hosts)
+    def _together(self, work: Callable[[], None]) -> None:
+        """Do some ``work`` on the members of this host, and add up what all hosts have then."""
+
+        def own_sums() -> ClusterSums:
+            work()
+            return self._own
+
+        self.sums = sums_of_all_hosts(own_sums, self._own, self._workers, self._hosts)
 
     def _follow(self, centers: Float32) -> None:
         drift = np.sqrt(squared_norms(centers - self._nearest.centers))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -162,6 +162,24 @@ def squared_distances(
     if squared.sum() < ROUNDING_SHOWS * norms.sum(dtype=np.float64):
         squared = nearest.squared_distances(points, labels).astype(np.float64)
     return squared
+
+
+def sums_of_all_hosts(
+    compute: Callable[[], ClusterSums], nothing: ClusterSums, workers: Workers, hosts: Hosts
+) -> ClusterSums:
+    """Return what ``compute()`` gives on all ``hosts``, added up; ``nothing`` stands for it where a stop cut it off.
+
+    Raises
+    ------
+    Interrupted
+        On all hosts, if a stop was wanted on one: none may wait for what another gave up.
+    """
+    try:
+        with workers.interruptible():
+            sums = compute()
+    except Interrupted:
+        return nothing.over(hosts, interrupted=True)
+    return sums.over(hosts)
 
 
 def _total(tasks: Iterable[TaskSums], nearest: NearestCenters) -> ClusterSums:

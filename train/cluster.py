@@ -111,6 +111,7 @@ class Host(ABC):
         self._failure: Failure | None = None
         self._last_heartbeat = self._last_turn = time.monotonic()
         self._ends: dict[str, float] = {}  # of the deadlines that run now
+        self._prepare()
 
     def stop(self) -> None:
         """End the rank as SIGTERM ends a job on one host; a signal's handler may call this."""
@@ -130,6 +131,10 @@ class Host(ABC):
             self._fail(failure)
         self._close()
         return self._failure
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Set the attributes of a leader or a worker."""
 
     @abstractmethod
     def _open(self) -> None:

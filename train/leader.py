@@ -6,12 +6,10 @@ import functools
 import os
 import socket
 import time
-from collections.abc import Callable
 
 import kmeans
 from kmeans.errors import ResourceError, shown
-from train.cluster import PORT, Deadlines, Host, Launcher
-from train.contract import HostNames
+from train.cluster import Host
 from train.failure import Failure
 from train.link import Link, LinkError, Message
 
@@ -22,15 +20,7 @@ MAX_STRANGERS = 64
 class Leader(Host):
     """Watches over the job on the first host; parameters as of :class:`train.cluster.Host`."""
 
-    def __init__(
-        self,
-        hosts: HostNames,
-        launcher: Launcher,
-        say: Callable[[str], None],
-        deadlines: Deadlines | None = None,
-        port: int = PORT,
-    ) -> None:
-        super().__init__(hosts, launcher, say, deadlines, port)
+    def _prepare(self) -> None:
         self._listener: socket.socket | None = None
         self._workers: dict[str, Link] = {}  # those that are there
         self._done: set[str] = set()

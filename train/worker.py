@@ -5,11 +5,9 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable
 
 import kmeans
-from train.cluster import PORT, Deadlines, Host, Launcher
-from train.contract import HostNames
+from train.cluster import Host
 from train.failure import Failure
 from train.link import Link, LinkError, Message
 
@@ -20,15 +18,7 @@ CONNECT_TIMEOUT, CONNECT_PAUSE = 5.0, 0.2
 class Worker(Host):
     """Watches over the job on any host but the first; parameters as of :class:`train.cluster.Host`."""
 
-    def __init__(
-        self,
-        hosts: HostNames,
-        launcher: Launcher,
-        say: Callable[[str], None],
-        deadlines: Deadlines | None = None,
-        port: int = PORT,
-    ) -> None:
-        super().__init__(hosts, launcher, say, deadlines, port)
+    def _prepare(self) -> None:
         self._leader: Link | None = None
         self._connection: socket.socket | None = None
         self._trouble = "nobody answered"
