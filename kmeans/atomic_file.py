@@ -19,7 +19,7 @@ _REASONS = {
 }
 
 
-def write_files(directory: Path, contents: Mapping[str, bytes], *, outdated: Collection[str] = ()) -> None:
+def write_files(directory: Path, contents: Mapping[str, bytes | memoryview], *, outdated: Collection[str] = ()) -> None:
     """Write all of ``contents`` (name: bytes) into ``directory``, in this order, each by a rename.
 
     All are written under temporary names and synced to disk before the first is renamed. Files named ``outdated`` are
@@ -50,7 +50,7 @@ def write_files(directory: Path, contents: Mapping[str, bytes], *, outdated: Col
                 path.unlink(missing_ok=True)
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes | memoryview) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()

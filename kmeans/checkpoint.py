@@ -10,28 +10,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.random import Generator
 from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A moment of a fit.
+    """A moment of a fit; all hosts have one of the same moment. Nothing in it changes later.
 
     Attributes
     ----------
     phase
         ``stream``, ``refine`` or ``all rows`` (phase 3 over rows that memory doesn't hold).
     numbers
-        Counters and the state of the random generator: JSON values, and infinity.
+        Counters, the same on all hosts: JSON values, and infinity.
     arrays
-        Centers and what belongs to them.
+        Centers and what belongs to them, the same on all hosts.
+    share
+        What belongs to this host's rows, arrays (n, m). May be missing from a state that is found: then the fit goes on
+        as well, but not to the same bits.
     """
 
     phase: str
     numbers: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    share: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 class Checkpoints:
@@ -42,17 +44,4 @@ class Checkpoints:
         return None
 
     def offer(self, state: Callable[[], State]) -> None:
-        """Save ``state()`` if it is time to; its arrays may change afterwards."""
-
-
-def generator_state(generator: Generator) -> dict[str, Any]:
-    """Return the state of ``generator`` as JSON values; its integers are too long for JSON's readers."""
-    state: dict[str, Any] = dict(generator.bit_generator.state)
-    return {**state, "state": {name: str(value) for name, value in state["state"].items()}}
-
-
-def generator_from(state: dict[str, Any]) -> Generator:
-    """Return a generator with the state that :func:`generator_state` gave."""
-    generator = np.random.default_rng(0)
-    generator.bit_generator.state = {**state, "state": {name: int(value) for name, value in state["state"].items()}}
-    return generator
+        """Take note of ``state()``, and save it if it is time to; all hosts offer theirs at the same moments."""

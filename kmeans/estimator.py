@@ -13,15 +13,16 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kmeans.arrays import Float32, Int64
-from kmeans.checkpoint import Checkpoints, State, generator_from, generator_state
+from kmeans.checkpoint import Checkpoints, State
 from kmeans.distance import NearestCenters
+from kmeans.draws import Draws
 from kmeans.errors import DataError
 from kmeans.hosts import Alone, Hosts
 from kmeans.lloyd import lloyd
@@ -33,12 +34,12 @@ from kmeans.rows import Rows
 from kmeans.seeding import draw_far_points, seed_centers
 from kmeans.settings import Settings
 from kmeans.shrink import Shrunk, shrink
-from kmeans.streaming import StreamingCenters
+from kmeans.streaming import StreamingCenters, stream
 from kmeans.sums import ClusterSums, assign_and_sum_blocks, sums_of_all_hosts
 from kmeans.workers import Interrupted, Workers
 
-# Names of the phases in checkpoints, beside that of kmeans.refinement.
-STREAM, ALL_ROWS = "stream", "all rows"
+# The name of phase 3 over rows that memory does not hold, in checkpoints.
+ALL_ROWS = "all rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ class _Labelled(Checkpoints):
     def offer(self, state: Callable[[], State]) -> None:
         def labelled() -> State:
             made = state()
-            return State(made.phase, {**made.numbers, **self._numbers}, made.arrays)
+            return replace(made, numbers={**made.numbers, **self._numbers})
 
         self._checkpoints.offer(labelled)
 
@@ -197,9 +198,7 @@ class _Fit:
         self._checkpoints = checkpoints
         self._found = self._checkpoints.found()
         self._streamed: dict[str, Any] = {"streaming_centers": settings.k, "shrink_loss": None}
-        self._generator = np.random.default_rng(settings.seed)
-        if self._found is not None:
-            self._generator = generator_from(self._found.numbers["generator"])
+        self._draws = Draws(settings.seed)
         # Of all hosts: rows, and rows in memory.
         self._count, self._held = (int(count) for count in hosts.sum(np.array([len(rows), len(rows.in_memory)], float)))
 
@@ -294,19 +293,20 @@ class _Fit:
     def _first_centers(self) -> Float32:
         """Draw K centers from the first mini-batches: from one, or from as many as hold K rows."""
         settings = self._settings
-        first = self._hosts.gather(self._first_rows(settings.k * settings.factor()))
-        factor = min(settings.factor(), len(first) // settings.k)
+        drawn = self._first_rows(settings.k * settings.factor())
+        total = int(self._hosts.sum(np.array([float(len(drawn))]))[0])
+        factor = min(settings.factor(), total // settings.k)
         self._observer.seeded(
             centers=settings.k * factor,
             clusters=settings.k,
             factor=factor,
             auto=settings.extra_center_factor is None,
-            rows=len(first),
+            rows=total,
         )
-        if self._hosts.rank:
-            return self._hosts.broadcast(first[:0])
-        centers = seed_centers(first, settings.k * factor, settings.init_method, self._generator)
-        return self._hosts.broadcast(centers)
+        first, generator = self._hosts.gather(drawn), self._draws.next()
+        if self._hosts.rank == 0:
+            first = seed_centers(first, settings.k * factor, settings.init_method, generator)
+        return self._hosts.broadcast(first)
 
     def _first_rows(self, wanted: int) -> Float32:
         taken = [np.empty((0, self._rows.features), dtype=np.float32)]
@@ -316,7 +316,7 @@ class _Fit:
                 break
         return taken[1] if len(taken) == 2 else np.concatenate(taken)
 
-    def _batches(self, epoch: int, needed: int | None) -> Iterator[Float32]:
+    def _batches(self, needed: int | None, epoch: int) -> Iterator[Float32]:
         if needed is None:
             return self._rows.batches(epoch)
         return self._rows.in_memory.batches(epoch, self._share(needed))
@@ -328,60 +328,28 @@ class _Fit:
         if counts is not None:
             streaming.weights += counts
         needed = settings.rows_to_stream(len(first))
-        wanted = self._count if needed is None else min(needed, self._held)
-        epoch = seen = batches = 0
-        if self._found is not None and self._found.phase == STREAM:
-            streaming.centers, streaming.weights = self._found.arrays["centers"], self._found.arrays["weights"]
-            epoch, seen, batches = (self._found.numbers[name] for name in ("epoch", "seen", "batches"))
-
-        def state() -> State:
-            numbers = {"epoch": epoch, "seen": seen, "batches": batches, "generator": generator_state(self._generator)}
-            return State(STREAM, numbers, {"centers": streaming.centers, "weights": streaming.weights})
-
-        for epoch in range(epoch, settings.epochs):  # noqa: B020 - the first may have been begun before
-            started = time.perf_counter()
-            try:
-                for sums in self._steps(streaming, islice(self._batches(epoch, needed), batches, None)):
-                    streaming.move(sums)
-                    seen += int(sums.weights.sum())
-                    batches += 1
-                    self._observer.batch_done(
-                        epoch=epoch,
-                        epochs=settings.epochs,
-                        rows_seen=seen,
-                        rows=wanted,
-                        mean_squared_distance=sums.mean_squared_distance,
-                    )
-                    self._checkpoints.offer(state)
-            except Interrupted:
-                return streaming, True
-            self._observer.epoch_done(
-                epoch=epoch, epochs=settings.epochs, rows=seen, batches=batches, seconds=time.perf_counter() - started
-            )
-            seen = batches = 0
-        return streaming, False
-
-    def _steps(self, streaming: StreamingCenters, batches: Iterator[Float32]) -> Iterator[ClusterSums]:
-        """Yield the sums of a mini-batch of each host, until no host has one left."""
-        nothing = np.empty((0, self._rows.features), dtype=np.float32)
-        no_sums = ClusterSums.zero(*streaming.centers.shape)
-        while True:
-            sums = sums_of_all_hosts(
-                lambda: streaming.sums_of(next(batches, nothing)), no_sums, self._workers, self._hosts
-            )
-            if not sums.weights.any():
-                return
-            yield sums
+        interrupted = stream(
+            partial(self._batches, needed),
+            streaming,
+            epochs=settings.epochs,
+            rows=self._count if needed is None else min(needed, self._held),
+            draws=self._draws,
+            workers=self._workers,
+            hosts=self._hosts,
+            observer=self._observer,
+            checkpoints=self._checkpoints,
+        )
+        return streaming, interrupted
 
     def _shrink(self, streamed: StreamingCenters) -> Shrunk:
         """Run phase 2 on the leader."""
-        loss, sets = 0.0, [np.empty((0, self._rows.features), dtype=np.float32)]
+        generator, loss, sets = self._draws.next(), 0.0, [np.empty((0, self._rows.features), dtype=np.float32)]
         if self._hosts.rank == 0:
             shrunk = shrink(
                 streamed.centers,
                 streamed.weights,
                 self._settings,
-                generator=self._generator,
+                generator=generator,
                 workers=self._workers,
                 observer=self._observer,
             )
@@ -399,6 +367,7 @@ class _Fit:
         if max_iter == 0:
             return Refined(shrunk.centers, moves=0), None
         if self._found is not None and self._found.phase == ALL_ROWS:
+            self._draws.made = self._found.numbers["draws"]
             return self._refine_on_all(shrunk.centers, self._found.numbers["moves"], self._found.numbers["before"])
         held = self._rows.in_memory
         refined = refine(
@@ -407,7 +376,7 @@ class _Fit:
             max_rows=settings.refine_sample_size or self._held,
             max_iter=max_iter,
             tol=settings.local_lloyd_tol,
-            generator=self._generator,
+            draws=self._draws,
             workers=self._workers,
             hosts=self._hosts,
             on_pass=self._report_pass,
@@ -426,7 +395,7 @@ class _Fit:
         def moved(new_centers: Float32, count: int, inertia: float) -> None:
             nonlocal centers, moves
             centers, moves = new_centers, count
-            numbers = {"moves": count, "before": inertia, "generator": generator_state(self._generator)}
+            numbers = {"moves": count, "before": inertia, "draws": self._draws.made}
             checkpoints.offer(lambda: State(ALL_ROWS, numbers, {"centers": new_centers}))
 
         try:
@@ -448,9 +417,11 @@ class _Fit:
     def _reseed(self, nearest: NearestCenters, count: int) -> Float32:
         """Draw new centers from the rows in memory of all hosts."""
         held = self._rows.in_memory
-        drawn = held.order(epoch=0)[: self._share(RESEED_ROWS)]
+        drawn, generator = held.order(epoch=0)[: self._share(RESEED_ROWS)], self._draws.next()
         sample = self._hosts.gather(held.points[drawn])
-        return self._hosts.broadcast(draw_far_points(sample, nearest.query(sample)[1], count, self._generator))
+        if self._hosts.rank == 0:
+            sample = draw_far_points(sample, nearest.query(sample)[1], count, generator)
+        return self._hosts.broadcast(sample)
 
     def _report_pass(self, done: int, sums: ClusterSums) -> None:
         self._observer.refine_pass(

@@ -1,13 +1,18 @@
 """The hosts that fit one model together: what they tell each other, and nothing about how.
 
-Every host calls the same methods in the same order; each method returns the same on all of them.
+Every host calls the same methods in the same order, with arrays of the same type.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from kmeans.arrays import Float32, Float64
+import numpy as np
+from numpy.typing import NDArray
+
+from kmeans.arrays import Float64
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 class Hosts(Protocol):
@@ -25,13 +30,13 @@ class Hosts(Protocol):
     size: int
 
     def sum(self, values: Float64) -> Float64:
-        """Return the element-wise sum of all hosts' ``values``, of one shape."""
+        """Return the element-wise sum of all hosts' ``values``, of one shape; the same on all of them."""
 
-    def broadcast(self, points: Float32) -> Float32:
-        """Return the leader's ``points`` (n, d); what the others pass is ignored."""
+    def broadcast(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Return the leader's ``values``; of what the others pass only the number of dimensions counts."""
 
-    def gather(self, points: Float32) -> Float32:
-        """Return all hosts' ``points`` (n_i, d) one below the other, by rank."""
+    def gather(self, rows: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Return all hosts' ``rows`` (n_i, m) one below the other, by rank, on the leader; on the others none."""
 
 
 class Alone:
@@ -44,10 +49,10 @@ class Alone:
         """Return ``values``."""
         return values
 
-    def broadcast(self, points: Float32) -> Float32:
-        """Return ``points``."""
-        return points
+    def broadcast(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Return ``values``."""
+        return values
 
-    def gather(self, points: Float32) -> Float32:
-        """Return ``points``."""
-        return points
+    def gather(self, rows: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Return ``rows``."""
+        return rows

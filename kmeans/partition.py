@@ -82,25 +82,22 @@ class Partition:
         self._own = ClusterSums.zero(len(centers), points.shape[1])
         self.sums = self._own
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return all that :meth:`restore` needs."""
+    def share(self) -> dict[str, NDArray[Any]]:
+        """Return a copy of all that :meth:`restore` needs beside the centers and the members; arrays (n, m)."""
         return {
-            "centers": self._nearest.centers,
-            "members": self.members,
-            "labels": self.labels,
-            "norms": self._norms,
-            "margins": self._margins,
-            "sums": self._own.sums,
-            "weights": self._own.weights,
-            "inertia": np.array(self._own.inertia),
+            "labels": self.labels[:, None].copy(),
+            "norms": self._norms[:, None],  # never written to
+            "margins": self._margins[:, None].copy(),
+            "sums": self._own.sums.copy(),
+            "weights": self._own.weights[:, None].copy(),
+            "inertia": np.array([[self._own.inertia]]),
         }
 
-    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Become the partition that gave these :meth:`arrays`."""
-        self._nearest = NearestCenters(arrays["centers"], like=self._nearest)
-        self.members, self.labels = arrays["members"], arrays["labels"]
-        self._norms, self._margins = arrays["norms"], arrays["margins"]
-        self._own = ClusterSums(arrays["sums"], arrays["weights"], float(arrays["inertia"]))
+    def restore(self, members: Int64, share: Mapping[str, NDArray[Any]]) -> None:
+        """Become the partition that had these centers and ``members``, ascending, and gave this :meth:`share`."""
+        self.members, self.labels = members, share["labels"].ravel()
+        self._norms, self._margins = share["norms"].ravel(), share["margins"].ravel()
+        self._own = ClusterSums(share["sums"], share["weights"].ravel(), float(share["inertia"][0, 0]))
         self.sums = self._own.over(self._hosts)
 
     @property

@@ -15,11 +15,11 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numpy.random import Generator
 
 from kmeans.arrays import Float32, Int64
-from kmeans.checkpoint import Checkpoints, State, generator_state
+from kmeans.checkpoint import Checkpoints, State
 from kmeans.distance import NearestCenters
+from kmeans.draws import Draws
 from kmeans.hosts import Alone, Hosts
 from kmeans.lloyd import OnPass
 from kmeans.partition import Partition
@@ -61,7 +61,7 @@ def refine(
     max_rows: int,
     max_iter: int,
     tol: float,
-    generator: Generator,
+    draws: Draws,
     workers: Workers,
     hosts: Hosts | None = None,
     on_pass: OnPass | None = None,
@@ -85,20 +85,22 @@ def refine(
     """
     hosts, checkpoints = hosts or Alone(), checkpoints or Checkpoints()
     growths = _growths(rows, max_rows, len(starts[0]), hosts)
-    on_sample = partial(_settle, max_moves=SAMPLE_MOVES, tol=max(tol, SAMPLE_TOL), generator=generator, hosts=hosts)
-    partition = Partition(rows.points, starts[0], workers, hosts)
+    on_sample = partial(_settle, max_moves=SAMPLE_MOVES, tol=max(tol, SAMPLE_TOL), draws=draws, hosts=hosts)
     sample = moves = 0
     before, settled = math.inf, False
 
     def state() -> State:
-        numbers = {"sample": sample, "moves": moves, "before": before, "settled": settled}
-        return State(PHASE, {**numbers, "generator": generator_state(generator)}, partition.arrays())
+        numbers = {"sample": sample, "moves": moves, "before": before, "settled": settled, "draws": draws.made}
+        return State(PHASE, numbers, {"centers": partition.centers}, partition.share())
 
     found = checkpoints.found()
+    is_begun = found is not None and found.phase == PHASE
+    partition = Partition(rows.points, found.arrays["centers"] if found and is_begun else starts[0], workers, hosts)
     try:
-        if found is not None and found.phase == PHASE:
-            partition.restore(found.arrays)
-            sample, moves, before, settled = (found.numbers[name] for name in ("sample", "moves", "before", "settled"))
+        if found is not None and is_begun:
+            names = "sample", "moves", "before", "settled", "draws"
+            sample, moves, before, settled, draws.made = (found.numbers[name] for name in names)
+            _restore(partition, np.concatenate(growths[: sample + 1]), found)
         else:
             partition = _best_start(rows, starts, growths, on_sample, workers=workers, hosts=hosts)
             checkpoints.offer(state)
@@ -110,13 +112,13 @@ def refine(
             checkpoints.offer(state)
         while True:
             while moves < max_iter and not settled:
-                partition.follow(_means(partition, generator, hosts))
+                partition.follow(_means(partition, draws, hosts))
                 moves += 1
                 if on_pass is not None:
                     on_pass(moves, partition.sums)
                 before, settled = partition.sums.inertia, _gained_little(before, partition.sums.inertia, tol)
                 checkpoints.offer(state)
-            if moves >= max_iter or _is_trusted(partition, generator):
+            if moves >= max_iter or _is_trusted(partition, draws):
                 return Refined(partition.centers, moves)
             partition.reassign()
             before, settled = math.inf, False
@@ -155,9 +157,16 @@ def _best_start(
     return min(begun, key=lambda partition: partition.sums.inertia)
 
 
-def _is_trusted(partition: Partition, generator: Generator) -> bool:
+def _restore(partition: Partition, rows: Int64, found: State) -> None:
+    if found.share:
+        partition.restore(np.sort(rows), found.share)
+    else:
+        partition.take_in(rows)
+
+
+def _is_trusted(partition: Partition, draws: Draws) -> bool:
     members = len(partition.members)
-    drawn = np.sort(generator.choice(members, min(TRUST_ROWS, members), replace=False))
+    drawn = np.sort(draws.next().choice(members, min(TRUST_ROWS, members), replace=False))
     return partition.share_misplaced(drawn) <= TRUSTED_SHARE
 
 
@@ -168,11 +177,11 @@ def _sizes(clusters: int, rows: int) -> list[int]:
     return [*sizes[:-1], rows]
 
 
-def _settle(partition: Partition, *, max_moves: int, tol: float, generator: Generator, hosts: Hosts) -> None:
+def _settle(partition: Partition, *, max_moves: int, tol: float, draws: Draws, hosts: Hosts) -> None:
     """Move the centers to their points' means, and the points to their centers, until that gains little."""
     before = math.inf
     for _ in range(max_moves):
-        partition.follow(_means(partition, generator, hosts))
+        partition.follow(_means(partition, draws, hosts))
         if _gained_little(before, partition.sums.inertia, tol):
             return
         before = partition.sums.inertia
@@ -182,15 +191,17 @@ def _gained_little(before: float, inertia: float, tol: float) -> bool:
     return math.isfinite(before) and before - inertia <= tol * before
 
 
-def _means(partition: Partition, generator: Generator, hosts: Hosts) -> Float32:
+def _means(partition: Partition, draws: Draws, hosts: Hosts) -> Float32:
     """Return the means of the clusters; an empty one starts again at a point far from all centers."""
     means = partition.sums.means(otherwise=partition.centers.astype(np.float64)).astype(np.float32)
     empty = np.flatnonzero(partition.sums.weights == 0)
     if len(empty):
-        members = len(partition.members)
+        members, generator = len(partition.members), draws.next()
         drawn = generator.choice(members, min(RESEED_ROWS // hosts.size, members), replace=False)
         sample = hosts.gather(partition.points_of(drawn))
-        distances = NearestCenters(np.delete(means, empty, axis=0)).query(sample)[1]
-        far = hosts.broadcast(draw_far_points(sample, distances, len(empty), generator))
+        if hosts.rank == 0:
+            distances = NearestCenters(np.delete(means, empty, axis=0)).query(sample)[1]
+            sample = draw_far_points(sample, distances, len(empty), generator)
+        far = hosts.broadcast(sample)
         means[empty[: len(far)]] = far
     return means

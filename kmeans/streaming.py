@@ -9,12 +9,23 @@ With a half life h, N_j is halved for every h rows that went by, so that old row
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+
 import numpy as np
 
 from kmeans.arrays import Float32, Float64
+from kmeans.checkpoint import Checkpoints, State
 from kmeans.distance import NearestCenters
-from kmeans.sums import ClusterSums, assign_and_sum
-from kmeans.workers import Workers
+from kmeans.draws import Draws
+from kmeans.hosts import Hosts
+from kmeans.observer import Observer
+from kmeans.sums import ClusterSums, assign_and_sum, sums_of_all_hosts
+from kmeans.workers import Interrupted, Workers
+
+# The name of this phase in checkpoints.
+PHASE = "stream"
 
 
 class StreamingCenters:
@@ -60,3 +71,72 @@ class StreamingCenters:
         rates = batch_sums.weights[hit] / self.weights[hit]
         means = batch_sums.sums[hit] / batch_sums.weights[hit, None]
         self.centers[hit] += rates[:, None] * (means - self.centers[hit])
+
+
+def stream(
+    batches: Callable[[int], Iterator[Float32]],
+    streaming: StreamingCenters,
+    *,
+    epochs: int,
+    rows: int,
+    draws: Draws,
+    workers: Workers,
+    hosts: Hosts,
+    observer: Observer,
+    checkpoints: Checkpoints,
+) -> bool:
+    """Run phase 1: let the centers follow all mini-batches of all hosts; return whether a stop ended it early.
+
+    Parameters
+    ----------
+    batches
+        Gives this host's mini-batches of an epoch, the same ones each time.
+    rows
+        How many rows an epoch has, on all hosts; for the observer.
+    checkpoints
+        Asked for a state of this phase to go on from, and offered one after each mini-batch.
+    """
+    epoch = seen = done = 0
+    found = checkpoints.found()
+    if found is not None and found.phase == PHASE:
+        streaming.centers, streaming.weights = found.arrays["centers"].copy(), found.arrays["weights"].copy()
+        epoch, seen, done, draws.made = (found.numbers[name] for name in ("epoch", "seen", "batches", "draws"))
+
+    def state() -> State:
+        numbers = {"epoch": epoch, "seen": seen, "batches": done, "draws": draws.made}
+        return State(PHASE, numbers, {"centers": streaming.centers.copy(), "weights": streaming.weights.copy()})
+
+    while epoch < epochs:
+        started = time.perf_counter()
+        try:
+            for sums in _steps(streaming, islice(batches(epoch), done, None), workers, hosts):
+                streaming.move(sums)
+                seen += int(sums.weights.sum())
+                done += 1
+                observer.batch_done(
+                    epoch=epoch,
+                    epochs=epochs,
+                    rows_seen=seen,
+                    rows=rows,
+                    mean_squared_distance=sums.mean_squared_distance,
+                )
+                checkpoints.offer(state)
+        except Interrupted:
+            return True
+        observer.epoch_done(epoch=epoch, epochs=epochs, rows=seen, batches=done, seconds=time.perf_counter() - started)
+        epoch, seen, done = epoch + 1, 0, 0
+    return False
+
+
+def _steps(
+    streaming: StreamingCenters, batches: Iterator[Float32], workers: Workers, hosts: Hosts
+) -> Iterator[ClusterSums]:
+    """Yield the sums of a mini-batch of each host, until no host has one left."""
+    clusters, features = streaming.centers.shape
+    nothing = np.empty((0, features), dtype=np.float32)
+    no_sums = ClusterSums.zero(clusters, features)
+    while True:
+        sums = sums_of_all_hosts(lambda: streaming.sums_of(next(batches, nothing)), no_sums, workers, hosts)
+        if not sums.weights.any():
+            return
+        yield sums

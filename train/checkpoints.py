@@ -1,6 +1,7 @@
 """Checkpoints of a training job: states of the fit in a folder that SageMaker copies to S3, and back for a restart.
 
-Two files are written in turn, each with a checksum and by a rename: if the newer is torn, the older is whole.
+Two files are written in turn, each with a checksum and by a rename: if the newer is torn, the older is whole. Of
+several hosts the leader writes and reads, for all of them: SageMaker copies every host's folder to the same place.
 """
 
 from __future__ import annotations
@@ -9,33 +10,60 @@ import hashlib
 import io
 import time
 from collections.abc import Callable, Mapping
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from kmeans.atomic_file import write_files
 from kmeans.checkpoint import Checkpoints, State
 from kmeans.errors import ResourceError, SettingError
+from kmeans.hosts import Alone, Hosts
 
 FILE_NAMES = ("kmeans-checkpoint-0", "kmeans-checkpoint-1")
-MAGIC = b"kmeans checkpoint 1\n"
+
+# The last line of a file, below NumPy's archive of the arrays: the checkpoint's number, and a checksum of both.
+_LAST_LINE = b"\nkmeans checkpoint 2: %020d %064x\n"
+_LAST_LINE_BYTES = len(_LAST_LINE % (0, 0))
+
+# Names in the archive: what is no array, as JSON; all hosts' shares one below the other; how many rows each host has
+# of them.
+_HEAD, _SHARE, _LENGTHS = "head", "share/", "lengths/"
 
 Say = Callable[[str, str], None]
 
 
+class Identity(NamedTuple):
+    """What a checkpoint belongs to.
+
+    Attributes
+    ----------
+    job
+        What a job must have in common with the one that wrote a checkpoint to go on from it: names and JSON values.
+    shares
+        A digest of each host's rows, by rank. A checkpoint of the same rows dealt out in another way gives back its
+        centers, but not what it knows of each row. None if rows may be others in each run, as those of a pipe: nothing
+        is saved of them then.
+    """
+
+    job: Mapping[str, Any]
+    shares: list[str] | None
+
+
 class CheckpointFolder(Checkpoints):
-    """Checkpoints in a folder.
+    """Checkpoints in a folder; all ``hosts`` make one at the same moment.
 
     Parameters
     ----------
     folder
-        Is made if it isn't there.
+        The leader's; is made if it isn't there.
     interval
         Seconds between two of them.
-    job
-        What a job must have in common with the one that wrote a checkpoint to go on from it: names and JSON values.
+    max_share_bytes
+        If what the hosts know of their rows takes more bytes, the centers are saved without it.
     ignore_others
         Whether a checkpoint of another job is passed over; else it is an error.
     say
@@ -44,82 +72,157 @@ class CheckpointFolder(Checkpoints):
     Raises
     ------
     kmeans.errors.SettingError
-        If the newest checkpoint is that of another job; the error names what is different.
+        On the leader, if the newest checkpoint is that of another job; the error names what is different.
     """
 
     def __init__(
-        self, folder: Path, interval: float, job: Mapping[str, Any], say: Say, *, ignore_others: bool = False
+        self,
+        folder: Path,
+        interval: float,
+        identity: Identity,
+        say: Say,
+        *,
+        hosts: Hosts | None = None,
+        max_share_bytes: int = 1 << 30,
+        ignore_others: bool = False,
     ) -> None:
         self._folder = folder
         self._interval = interval
-        self._job = orjson.loads(orjson.dumps(dict(job)))  # as it will be read again
+        self._job = orjson.loads(orjson.dumps(dict(identity.job)))  # as it will be read again
+        self._shares = identity.shares
         self._say = say
+        self._hosts = hosts or Alone()
+        self._max_share_bytes = max_share_bytes
         self._number = 0
         self._last = time.monotonic()
+        self._noted: State | None = None
         self._state: State | None = None
-        newest = max(filter(None, map(self._read, FILE_NAMES)), key=lambda found: found["number"], default=None)
-        if newest is not None:
-            self._number = newest["number"] + 1
-            self._take_over(newest, ignore_others=ignore_others)
+        newest = self._newest(ignore_others=ignore_others) if self._hosts.rank == 0 else memoryview(b"")
+        archive = self._hosts.broadcast(np.frombuffer(newest, dtype=np.uint8))
+        if len(archive):
+            self._take_over(archive.data)
 
     def found(self) -> State | None:
         """Return the newest state that is whole."""
         return self._state
 
     def offer(self, state: Callable[[], State]) -> None:
-        """Save the state if the interval is over. A folder that takes none is told of, and the job goes on."""
-        if time.monotonic() - self._last < self._interval:
+        """Note the state, and save it if the interval is over, by the leader's clock."""
+        self._noted = state()
+        is_due = self._hosts.rank == 0 and time.monotonic() - self._last >= self._interval
+        if self._hosts.sum(np.array([float(is_due)]))[0]:
+            self.save()
+
+    def save(self) -> None:
+        """Save the state noted last, if it isn't saved yet; all hosts call this at the same moment.
+
+        A folder that takes none is told of, and the job goes on.
+        """
+        noted, self._noted = self._noted, None
+        if noted is None:
             return
         started = time.monotonic()
-        made = state()
-        arrays = io.BytesIO()
-        np.savez(arrays, **cast("Any", made.arrays))
-        numbers = _without_infinity(made.numbers)
-        head = {"number": self._number, "job": self._job, "phase": made.phase, "numbers": numbers}
-        body = orjson.dumps(head) + b"\n" + arrays.getvalue()
-        content = MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
-        try:
-            write_files(self._folder, {FILE_NAMES[self._number % 2]: content})
-        except ResourceError as error:
-            self._say(f"no checkpoint was saved, and the job goes on: {error}", "WARNING")
-        else:
-            seconds = time.monotonic() - started
-            self._say(
-                f"saved a checkpoint in phase {made.phase}: {len(content) / 1e6:.1f} MB in {seconds:.3f} secs", "INFO"
-            )
-            self._number += 1
+        arrays = noted.arrays | self._gathered(noted.share)
+        if self._hosts.rank == 0:
+            self._write(noted, arrays, started)
         self._last = time.monotonic()
 
-    def _read(self, name: str) -> dict[str, Any] | None:
-        """Return a checkpoint's head, and its arrays as ``arrays``; None if it isn't there, or isn't whole."""
+    def _write(self, noted: State, arrays: dict[str, NDArray[Any]], started: float) -> None:
+        head = {
+            "number": self._number,
+            "job": self._job,
+            "shares": self._shares,
+            "phase": noted.phase,
+            "numbers": _without_infinity(noted.numbers),
+        }
+        content = io.BytesIO()
+        np.savez(content, **cast("Any", {_HEAD: np.frombuffer(orjson.dumps(head), dtype=np.uint8), **arrays}))
+        content.write(_last_line(self._number, content.getbuffer()))
         try:
-            content = (self._folder / name).read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            self._say(f"the checkpoint {self._folder / name} can't be read: {error.strerror}", "WARNING")
-            return None
-        checksum, _, body = content.removeprefix(MAGIC).partition(b"\n")
-        if not content.startswith(MAGIC) or hashlib.sha256(body).hexdigest().encode() != checksum:
-            self._say(f"the checkpoint {self._folder / name} is torn, and is passed over", "WARNING")
-            return None
-        head, _, arrays = body.partition(b"\n")
-        with np.load(io.BytesIO(arrays), allow_pickle=False) as loaded:
-            return {**orjson.loads(head), "arrays": dict(loaded)}
-
-    def _take_over(self, found: dict[str, Any], *, ignore_others: bool) -> None:
-        changed = sorted(name for name in {*found["job"], *self._job} if found["job"].get(name) != self._job.get(name))
-        if not changed:
-            self._state = State(found["phase"], _with_infinity(found["numbers"]), found["arrays"])
-            self._say(f"going on from checkpoint {found['number']} in phase {found['phase']}", "INFO")
+            write_files(self._folder, {FILE_NAMES[self._number % 2]: content.getbuffer()})
+        except ResourceError as error:
+            self._say(f"no checkpoint was saved, and the job goes on: {error}", "WARNING")
             return
-        differences = ", ".join(f"{name} was {found['job'].get(name)} and is {self._job.get(name)}" for name in changed)
+        seconds, size = time.monotonic() - started, content.tell() / 1e6
+        self._say(f"saved a checkpoint in phase {noted.phase}: {size:.1f} MB in {seconds:.3f} secs", "INFO")
+        self._number += 1
+
+    def _gathered(self, share: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the shares of all hosts, on the leader; nothing if they are too large, or of no use later."""
+        if self._shares is None:
+            return {}
+        size = sum(array.nbytes for array in share.values())
+        if self._hosts.sum(np.array([float(size)]))[0] > self._max_share_bytes:
+            return {}
+        gathered = {}
+        for name, array in share.items():
+            lengths = np.zeros(self._hosts.size)
+            lengths[self._hosts.rank] = len(array)
+            gathered[_LENGTHS + name] = self._hosts.sum(lengths).astype(np.int64)
+            gathered[_SHARE + name] = self._hosts.gather(array)
+        return gathered
+
+    def _newest(self, *, ignore_others: bool) -> memoryview:
+        """Return the archive of the newest checkpoint that is whole; nothing if there is none of this job."""
+        whole = [found for name in FILE_NAMES if (found := self._read(name)) is not None]
+        number, archive = max(whole, key=lambda found: found[0], default=(-1, memoryview(b"")))
+        self._number = number + 1
+        if not archive:
+            return archive
+        with np.load(io.BytesIO(archive), allow_pickle=False) as arrays:
+            found = orjson.loads(arrays[_HEAD].tobytes())["job"]
+        changed = sorted(name for name in {*found, *self._job} if found.get(name) != self._job.get(name))
+        if not changed:
+            return archive
+        differences = ", ".join(f"{name} was {found.get(name)} and is {self._job.get(name)}" for name in changed)
         if not ignore_others:
             raise SettingError(
                 f"The checkpoint in {self._folder} is that of another job: {differences}. Empty the folder (its S3 "
                 "prefix), or set ignore_changed_checkpoint to true."
             )
         self._say(f"the checkpoint in {self._folder} is that of another job and is ignored: {differences}", "WARNING")
+        return memoryview(b"")
+
+    def _read(self, name: str) -> tuple[int, memoryview] | None:
+        """Return the number and the archive of a checkpoint; None if it isn't there, or isn't whole."""
+        path = self._folder / name
+        try:
+            content = memoryview(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._say(f"the checkpoint {path} can't be read: {error.strerror}", "WARNING")
+            return None
+        archive, last_line = content[:-_LAST_LINE_BYTES], bytes(content[-_LAST_LINE_BYTES:])
+        number = last_line.partition(b": ")[2].partition(b" ")[0]
+        if not number.isdigit() or last_line != _last_line(int(number), archive):
+            self._say(f"the checkpoint {path} is torn, and is passed over", "WARNING")
+            return None
+        return int(number), archive
+
+    def _take_over(self, archive: memoryview) -> None:
+        with np.load(io.BytesIO(archive), allow_pickle=False) as loaded:
+            arrays = dict(loaded)
+        head = orjson.loads(arrays.pop(_HEAD).tobytes())
+        names = [name.removeprefix(_SHARE) for name in arrays if name.startswith(_SHARE)]
+        share = {}
+        if head["shares"] == self._shares:
+            for name in names:
+                ends = [0, *accumulate(arrays[_LENGTHS + name].tolist())]
+                first, end = list(pairwise(ends))[self._hosts.rank]
+                share[name] = arrays[_SHARE + name][first:end]
+        common = {name: array for name, array in arrays.items() if not name.startswith((_SHARE, _LENGTHS))}
+        self._state = State(head["phase"], _with_infinity(head["numbers"]), common, share)
+        inexactly = (
+            ", not to the same bits: the hosts' rows were dealt out in another way" if names and not share else ""
+        )
+        self._say(f"going on from checkpoint {head['number']} in phase {head['phase']}{inexactly}", "INFO")
+
+
+def _last_line(number: int, archive: memoryview) -> bytes:
+    checksum = hashlib.sha256(b"%d " % number)
+    checksum.update(archive)
+    return _LAST_LINE % (number, int.from_bytes(checksum.digest()))
 
 
 def _without_infinity(numbers: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from kmeans.rows import MemoryRows, Pass, PipedRows, Rows, bytes_per_row, load, 
 from kmeans.workers import Interrupted, Workers
 from train import channels, hyperparameters
 from train.channels import Reader
-from train.checkpoints import CheckpointFolder
+from train.checkpoints import CheckpointFolder, Identity
 from train.contract import MODEL_CHANNEL, TEST_CHANNEL, TRAIN_CHANNEL, Channel, HostNames, Job, read_job
 from train.hyperparameters import Hyperparameters
 from train.metrics import JobLog
@@ -36,8 +36,12 @@ ROWS_SHARE, RESERVED_BYTES = 0.7, 192 << 20
 # Share of that for the rows of one pipe: they can't be read again, and those of the next need room too.
 PIPED_SHARE = 0.8
 
-# Rows by which data are known again.
-DIGEST_ROWS = 1000
+# Rows by which data are known again, and the length of their digest.
+DIGEST_ROWS, DIGEST_BYTES = 1000, 8
+
+# Share of the memory that may be used for gathering what all hosts know of their rows; one host alone never needs more
+# than 12 of the 100 bytes that a row takes at least.
+CHECKPOINT_SHARE = 1 / 8
 
 
 def run(base: Path, threads: int, memory: int, log: JobLog, hosts: Hosts | None = None) -> None:
@@ -70,21 +74,28 @@ def run(base: Path, threads: int, memory: int, log: JobLog, hosts: Hosts | None 
             f"Effective batch size used to initialize is {len(rows)}",
             "WARNING",
         )
-    checkpoints = _checkpoints(job, rows, wanted, log, hosts)
+    checkpoints = _checkpoints(job, rows, wanted, memory, log=log, hosts=hosts)
     with Workers(threads, log.stop_wanted) as workers:
         fitted = fit(
-            rows, wanted.settings, workers=workers, hosts=hosts, observer=log, start=start, checkpoints=checkpoints
+            rows,
+            wanted.settings,
+            workers=workers,
+            hosts=hosts,
+            observer=log,
+            start=start,
+            checkpoints=checkpoints or Checkpoints(),
         )
     metrics = _report(fitted, log, is_leader=hosts.rank == 0)
     if test_rows is not None and not fitted.interrupted:
         metrics |= _score(test_rows, fitted.model, wanted, log, hosts)
-    count = int(hosts.sum(np.array([float(len(rows))]))[0])
-    card = {"hyperparameters": wanted.values, "rows": count, "metrics": metrics}
+    card = {"hyperparameters": wanted.values, "rows": _count(len(rows), hosts), "metrics": metrics}
     if hosts.rank == 0:
         with _stage("write", log):
             artifact.save(KMeansModel(fitted.model.centers, fitted.model.counts, card), job.model_directory)
         log.say(f"wrote the model to {job.model_directory}: {artifact.CENTERS_FILE}, {artifact.CARD_FILE}")
     hosts.sum(np.zeros(1))  # no host ends before the model is written
+    if fitted.interrupted and checkpoints is not None:
+        checkpoints.save()
     log.finish(peak_memory())
 
 
@@ -148,6 +159,11 @@ def _read(
     return rows
 
 
+def _count(rows: int, hosts: Hosts) -> int:
+    """Return how many ``rows`` all hosts have."""
+    return int(hosts.sum(np.array([float(rows)]))[0])
+
+
 def _no_rows(features: int) -> Rows:
     return MemoryRows(np.empty((0, features), dtype=np.float32))
 
@@ -173,23 +189,36 @@ def _read_start(job: Job, wanted: Hyperparameters, log: JobLog) -> KMeansModel |
     return model
 
 
-def _checkpoints(job: Job, rows: Rows, wanted: Hyperparameters, log: JobLog, hosts: Hosts) -> Checkpoints:
+def _checkpoints(
+    job: Job, rows: Rows, wanted: Hyperparameters, memory: int, *, log: JobLog, hosts: Hosts
+) -> CheckpointFolder | None:
+    """Return the leader's checkpoint folder, None if it has none."""
     folder = job.checkpoint_directory
-    if folder is None:
-        return Checkpoints()
-    if hosts.size > 1 or job.channels[TRAIN_CHANNEL].is_pipe:
-        log.say("no checkpoints are saved: these are for jobs of one host whose data can be read again", "WARNING")
-        return Checkpoints()
-    points = rows.in_memory.points
-    some = points[:: max(1, len(points) // DIGEST_ROWS)]
-    data = {"rows": len(rows), "columns": rows.features, "data": hashlib.sha256(some.tobytes()).hexdigest()[:16]}
+    has_folder = np.array([float(hosts.rank == 0 and folder is not None)])
+    if not hosts.sum(has_folder)[0]:
+        return None
     return CheckpointFolder(
-        folder,
+        folder or Path(),
         wanted.checkpoint_interval,
-        {**wanted.of_the_fit, **data},
+        _identity(rows, wanted, hosts),
         log.say,
+        hosts=hosts,
+        max_share_bytes=int(CHECKPOINT_SHARE * memory),
         ignore_others=wanted.ignore_changed_checkpoint,
     )
+
+
+def _identity(rows: Rows, wanted: Hyperparameters, hosts: Hosts) -> Identity:
+    """Return by what a checkpoint is known as that of these rows and settings."""
+    settings = {**wanted.of_the_fit, "columns": rows.features, "hosts": hosts.size}
+    if isinstance(rows, PipedRows):
+        return Identity(settings, shares=None)
+    points = rows.in_memory.points
+    some = points[:: max(1, len(points) // DIGEST_ROWS)]
+    digest = np.frombuffer(hashlib.sha256(some.tobytes()).digest()[:DIGEST_BYTES], dtype=np.uint8)
+    shares = [share.tobytes().hex() for share in hosts.broadcast(hosts.gather(digest[None]))]
+    data = hashlib.sha256("".join(sorted(shares)).encode()).hexdigest()[: 2 * DIGEST_BYTES]
+    return Identity({**settings, "rows": _count(len(rows), hosts), "data": data}, shares)
 
 
 def _share(reader: Reader, channel: Channel, hosts: Hosts) -> Pass:

@@ -9,9 +9,11 @@ import time
 
 import mpi4py
 import numpy as np
+from numpy.typing import NDArray
 
-from kmeans.arrays import Float32, Float64
+from kmeans.arrays import Float64
 from kmeans.errors import ResourceError
+from kmeans.hosts import Scalar
 
 # MPI starts when :meth:`MpiHosts.join` says so, not when it is imported, and ends when `leave` says so: a rank that
 # fails must be able to end without the others.
@@ -76,31 +78,32 @@ class MpiHosts:
             raise _broken(error) from None
         return total
 
-    def broadcast(self, points: Float32) -> Float32:
-        """Return the leader's ``points`` (n, d); what the others pass is ignored."""
+    def broadcast(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Return the leader's ``values``; of what the others pass only the number of dimensions counts."""
+        values = np.ascontiguousarray(values)
         try:
             self._meet()
-            shape = np.array(points.shape if self.rank == 0 else (0, 0), dtype=np.int64)
+            shape = np.array(values.shape, dtype=np.int64)
             self._world.Bcast(shape)
-            content = np.ascontiguousarray(points, dtype=np.float32) if self.rank == 0 else np.empty(shape, np.float32)
+            content = values if self.rank == 0 else np.empty(shape, values.dtype)
             self._world.Bcast(content)
         except MPI.Exception as error:
             raise _broken(error) from None
         return content
 
-    def gather(self, points: Float32) -> Float32:
-        """Return all hosts' ``points`` (n_i, d) one below the other, by rank."""
-        points = np.ascontiguousarray(points, dtype=np.float32)
+    def gather(self, rows: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Return all hosts' ``rows`` (n_i, m) one below the other, by rank, on the leader; on the others none."""
+        rows = np.ascontiguousarray(rows)
         try:
             self._meet()
             shapes = np.empty((self.size, 2), dtype=np.int64)
-            self._world.Allgather(np.array(points.shape, dtype=np.int64), shapes)
+            self._world.Allgather(np.array(rows.shape, dtype=np.int64), shapes)
             # A host without rows doesn't know how many columns they have.
-            features = int(shapes[:, 1].max())
-            counts = shapes[:, 0] * features
-            content = np.empty((int(shapes[:, 0].sum()), features), dtype=np.float32)
+            width = int(shapes[:, 1].max())
+            counts = shapes[:, 0] * width
+            content = np.empty((int(shapes[:, 0].sum()) if self.rank == 0 else 0, width), dtype=rows.dtype)
             starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-            self._world.Allgatherv(points, [content, (counts, starts), MPI.FLOAT])
+            self._world.Gatherv(rows, [content, (counts, starts)] if self.rank == 0 else None)
         except MPI.Exception as error:
             raise _broken(error) from None
         return content

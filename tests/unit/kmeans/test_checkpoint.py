@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kmeans.checkpoint import Checkpoints, State, generator_from, generator_state
+from kmeans.checkpoint import Checkpoints, State
 from kmeans.estimator import Fitted, fit
 from kmeans.model import KMeansModel
 from kmeans.rows import MemoryRows, Rows, bytes_per_row, load
 from kmeans.settings import Settings
 from tests.unit.kmeans import oracle
+from tests.unit.kmeans.thread_hosts import on_all_hosts
 
 POINTS, _ = oracle.blobs(0, n=12_000, k=12, d=4, spread=4)
 
@@ -37,7 +39,7 @@ class Kept(Checkpoints):
     def offer(self, state: Callable[[], State]) -> None:
         if len(self.phases) == self._states:
             raise Killed
-        self.state = copy.deepcopy(state())
+        self.state = state()
         self.phases.append(self.state.phase)
 
 
@@ -112,8 +114,56 @@ def test_a_fit_that_goes_on_from_a_model_can_be_killed_too(options: dict[str, An
     same(fit(in_memory(), settings, start=start, checkpoints=Kept(before.state)), expected)
 
 
-def test_a_generator_goes_on_where_it_was() -> None:
-    generator = np.random.default_rng(7)
-    generator.random(5)
-    state = generator_state(generator)
-    assert generator_from(state).random(3).tolist() == generator.random(3).tolist()
+def test_a_state_does_not_change_while_the_fit_goes_on() -> None:
+    class All(Checkpoints):
+        def __init__(self) -> None:
+            self.noted: list[tuple[State, State]] = []
+
+        def offer(self, state: Callable[[], State]) -> None:
+            made = state()
+            self.noted.append((made, copy.deepcopy(made)))
+
+    checkpoints = All()
+    fit(in_memory(), Settings(k=12), checkpoints=checkpoints)
+    for made, as_it_was in checkpoints.noted:
+        assert made.numbers == as_it_was.numbers
+        for now, then in ((made.arrays, as_it_was.arrays), (made.share, as_it_was.share)):
+            for name, array in then.items():
+                assert array.tobytes() == now[name].tobytes(), name
+
+
+@pytest.mark.parametrize("killed_after", [1, 9, 15, 19])
+def test_without_what_was_known_of_each_row_a_fit_ends_as_well(killed_after: int) -> None:
+    settings = Settings(k=12, local_lloyd_tol=1e-6)
+    expected = fit(in_memory(), settings)
+    before = Kept(states=killed_after)
+    with pytest.raises(Killed):
+        fit(in_memory(), settings, checkpoints=before)
+    assert before.state is not None
+    fitted = fit(in_memory(), settings, checkpoints=Kept(replace(before.state, share={})))
+    assert fitted.mean_squared_distance == pytest.approx(expected.mean_squared_distance, rel=1e-3)
+
+
+@pytest.mark.parametrize("killed_after", [1, 4, 9, 12, 13])
+def test_hosts_that_are_killed_together_end_as_if_they_were_not(killed_after: int) -> None:
+    settings = Settings(k=12, local_lloyd_tol=1e-6)
+
+    def fitted(checkpoints: list[Kept]) -> list[Fitted | BaseException]:
+        size = len(checkpoints)
+        return on_all_hosts(
+            size,
+            lambda hosts: fit(
+                MemoryRows(POINTS[hosts.rank :: size], 500), settings, hosts=hosts, checkpoints=checkpoints[hosts.rank]
+            ),
+        )
+
+    whole = [Kept(), Kept(), Kept()]
+    expected = fitted(whole)[0]
+    assert isinstance(expected, Fitted)
+    assert killed_after < len(whole[0].phases)
+    before = [Kept(states=killed_after) for _ in whole]
+    assert any(isinstance(outcome, Killed) for outcome in fitted(before))
+    after = [Kept(killed.state) for killed in before]
+    for outcome in fitted(after):
+        assert isinstance(outcome, Fitted)
+        same(outcome, expected)

@@ -2,88 +2,32 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
 
-from kmeans.arrays import Float32, Float64
+from kmeans.arrays import Float32
 from kmeans.errors import DataError
 from kmeans.estimator import Fitted, fit
 from kmeans.rows import MemoryRows, Rows, StreamedRows, bytes_per_row, load
 from kmeans.settings import Settings
 from kmeans.workers import Workers
 from tests.unit.kmeans import oracle
-
-DEADLINE_SECONDS = 60.0
-
-
-class Meeting:
-    """Where the hosts of a group exchange what they have."""
-
-    def __init__(self, size: int) -> None:
-        self._barrier = threading.Barrier(size, timeout=DEADLINE_SECONDS)
-        self._brought: list[Any] = [None] * size
-
-    def exchange(self, rank: int, thing: Any) -> list[Any]:
-        self._brought[rank] = thing
-        self._barrier.wait()
-        everything = list(self._brought)
-        self._barrier.wait()
-        return everything
-
-    def leave(self) -> None:
-        """Make who waits for a host that failed fail too, instead of waiting for ever."""
-        self._barrier.abort()
-
-
-class ThreadHosts:
-    """A host that is a thread."""
-
-    def __init__(self, rank: int, size: int, meeting: Meeting) -> None:
-        self.rank = rank
-        self.size = size
-        self._meeting = meeting
-
-    def sum(self, values: Float64) -> Float64:
-        total: Float64 = np.sum(self._meeting.exchange(self.rank, values), axis=0)
-        return total
-
-    def broadcast(self, points: Float32) -> Float32:
-        leaders: Float32 = self._meeting.exchange(self.rank, points)[0].copy()
-        return leaders
-
-    def gather(self, points: Float32) -> Float32:
-        return np.concatenate(self._meeting.exchange(self.rank, points))
+from tests.unit.kmeans.thread_hosts import ThreadHosts, on_all_hosts
 
 
 def fit_together(
     shares: list[Rows], settings: Settings, stops: dict[int, Callable[[], bool]] | None = None
 ) -> list[Fitted | BaseException]:
     """Fit with a host for each of ``shares``; return what each found or how it failed."""
-    meeting = Meeting(len(shares))
-    outcomes: list[Fitted | BaseException] = [RuntimeError("not ended")] * len(shares)
 
-    def host(rank: int) -> None:
-        stop = None if stops is None else stops.get(rank)
-        hosts = ThreadHosts(rank, len(shares), meeting)
-        try:
-            with Workers(1, stop) as workers:
-                outcomes[rank] = fit(shares[rank], settings, workers=workers, hosts=hosts)
-        except BaseException as error:
-            outcomes[rank] = error
-            if not isinstance(error, DataError):
-                meeting.leave()
+    def work(hosts: ThreadHosts) -> Fitted:
+        with Workers(1, (stops or {}).get(hosts.rank)) as workers:
+            return fit(shares[hosts.rank], settings, workers=workers, hosts=hosts)
 
-    threads = [threading.Thread(target=host, args=(rank,)) for rank in range(len(shares))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return outcomes
+    return on_all_hosts(len(shares), work)
 
 
 def fitted_by(outcomes: list[Fitted | BaseException]) -> Fitted:

@@ -9,6 +9,7 @@ import pytest
 from sklearn.cluster import KMeans
 
 from kmeans.arrays import Float32, Int64
+from kmeans.draws import Draws
 from kmeans.partition import Partition
 from kmeans.refinement import MIN_ROWS, Refined, refine
 from kmeans.rows import MemoryRows
@@ -47,7 +48,7 @@ def run(
             max_rows=max_rows,
             max_iter=max_iter,
             tol=tol,
-            generator=np.random.default_rng(0),
+            draws=Draws(0),
             workers=workers,
             on_pass=heard,
         )
@@ -253,7 +254,7 @@ def test_the_caller_s_arrays_are_not_changed() -> None:
     points.flags.writeable = start.flags.writeable = False
     rows = MemoryRows(points)
     before = rows.order(epoch=0).copy()
-    refine(rows, [start], max_rows=7000, max_iter=9, tol=1e-4, generator=np.random.default_rng(0), workers=Workers())
+    refine(rows, [start], max_rows=7000, max_iter=9, tol=1e-4, draws=Draws(0), workers=Workers())
     assert np.array_equal(rows.order(epoch=0), before)
 
 

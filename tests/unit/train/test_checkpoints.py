@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from kmeans.checkpoint import State
 from kmeans.errors import SettingError
-from train.checkpoints import FILE_NAMES, CheckpointFolder
+from kmeans.hosts import Hosts
+from tests.unit.kmeans.thread_hosts import on_all_hosts
+from train.checkpoints import FILE_NAMES, CheckpointFolder, Identity
 
 JOB = {"k": 3, "rows": 100}
+SHARES = ["digest of the rows"]
 
 
 class Folder:
@@ -21,11 +25,28 @@ class Folder:
         self.path = path
         self.said: list[str] = []
 
-    def open(self, *, interval: float = 0, ignore_others: bool = False, **job: object) -> CheckpointFolder:
+    def open(
+        self,
+        *,
+        interval: float = 0,
+        ignore_others: bool = False,
+        shares: list[str] | None = SHARES,
+        hosts: Hosts | None = None,
+        max_share_bytes: int = 1 << 20,
+        **job: object,
+    ) -> CheckpointFolder:
         def say(message: str, _level: str) -> None:
             self.said.append(message)
 
-        return CheckpointFolder(self.path, interval, {**JOB, **job}, say, ignore_others=ignore_others)
+        return CheckpointFolder(
+            self.path,
+            interval,
+            Identity({**JOB, **job}, shares),
+            say,
+            hosts=hosts,
+            max_share_bytes=max_share_bytes,
+            ignore_others=ignore_others,
+        )
 
 
 @pytest.fixture
@@ -33,8 +54,14 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path / "checkpoints")
 
 
-def state(moves: int) -> State:
-    return State("refine", {"moves": moves, "before": float("inf")}, {"centers": np.full((3, 2), moves, np.float32)})
+def state(moves: int, rank: int = 0) -> State:
+    return State(
+        "refine",
+        {"moves": moves, "before": float("inf")},
+        {"centers": np.full((3, 2), moves, np.float32)},
+        # Hosts have other numbers of rows, one of them none.
+        {"labels": np.full((5 * (rank % 2) + 1 if rank else 0, 1), 10 * moves + rank, np.int32)},
+    )
 
 
 def save(checkpoints: CheckpointFolder, *moves: int) -> None:
@@ -103,10 +130,57 @@ def test_a_changed_job_begins_anew_on_request(folder: Folder) -> None:
     assert moves_found(folder.open(k=4)) == 7
 
 
-def test_nothing_is_saved_before_the_interval_is_over(folder: Folder) -> None:
+def test_nothing_is_saved_before_the_interval_is_over_unless_the_job_ends(folder: Folder) -> None:
     checkpoints = folder.open(interval=1000)
-    checkpoints.offer(lambda: pytest.fail("no state is wanted yet"))
+    save(checkpoints, 1, 2)
     assert not folder.path.exists()
+    checkpoints.save()
+    assert moves_found(folder.open()) == 2
+    (folder.path / FILE_NAMES[0]).unlink()
+    checkpoints.save()  # the same state again
+    assert folder.open().found() is None
+
+
+def test_the_leaders_file_gives_each_host_its_share(folder: Folder) -> None:
+    def begin(hosts: Hosts) -> None:
+        # The folder of the leader alone: on SageMaker all hosts' folders are copied to the same place.
+        checkpoints = folder.open(hosts=hosts, shares=list("abcd"))
+        for moves in range(3):
+            checkpoints.offer(lambda: state(moves, hosts.rank))  # noqa: B023 - called at once
+
+    def go_on(hosts: Hosts) -> State | None:
+        return folder.open(hosts=hosts, shares=list("abcd")).found()
+
+    assert on_all_hosts(4, begin) == [None] * 4
+    assert len(list(folder.path.iterdir())) == 2
+    for rank, found in enumerate(on_all_hosts(4, go_on)):
+        assert isinstance(found, State)
+        expected = state(2, rank)
+        assert found.numbers == expected.numbers
+        assert found.arrays["centers"].tolist() == expected.arrays["centers"].tolist()
+        assert found.share["labels"].dtype == np.int32
+        assert found.share["labels"].tolist() == expected.share["labels"].tolist()
+
+
+def test_rows_dealt_out_in_another_way_give_back_the_centers_alone(folder: Folder) -> None:
+    save(folder.open(), 1)
+    again = folder.open(shares=["digest of other rows"])
+    assert moves_found(again) == 1
+    found = again.found()
+    assert found is not None
+    assert not found.share
+    assert "rows were dealt out in another way" in folder.said[-1]
+
+
+@pytest.mark.parametrize("options", [{"shares": None}, {"max_share_bytes": 3}], ids=str)
+def test_what_may_differ_or_is_too_large_is_left_out(folder: Folder, options: dict[str, Any]) -> None:
+    checkpoints = folder.open(**options)
+    checkpoints.offer(lambda: state(1, rank=1))
+    again = folder.open(**options)
+    assert moves_found(again) == 1
+    found = again.found()
+    assert found is not None
+    assert not found.share
 
 
 def test_a_folder_that_takes_nothing_is_told_of_and_the_job_goes_on(folder: Folder) -> None:

@@ -4,12 +4,14 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from kmeans import artifact
 from kmeans.errors import SettingError
+from tests.pipes import Feeder
 from train.failure import StoppedError
 from train.job import RESERVED_BYTES, run
 from train.metrics import JobLog
@@ -126,6 +128,79 @@ def test_what_has_no_say_in_the_centers_may_change(base: Path) -> None:
     _trained(base)
     _set(base, eval_metrics="[ssd]", checkpoint_interval="10")
     assert "going on from checkpoint" in _trained(base)[1]
+
+
+class StoppedIn(JobLog):
+    """A log that is told of a stop when so many mini-batches, or moves, are done."""
+
+    def __init__(self, *, batches: int = 1 << 60, moves: int = 1 << 60) -> None:
+        self.out = io.StringIO()
+        super().__init__(stream=self.out)
+        self._batches_left, self._moves_left = batches, moves
+
+    def batch_done(self, **figures: Any) -> None:
+        super().batch_done(**figures)
+        self._batches_left -= 1
+        if not self._batches_left:
+            self.stop()
+
+    def refine_pass(self, **figures: Any) -> None:
+        super().refine_pass(**figures)
+        self._moves_left -= 1
+        if not self._moves_left:
+            self.stop()
+
+
+@pytest.mark.parametrize(
+    ("stop", "phase"),
+    [({"batches": 1}, "stream"), ({"batches": 7}, "stream"), ({"moves": 1}, "refine"), ({"moves": 3}, "refine")],
+    ids=str,
+)
+def test_a_stopped_job_saves_a_checkpoint_however_long_the_interval(
+    base: Path, stop: dict[str, int], phase: str
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(9000, 3))
+    np.savetxt(base / "input" / "data" / "train" / "rows.csv", rows, fmt="%.5g", delimiter=",")
+    (base / "input" / "data" / "test" / "rows.csv").write_text("1,2,3\n")
+    settings = {"k": "9", "mini_batch_size": "500", "epochs": "2", "local_lloyd_tol": "1e-9"}
+    settings |= {"checkpoint_interval": "100000"}
+    _set(base, **settings)
+    expected, _ = _trained(base)
+    (base / "checkpoints").mkdir()
+    stopped = StoppedIn(**stop)
+    run(base, 1, MEMORY, stopped)
+    assert "stopped early" in stopped.out.getvalue()
+    assert f"saved a checkpoint in phase {phase}" in stopped.out.getvalue()
+    assert (base / "model" / "model_algo-1").read_bytes() != expected
+    model, log = _trained(base)
+    assert f"going on from checkpoint 0 in phase {phase}" in log
+    assert model == expected
+
+
+def test_a_job_on_pipes_goes_on_with_the_epochs_that_are_left(base: Path) -> None:
+    config = {"train": {"TrainingInputMode": "Pipe", "ContentType": "text/csv;label_size=0"}}
+    (base / "input" / "config" / "inputdataconfig.json").write_text(json.dumps(config))
+    settings = {"epochs": "5", "mini_batch_size": "100", "refine_max_iter": "0", "checkpoint_interval": "100000"}
+    _set(base, k="3", **settings)
+    content = "".join(f"{row % 71},{row % 31}\n" for row in range(1000)).encode()
+    train = base / "input" / "data" / "train"
+
+    def fed() -> Feeder:
+        for fifo in train.parent.glob("train_*"):
+            fifo.unlink()
+        return Feeder(train, [[content]] * 9)
+
+    with fed() as feeder:
+        expected, _ = _trained(base)
+    assert feeder.opened == 5
+    (base / "checkpoints").mkdir()
+    with fed():
+        run(base, 1, MEMORY, StoppedIn(batches=34))  # in the fourth epoch
+    with fed() as feeder:
+        model, log = _trained(base)
+    assert "going on from checkpoint 0 in phase stream" in log
+    assert model == expected
+    assert feeder.opened == 3, "the first for the rows in memory, and two epochs"
 
 
 def test_a_job_goes_on_from_the_model_in_its_channel(base: Path) -> None:

@@ -1,0 +1,82 @@
+"""Checkpoints of jobs on several hosts: the leader's are those of all."""
+
+import contextlib
+
+import pytest
+from docker.errors import APIError
+
+from .cluster import Cluster, finish, succeed
+from .containers import Running, wait_until
+
+pytestmark = pytest.mark.image
+
+# So many moves that the job can be met in phase 3, and mini-batches for phase 1.
+SETTINGS = {
+    "k": "10",
+    "feature_dim": "64",
+    "epochs": "30",
+    "mini_batch_size": "50",
+    "local_lloyd_tol": "0",
+    "refine_max_iter": "100",
+    "checkpoint_interval": "0",
+}
+
+
+def wait_for_checkpoint(leader: Running, phase: str) -> None:
+    line = f"saved a checkpoint in phase {phase}"
+    wait_until(lambda: line in leader.log or not leader.alive, line)
+    assert leader.alive, leader.log
+
+
+@pytest.mark.parametrize("phase", ["stream", "refine"])
+@pytest.mark.parametrize("cluster", [2, 4], indirect=True, ids=lambda count: f"{count} hosts")
+def test_hosts_killed_together_end_with_the_model_of_a_job_that_was_not(cluster: Cluster, phase: str) -> None:
+    cluster.set_hyperparameters(**SETTINGS)
+    succeed(cluster.start_all())
+    expected = (cluster.model / "model_algo-1").read_bytes()
+    # Only the leader's folder comes back: on SageMaker all hosts' are copied to one place.
+    checkpoints = cluster.jobs[0].root / "checkpoints"
+    checkpoints.mkdir()
+    checkpoints.chmod(0o777)
+    (cluster.model / "model_algo-1").unlink()
+    hosts = cluster.start_all()
+    wait_for_checkpoint(hosts[0], phase)
+    for host in hosts:
+        with contextlib.suppress(APIError):  # that has ended itself because another was killed
+            host.container.kill()
+    assert all(host.exit_code for host in finish(hosts))
+    finished = succeed(cluster.start_all())
+    assert all("going on from checkpoint" in host.out for host in finished), finished
+    assert (cluster.model / "model_algo-1").read_bytes() == expected
+
+
+def test_hosts_that_are_stopped_go_on_with_a_checkpoint_of_that_moment(cluster: Cluster) -> None:
+    cluster.set_hyperparameters(**{**SETTINGS, "checkpoint_interval": "100000", "epochs": "1000000"})
+    checkpoints = cluster.jobs[0].root / "checkpoints"
+    checkpoints.mkdir()
+    checkpoints.chmod(0o777)
+    hosts = cluster.start_all()
+    for host in hosts:
+        wait_until(lambda host=host: "#throughput_metric" in host.log or not host.alive, "an epoch")  # type: ignore[misc]
+    hosts[1].stop()
+    assert "saved a checkpoint in phase stream" in succeed(hosts)[0].out
+    cluster.set_hyperparameters(**{**SETTINGS, "checkpoint_interval": "100000", "epochs": "1000000"})
+    hosts = cluster.start_all()
+    wait_until(lambda: "going on from checkpoint 0 in phase stream" in hosts[1].log or not hosts[1].alive, "that line")
+    hosts[0].stop()
+    succeed(hosts)
+
+
+def test_a_checkpoint_of_other_settings_is_the_failure_of_all(cluster: Cluster) -> None:
+    checkpoints = cluster.jobs[0].root / "checkpoints"
+    checkpoints.mkdir()
+    checkpoints.chmod(0o777)
+    cluster.set_hyperparameters(**SETTINGS)
+    succeed(cluster.start_all())
+    cluster.set_hyperparameters(**{**SETTINGS, "seed": "7"})
+    finished = finish(cluster.start_all())
+    assert [host.exit_code for host in finished] == [1, 1], finished
+    for number in (0, 1):
+        reason = cluster.failure(number)
+        assert reason.startswith(f"ClientError: host {cluster.names[0]}: ")
+        assert "seed was 0 and is 7" in reason
