@@ -10,13 +10,21 @@ TEST_READY = $(VENV)/.test-ready
 # AWS's packages conflict with today's; they have an environment of their own.
 CONFORMANCE       = .venv-conformance
 CONFORMANCE_READY = $(CONFORMANCE)/.ready
+# Among themselves, too: the SDK 3 can't be installed beside the SDK 2.
+SDK3       = .venv-sdk3
+SDK3_READY = $(SDK3)/.ready
 
 # The peers stay out of all other environments.
 BENCH       = .venv-bench
 BENCH_READY = $(BENCH)/.ready
 
+# So does the fuzzer.
+FUZZ       = .venv-fuzz
+FUZZ_READY = $(FUZZ)/.ready
+RUNS      ?= 20000
+
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix image image-test conformance bench lock clean
+.PHONY: help run test check fix image image-test conformance fuzz bench lock clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -45,8 +53,12 @@ image:  ## build the image, $(IMAGE)
 image-test: $(TEST_READY)  ## test the image as SageMaker runs it
 	KMEANS_IMAGE=$(IMAGE) $(VENV)/bin/python -m pytest tests/image
 
-conformance: $(CONFORMANCE_READY)  ## test against AWS's own toolkits and SDK, in an environment of its own (needs gcc)
-	KMEANS_CONFORMANCE=1 KMEANS_IMAGE=$(IMAGE) $(CONFORMANCE)/bin/python -m pytest tests/conformance
+conformance: $(CONFORMANCE_READY) $(SDK3_READY)  ## test against AWS's own toolkits and SDKs, in environments of their own (needs gcc)
+	KMEANS_CONFORMANCE=1 KMEANS_SDK3_PYTHON=$(SDK3)/bin/python KMEANS_IMAGE=$(IMAGE) \
+	    $(CONFORMANCE)/bin/python -m pytest tests/conformance
+
+fuzz: $(FUZZ_READY)  ## search for inputs that break a decoder or the server; RUNS=20000 for each of them
+	$(FUZZ)/bin/python -m tests.fuzz --runs $(RUNS) --findings $(FUZZ)/findings
 
 bench: $(BENCH_READY)  ## measure the algorithm beside its peers, and the formats; MNIST=DIR for the MNIST cases
 	$(BENCH)/bin/python -m benchmarks.formats
@@ -57,16 +69,18 @@ lock:  ## pin the packages again, with hashes (needs uv)
 	uv pip compile pyproject.toml --extra local $(LOCK) -o local_test/requirements.lock
 	uv pip compile pyproject.toml --extra test $(LOCK) -o tests/requirements.lock
 	uv pip compile tests/conformance/requirements.in $(LOCK) -o tests/conformance/requirements.lock
+	uv pip compile tests/conformance/sdk3/requirements.in $(LOCK) -o tests/conformance/sdk3/requirements.lock
+	uv pip compile tests/fuzz/requirements.in $(LOCK) -o tests/fuzz/requirements.lock
 	uv pip compile benchmarks/requirements.in $(LOCK) -o benchmarks/requirements.lock
 LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-config \
        --no-emit-index-url --no-emit-find-links \
        --custom-compile-command "make lock"
 
 clean:  ## remove the environment and what local jobs left
-	rm -rf $(VENV) $(CONFORMANCE) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CONFORMANCE) $(SDK3) $(FUZZ) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	git clean -fdXq local_test
 
-$(VENV)/bin/python $(CONFORMANCE)/bin/python $(BENCH)/bin/python:
+$(VENV)/bin/python $(CONFORMANCE)/bin/python $(SDK3)/bin/python $(FUZZ)/bin/python $(BENCH)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "Python 3.11 or newer is needed, and $(PYTHON) is none: set PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(@D:/bin=)
@@ -87,4 +101,12 @@ $(BENCH_READY): benchmarks/requirements.lock | $(BENCH)/bin/python
 
 $(CONFORMANCE_READY): tests/conformance/requirements.lock | $(CONFORMANCE)/bin/python
 	$(CONFORMANCE)/bin/python $(INSTALL) $<
+	@touch $@
+
+$(SDK3_READY): tests/conformance/sdk3/requirements.lock | $(SDK3)/bin/python
+	$(SDK3)/bin/python $(INSTALL) $<
+	@touch $@
+
+$(FUZZ_READY): tests/fuzz/requirements.lock | $(FUZZ)/bin/python
+	$(FUZZ)/bin/python $(INSTALL) $<
 	@touch $@

@@ -10,21 +10,19 @@ import os
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TypeAlias
 
 from kmeans.arrays import Float32
 from kmeans.errors import DataError, NoDataError, SettingError, shown
 from train.contract import PIPE_MODE, Channel
-from train.files import FileReader, OnProgress, check_columns, declared_type
+from train.files import FileReader, OnProgress, declared_type
 from train.pipe import PipeReader
+from train.reader import Reader
 
 INPUT_MODES = ("File", "FastFile", PIPE_MODE)
 
-Reader: TypeAlias = "ChannelReader | PipeReader"
-
 
 def reader(channel: Channel, feature_dim: int | None, on_progress: OnProgress | None = None) -> Reader:
-    """Return what reads ``channel``; its parameters are those of :class:`ChannelReader`.
+    """Return what reads ``channel``; its parameters are those of :class:`train.reader.Reader`.
 
     Raises
     ------
@@ -37,28 +35,10 @@ def reader(channel: Channel, feature_dim: int | None, on_progress: OnProgress | 
     return ChannelReader(channel, feature_dim, on_progress)
 
 
-class ChannelReader:
-    """The rows of a channel, to be read again and again.
+class ChannelReader(Reader):
+    """The rows of a channel's files, to be read again and again; parameters and attributes as of a ``Reader``.
 
-    Parameters
-    ----------
-    channel
-        Its files are listed here and now, and then no more.
-    feature_dim
-        Columns of each row; None for as many as the first file has.
-    on_progress
-        Called again and again in each pass with words about where the reader is; what it raises ends the pass.
-
-    Attributes
-    ----------
-    features
-        Number of columns of a block, d; 0 until the first block.
-    rows, files, bytes
-        Number of rows, of files with data, and of their bytes as stored; 0 until the first pass is over.
-    content_type
-        Media type by which the last file was read.
-    label_columns
-        How many leading columns of each CSV row are passed over as labels.
+    The files are listed here and now, and then no more.
 
     Raises
     ------
@@ -67,11 +47,7 @@ class ChannelReader:
     """
 
     def __init__(self, channel: Channel, feature_dim: int | None, on_progress: OnProgress | None = None) -> None:
-        self.features = self.rows = self.files = self.bytes = self.label_columns = 0
-        self.content_type = ""
-        self._channel = channel
-        self._feature_dim = feature_dim
-        self._on_progress = on_progress
+        super().__init__(channel, feature_dim, on_progress)
         self._paths = list_files(channel)
         self._sizes: dict[Path, tuple[int, int]] = {}  # rows and columns of each file that was read to its end
 
@@ -87,32 +63,25 @@ class ChannelReader:
             the error names it, and the row and column that are wrong.
         """
         rows = files = size = 0
-        first: FileReader | None = None
         for index, path in enumerate(self._paths):
-            self._tell(index)
+            where = f"{index} of {len(self._paths)} files"
+            self._tell(where)
             file = FileReader(path, self._channel.content_type, self._feature_dim)
             known = self._sizes.get(path)
             with closing(file.blocks()) as blocks:
                 for block in blocks:
-                    self._tell(index)
+                    self._tell(where)
                     if known and (file.rows > known[0] or file.columns != known[1]):
                         raise _changed(file, known)
-                    first = first or file
-                    check_columns(file, first, f"as in {first.path}")
-                    self.features, self.label_columns = block.shape[1], file.label_columns
-                    self.content_type = file.content_type
+                    self._note(file, block)
                     yield block
             if known and (file.rows, file.columns) != known:
                 raise _changed(file, known)
             self._sizes[path] = file.rows, file.columns
             rows, files, size = rows + file.rows, files + (file.columns > 0), size + file.bytes
-        if first is None:
+        if not files:
             raise all_files_are_empty(self._channel, len(self._paths))
         self.rows, self.files, self.bytes = rows, files, size
-
-    def _tell(self, done: int) -> None:
-        if self._on_progress is not None:
-            self._on_progress(f"{done} of {len(self._paths)} files")
 
 
 def check_channel(channel: Channel) -> None:

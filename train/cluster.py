@@ -48,7 +48,8 @@ class Deadlines:
     stop
         For the rank to end by itself after SIGTERM.
     goodbye
-        For the other hosts to hear how the job ended, and then for processes to end that are done.
+        For the other hosts to hear how the job ended, for those that have not come yet to hear why it failed, and for
+        processes to end that are done.
     """
 
     arrival: float = 300.0
@@ -156,6 +157,10 @@ class Host(ABC):
     def _fail(self, failure: Failure, *, certain: bool = True) -> None:
         """End the job for ``failure``; if it is not ``certain``, only if no better cause is known to another host."""
 
+    @abstractmethod
+    def _linger(self) -> None:
+        """Wait a short time for hosts that shall still hear how the job ended."""
+
     def _end(self, failure: Failure | None) -> None:
         """Set the outcome."""
         self._failure, self._is_over = failure, True
@@ -166,13 +171,18 @@ class Host(ABC):
     def _lost(self, host: str, why: str) -> None:
         self._fail(Failure.of(ResourceError(why)).at(host))
 
+    def _listen(self) -> None:
+        """Hear what comes within a moment."""
+        was_over = self._is_over
+        for key, _ in self._selector.select(TICK):
+            # What was told just before may have closed it, or ended the job.
+            callback = self._callbacks.get(key.fileobj)
+            if callback is not None and self._is_over == was_over:
+                callback()
+
     def _turn(self) -> None:
         """Listen for a moment, then look at the clock."""
-        for key, _ in self._selector.select(TICK):
-            # What was told just before may have closed it.
-            callback = self._callbacks.get(key.fileobj)
-            if callback is not None and not self._is_over:
-                callback()
+        self._listen()
         if self._is_over:
             return
         now = time.monotonic()
@@ -259,6 +269,7 @@ class Host(ABC):
             self._launcher.wait(0)
         for link in self._links():
             link.finish()
+        self._linger()
         end = time.monotonic() + self._deadlines.goodbye
         while self._links() and time.monotonic() < end:
             self._selector.select(TICK)

@@ -43,6 +43,8 @@ class Channel:
         ``File``, ``FastFile`` or ``Pipe``.
     is_sharded
         Whether each host has objects of its own (``ShardedByS3Key``); else all have all.
+    is_wrapped
+        Whether each object comes in a RecordIO record of its own (``RecordWrapperType``), as happens in Pipe mode only.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Channel:
     content_type: MediaType
     input_mode: str
     is_sharded: bool = False
+    is_wrapped: bool = False
 
     @property
     def is_pipe(self) -> bool:
@@ -182,6 +185,7 @@ def _read_channels(path: Path, data: Path) -> dict[str, Channel]:
             content_type=MediaType.parse(_text(path, fields, "ContentType", "")),
             input_mode=_text(path, fields, "TrainingInputMode", "File"),
             is_sharded=_text(path, fields, "S3DistributionType", "FullyReplicated") == "ShardedByS3Key",
+            is_wrapped=_text(path, fields, "RecordWrapperType", "None") == "RecordIO",
         )
     return channels
 

@@ -23,11 +23,11 @@ from kmeans.model import KMeansModel
 from kmeans.rows import MemoryRows, Pass, PipedRows, Rows, bytes_per_row, load, load_once
 from kmeans.workers import Interrupted, Workers
 from train import channels, hyperparameters
-from train.channels import Reader
 from train.checkpoints import CheckpointFolder, Identity
 from train.contract import MODEL_CHANNEL, TEST_CHANNEL, TRAIN_CHANNEL, Channel, HostNames, Job, read_job
 from train.hyperparameters import Hyperparameters
 from train.metrics import JobLog
+from train.reader import Reader
 from train.warm_start import read_model
 
 # Share of the memory that rows may take; and what of it is left to the interpreter, to NumPy and to buffers.
@@ -103,7 +103,8 @@ def check_hosts(hosts: HostNames, connected: int) -> None:
     """Raise a SettingError if the job has other than so many ``connected`` hosts."""
     if len(hosts.names) != connected:
         raise SettingError(
-            f"The job has {len(hosts.names)} hosts, of which {connected} came together: set the instance count to 1."
+            f"resourceconfig.json names {len(hosts.names)} hosts, but {connected} train together: each host must be given "
+            "the same list of hosts."
         )
 
 

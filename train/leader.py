@@ -23,6 +23,7 @@ class Leader(Host):
     def _prepare(self) -> None:
         self._listener: socket.socket | None = None
         self._workers: dict[str, Link] = {}  # those that are there
+        self._came: set[str] = set()  # those that ever were
         self._done: set[str] = set()
         self._strangers: list[Link] = []
         self._suspicion: tuple[Failure, float] | None = None  # and since when
@@ -76,7 +77,9 @@ class Leader(Host):
         hello = messages[0]
         if hello.kind != "hello" or hello.host not in self._hosts.names[1:]:
             self._send_away(link, f"expected one of the job's hosts, found {shown(hello.host)}.")
-        elif hello.host in self._workers:
+            return
+        self._came.add(hello.host)
+        if hello.host in self._workers:
             self._send_away(link, f"host {hello.host} is there already.")
         elif hello.text != kmeans.__version__:
             why = f"it runs version {shown(hello.text)} of the image, and {self._hosts.current} {kmeans.__version__}."
@@ -87,8 +90,7 @@ class Leader(Host):
 
     def _send_away(self, link: Link, why: str) -> None:
         self._say(f"a connection to port {self._port} was refused: {why}")
-        failure = Failure.of(ResourceError(f"refused a connection: {why}")).at(self._hosts.current)
-        link.send(Message("failed", text=failure.reason, number=failure.exit_code))
+        self._tell(link, Failure.of(ResourceError(f"refused a connection: {why}")).at(self._hosts.current))
         self._strangers.remove(link)
         self._unwatch(link)
 
@@ -96,6 +98,10 @@ class Leader(Host):
         self._strangers.remove(link)
         self._workers[name] = link
         self._watch(link, lambda: self._hear_worker(name, link))
+        if self._failure is not None:
+            self._tell(link, self._failure)
+            link.finish()
+            return
         self._say(f"host {name} is there")
         if len(self._workers) < len(self._hosts.names) - 1:
             return
@@ -139,7 +145,17 @@ class Leader(Host):
         self._end(failure)
         self._accept()
         for link in self._links():
-            link.send(Message("failed", text=failure.reason, number=failure.exit_code))
+            self._tell(link, failure)
+
+    def _tell(self, link: Link, failure: Failure) -> None:
+        link.send(Message("failed", text=failure.reason, number=failure.exit_code))
+
+    def _linger(self) -> None:
+        # A host that comes when the port is closed would wait for its leader as long as for one that hasn't started.
+        # Who was waited for in vain, or is told to stop as this one is, isn't waited for again.
+        end = min(time.monotonic() + self._deadlines.goodbye, self._ends.get("arrival", 0.0))
+        while {*self._hosts.names[1:]} - self._came and time.monotonic() < end and not self._stop_wanted:
+            self._listen()
 
     def _look_at_the_clock(self, now: float) -> None:
         super()._look_at_the_clock(now)

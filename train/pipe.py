@@ -1,9 +1,10 @@
 """A channel in Pipe mode to blocks of rows, stream after stream.
 
 SageMaker makes a FIFO for each epoch, ``CHANNEL_0``, ``CHANNEL_1`` and so on, when it is ready to fill it: all objects
-of the channel one after another, perhaps in another order or others than before. A FIFO is read once, by one reader,
-and the platform fails the job if one is opened and not read. So each is opened when its rows are used at once, and is
-read to its end.
+of the channel one after another, perhaps in another order or others than before. If the channel's ``RecordWrapperType``
+is RecordIO each object is in a record of its own (API reference, ``Channel``). A FIFO is read once, by one reader, and
+the platform fails the job if one is opened and not read. So each is opened when its rows are used at once, and is read
+to its end.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ import io
 import os
 import select
 import time
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from kmeans.arrays import Float32
 from kmeans.errors import NoDataError, ResourceError
+from kmeans.formats.window import Stream
 from train.contract import Channel
-from train.files import FileReader, OnProgress, check_columns
+from train.files import FileReader, OnProgress
+from train.reader import Reader
+from train.streams import UnwrappedStream
 
 # How often a FIFO that isn't there yet is looked for, and how often a wait says that it goes on, in seconds.
 LOOK_SECONDS, TELL_SECONDS = 0.1, 1.0
@@ -28,41 +32,16 @@ LOOK_SECONDS, TELL_SECONDS = 0.1, 1.0
 PATIENCE_SECONDS = 1200.0
 
 
-class PipeReader:
-    """The rows of a channel in Pipe mode, other ones in each pass.
+class PipeReader(Reader):
+    """The rows of a channel in Pipe mode, other ones in each pass; parameters and attributes as of a ``Reader``.
 
-    Parameters
-    ----------
-    channel
-        None of its FIFOs has to be there yet.
-    feature_dim
-        Columns of each row; None for as many as the first stream has.
-    on_progress
-        Called before each block, and about once a second while nothing comes, with words about where the reader is.
-        What it raises ends the pass.
-
-    Attributes
-    ----------
-    features
-        Number of columns of a block, d; 0 until the first block.
-    rows, bytes
-        Number of rows, and of their bytes as they came, in the last pass that is over; 0 until then.
-    files
-        Number of FIFOs that were read to their ends.
-    content_type
-        Media type by which the last FIFO was read.
-    label_columns
-        How many leading columns of each CSV row are passed over as labels.
+    None of the FIFOs has to be there yet. Progress is told before each block, and about once a second while nothing
+    comes.
     """
 
     def __init__(self, channel: Channel, feature_dim: int | None, on_progress: OnProgress | None = None) -> None:
-        self.features = self.rows = self.files = self.bytes = self.label_columns = 0
-        self.content_type = ""
-        self._channel = channel
-        self._feature_dim = feature_dim
-        self._on_progress = on_progress
+        super().__init__(channel, feature_dim, on_progress)
         self._next = 0
-        self._first: FileReader | None = None
 
     def blocks(self) -> Generator[Float32, None, None]:
         """Yield the rows of the next FIFO as blocks (b, d) float32, each valid until the next one is asked for.
@@ -83,10 +62,7 @@ class PipeReader:
         with closing(file.blocks()) as blocks:
             for block in blocks:
                 self._tell(f"{path.name}, {file.bytes / 1e6:.1f} MB so far")
-                self._first = self._first or file
-                check_columns(file, self._first, f"as in {self._first.path}")
-                self.features, self.label_columns = block.shape[1], file.label_columns
-                self.content_type = file.content_type
+                self._note(file, block)
                 yield block
         if not file.rows:
             what = "it holds no rows" if file.bytes else "not one byte came through it"
@@ -96,13 +72,13 @@ class PipeReader:
             )
         self.rows, self.files, self.bytes = file.rows, self.files + 1, file.bytes
 
-    def _tell(self, state: str) -> None:
-        if self._on_progress is not None:
-            self._on_progress(state)
-
-    def _open(self, path: Path) -> PipeStream:
+    @contextmanager
+    def _open(self, path: Path) -> Iterator[Stream]:
         self._wait(lambda seconds: _appears(path, seconds), f"waiting for {path}")
-        return PipeStream(path, lambda comes, taken: self._wait(comes, f"waiting for byte {taken + 1} of {path}"))
+        with PipeStream(
+            path, lambda comes, taken: self._wait(comes, f"waiting for byte {taken + 1} of {path}")
+        ) as pipe:
+            yield UnwrappedStream(pipe) if self._channel.is_wrapped else pipe
 
     def _wait(self, happens: Callable[[float], bool], state: str) -> None:
         """Wait until something ``happens``, which is asked again and again and given some seconds each time.

@@ -76,6 +76,9 @@ class Worker(Host):
         if certain or not self._links():
             self._end(failure)
 
+    def _linger(self) -> None:
+        """Nobody comes to a worker."""
+
     def _look_at_the_clock(self, now: float) -> None:
         super()._look_at_the_clock(now)
         if self._connection is not None:

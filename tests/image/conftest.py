@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import secrets
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import docker
 import docker.errors
 import pytest
 
+from .cluster import Cluster
 from .containers import Containers, Endpoint, Job, serve
 from .samples import csv, digits
 
@@ -87,3 +89,20 @@ def endpoint(digits_model: Path, containers: Containers) -> Iterator[Endpoint]:
     """A server of the digits' model that all tests share, so none of them stops it."""
     with serve(containers, digits_model) as endpoint:
         yield endpoint
+
+
+@pytest.fixture
+def network(engine: Any) -> Iterator[str]:
+    network = engine.networks.create(f"kmeans-{secrets.token_hex(4)}", driver="bridge")
+    yield network.name
+    network.remove()
+
+
+@pytest.fixture
+def cluster(
+    request: pytest.FixtureRequest, tmp_path: Path, containers: Containers, engine: Any, network: str
+) -> Iterator[Cluster]:
+    """A job on two hosts, or as many as the test's parameter says."""
+    cluster = Cluster(tmp_path, containers, engine, network, getattr(request, "param", 2))
+    yield cluster
+    cluster.close()

@@ -6,7 +6,7 @@ import pytest
 from docker.errors import APIError
 
 from .cluster import Cluster, finish, succeed
-from .containers import Running, wait_until
+from .containers import HARDENED, Job, Running, wait_until
 
 pytestmark = pytest.mark.image
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.image
 SETTINGS = {
     "k": "10",
     "feature_dim": "64",
-    "epochs": "30",
+    "epochs": "10",
     "mini_batch_size": "50",
     "local_lloyd_tol": "0",
     "refine_max_iter": "100",
@@ -80,3 +80,29 @@ def test_a_checkpoint_of_other_settings_is_the_failure_of_all(cluster: Cluster) 
         reason = cluster.failure(number)
         assert reason.startswith(f"ClientError: host {cluster.names[0]}: ")
         assert "seed was 0 and is 7" in reason
+
+
+def test_a_full_disk_in_the_checkpoint_folder_is_told_of_and_the_job_goes_on(digits_job: Job) -> None:
+    digits_job.set_hyperparameters(**SETTINGS)
+    full = {**HARDENED["tmpfs"], "/opt/ml/checkpoints": "size=4k,mode=1777"}
+    finished = digits_job.run(["train"], tmpfs=full)
+    assert finished.exit_code == 0, finished.log
+    assert "no checkpoint was saved, and the job goes on" in finished.out
+    assert "no space is left on the device" in finished.out
+    assert (digits_job.model / "model_algo-1").exists()
+
+
+def test_a_torn_newest_checkpoint_costs_no_more_than_the_step_since_the_one_before(digits_job: Job) -> None:
+    checkpoints = digits_job.root / "checkpoints"
+    checkpoints.mkdir()
+    checkpoints.chmod(0o777)
+    digits_job.set_hyperparameters(**SETTINGS)
+    assert digits_job.run(["train"]).exit_code == 0
+    expected = (digits_job.model / "model_algo-1").read_bytes()
+    newest = max(checkpoints.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    finished = digits_job.run(["train"])
+    assert finished.exit_code == 0, finished.log
+    assert f"{newest.name} is torn, and is passed over" in finished.out
+    assert "going on from checkpoint" in finished.out
+    assert (digits_job.model / "model_algo-1").read_bytes() == expected

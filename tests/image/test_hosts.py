@@ -1,117 +1,20 @@
 """Training on several hosts: containers on one network, each with an /opt/ml of its own and the same command."""
 
-import contextlib
-import secrets
+import re
 import time
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from .containers import Containers, Finished, Job, Running, wait_until
-from .samples import csv, digits, nearest, read_centers
+from .cluster import ENDED_BY_SIGKILL, ENDLESS, Cluster, finish, succeed, wait_for_training
+from .containers import Containers, Job, Running, wait_until
+from .samples import digits, nearest, read_centers
 
 pytestmark = pytest.mark.image
 
 # Of one host, in place of 30 s and 300 s.
 IMPATIENT = {"KMEANS_HEARTBEAT_TIMEOUT_SECONDS": "3", "KMEANS_HOSTS_TIMEOUT_SECONDS": "5"}
-# A fit that goes on until it is ended.
-ENDLESS = {"k": "10", "feature_dim": "64", "epochs": "1000000"}
-ENDED_BY_SIGKILL = 128 + 9
-
-
-class Cluster:
-    """The hosts of one job: by default each finds all rows of the digits."""
-
-    def __init__(self, folder: Path, containers: Containers, engine: Any, network: str, count: int) -> None:
-        # As SageMaker's SDK makes them up.
-        suffix = secrets.token_hex(3)
-        self.names = [f"algo-{number}-{suffix}" for number in range(1, count + 1)]
-        self.jobs = [Job(folder / name / "ml", containers) for name in self.names]
-        self._engine, self._network = engine, network
-        content = csv(digits())
-        for name, job in zip(self.names, self.jobs, strict=True):
-            job.write_config(
-                "resourceconfig", {"current_host": name, "hosts": self.names, "network_interface_name": "eth0"}
-            )
-            job.set_hyperparameters(k="10", feature_dim="64")
-            job.data_file("digits.csv").write_bytes(content)
-        self._stack = contextlib.ExitStack()
-
-    @property
-    def model(self) -> Path:
-        """The folder of the leader's model."""
-        return self.jobs[0].model
-
-    def configure(self, **fields: object) -> None:
-        """Change what resourceconfig.json says, on all hosts."""
-        for name, job in zip(self.names, self.jobs, strict=True):
-            job.write_config("resourceconfig", {"current_host": name, "hosts": self.names, **fields})
-
-    def set_hyperparameters(self, **values: str) -> None:
-        for job in self.jobs:
-            job.set_hyperparameters(**values)
-
-    def start(self, number: int, command: list[str] | None = None, **options: Any) -> Running:
-        """Start the host of this number, from 0."""
-        name = self.names[number]
-        network = {self._network: self._engine.api.create_endpoint_config(aliases=[name])}
-        return self._stack.enter_context(
-            self.jobs[number].start(
-                command or ["train"],
-                **{"network_mode": None, "network": self._network, "networking_config": network, **options},
-            )
-        )
-
-    def start_all(self, command: list[str] | None = None, **options: Any) -> list[Running]:
-        return [self.start(number, command, **options) for number in range(len(self.names))]
-
-    def cut_off(self, host: Running) -> None:
-        """Take a host's network away."""
-        self._engine.networks.get(self._network).disconnect(host.container)
-
-    def failure(self, number: int) -> str:
-        return self.jobs[number].failure.read_text()
-
-    def close(self) -> None:
-        self._stack.close()
-        for job in self.jobs:
-            job.hand_over()
-
-
-@pytest.fixture
-def network(engine: Any) -> Iterator[str]:
-    network = engine.networks.create(f"kmeans-{secrets.token_hex(4)}", driver="bridge")
-    yield network.name
-    network.remove()
-
-
-@pytest.fixture
-def cluster(
-    request: pytest.FixtureRequest, tmp_path: Path, containers: Containers, engine: Any, network: str
-) -> Iterator[Cluster]:
-    """A job on two hosts, or as many as the test's parameter says."""
-    cluster = Cluster(tmp_path, containers, engine, network, getattr(request, "param", 2))
-    yield cluster
-    cluster.close()
-
-
-def finish(hosts: list[Running]) -> list[Finished]:
-    return [host.finish() for host in hosts]
-
-
-def succeed(hosts: list[Running]) -> list[Finished]:
-    finished = finish(hosts)
-    assert [host.exit_code for host in finished] == [0] * len(hosts), "\n".join(host.log for host in finished)
-    return finished
-
-
-def wait_for_training(hosts: list[Running]) -> None:
-    for host in hosts:
-        wait_until(lambda host=host: "streaming onto" in host.log or not host.alive, "the training")  # type: ignore[misc]
-        assert host.alive, host.log
 
 
 def let_pass(seconds: float) -> None:
@@ -147,6 +50,11 @@ def test_hosts_train_one_model_together(cluster: Cluster) -> None:
     # What a host says stands in its own log.
     assert ["wrote the model" in host.out for host in finished] == [True] + [False] * (len(hosts) - 1)
     assert [host.out.count("read channel train") for host in finished] == [1] * len(hosts)
+    # Scores are those of the job, and said once; of the epochs each host says the job's figures, under its own name.
+    assert ["#quality_metric" in host.out for host in finished] == [True] + [False] * (len(hosts) - 1)
+    for name, host in zip(cluster.names, finished, strict=True):
+        progress = re.findall(r"#progress_metric: host=(\S+), completed (\S+) % of epochs", host.out)
+        assert progress == [(name, "100.0")]
 
 
 @pytest.mark.parametrize(

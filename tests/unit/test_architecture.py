@@ -68,7 +68,15 @@ def test_only_the_edges_read_the_environment_and_exit(path: Path) -> None:
     if name_of(path) in EDGES:
         return
     names = {ast.unparse(node) for node in nodes(path) if isinstance(node, ast.Attribute | ast.Name)}
-    assert not names & {"os.environ", "os.getenv", "os.environb", "sys.argv", "sys.exit", "os._exit", "exit", "environ"}
+    assert not names & {"os.environ", "os.getenv", "os.environb", "sys.argv", "sys.exit", "os._exit", "exit"}
+    # By its bare name `environ` would have to be imported; as a parameter it is that of a WSGI application.
+    taken = {
+        alias.name
+        for node in nodes(path)
+        if isinstance(node, ast.ImportFrom) and node.module == "os"
+        for alias in node.names
+    }
+    assert not taken & {"environ", "environb", "getenv", "_exit"}
 
 
 @pytest.mark.parametrize("path", in_packages("kmeans"), ids=name_of)

@@ -352,6 +352,57 @@ def test_who_comes_just_when_the_job_fails_hears_why(job: Job) -> None:
     assert "the job was stopped (SIGTERM)" in leader.failed()
 
 
+def test_who_comes_soon_after_the_job_has_failed_hears_why(job: Job) -> None:
+    job.names = (LEADER, "algo-2", "algo-3", "algo-4")
+    leader = job.start(LEADER, Deadlines(heartbeat=0.05, goodbye=PATIENCE))
+    with job.connect(hello("algo-2")):
+        wait_until(lambda: "host algo-2 is there" in leader.log, "the worker to be there")
+    wait_until(lambda: leader.host._is_over, "the job to fail")
+    late = [job.start("algo-3"), job.start("algo-4")]
+    reason = leader.failed()
+    assert reason.startswith("2 AlgorithmError: host algo-2: it ended without a word")
+    assert [host.failed() for host in late] == [reason, reason]
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_who_was_waited_for_long_enough_or_is_stopped_too_is_not_waited_for_again(job: Job, stops: bool) -> None:
+    job.names = (LEADER, "algo-2")
+    leader = job.start(LEADER, Deadlines(arrival=1.0, heartbeat=0.05, goodbye=2 * PATIENCE))
+    if stops:
+        leader.host.stop()
+    assert leader.failed().startswith("143" if stops else "2 AlgorithmError: host algo-2: not there")
+
+
+def test_a_leader_that_dies_before_it_says_that_all_is_done_is_named(job: Job) -> None:
+    """It may die while it writes the model."""
+    job.names = (LEADER, "algo-2")
+    with socket.create_server((LEADER, job.port)) as server:
+        worker = job.start("algo-2")
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(encode(Message("go", number=10003)))
+            worker.rank.train()
+            worker.rank.say(Message("done"))
+            told = connection.makefile("rb")
+            wait_until(lambda: decode(told.readline()).kind == "done", "the worker to be done")
+        told.close()
+    assert worker.failed().startswith(f"2 AlgorithmError: host {LEADER}: it ended without a word")
+
+
+def test_a_host_whose_part_is_done_may_go(job: Job) -> None:
+    """The model was written before."""
+    job.names = (LEADER, "algo-2", "algo-3")
+    leader, worker = job.start(LEADER), job.start("algo-2")
+    with job.connect(hello("algo-3")) as other:
+        leader.rank.train()
+        worker.rank.train()
+        other.sendall(encode(Message("done")))
+    wait_until(lambda: "algo-3" not in leader.host._workers, "the host to go")  # type: ignore[attr-defined]
+    for host in (leader, worker):
+        host.rank.say(Message("done"))
+    assert (leader.outcome(), worker.outcome()) == (None, None)
+
+
 def test_sigterm_goes_to_the_rank_once_and_what_it_makes_of_it_counts(job: Job) -> None:
     leader, worker = job.of("algo-2")
     leader.rank.train()

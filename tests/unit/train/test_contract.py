@@ -68,6 +68,12 @@ def test_all_fields_of_a_channel_are_read(base: Path) -> None:
     assert (channel.content_type.name, channel.content_type.parameters) == ("text/csv", {"label_size": "1"})
 
 
+@pytest.mark.parametrize(("declared", "is_wrapped"), [("RecordIO", True), ("None", False), (None, False)])
+def test_a_channel_says_whether_its_objects_are_wrapped(base: Path, declared: str | None, is_wrapped: bool) -> None:
+    write(base, "inputdataconfig", {"train": {"TrainingInputMode": "Pipe", "RecordWrapperType": declared}})
+    assert read_job(base).channels["train"].is_wrapped == is_wrapped
+
+
 @pytest.mark.parametrize(
     ("folders", "channels"),
     [([], []), (["train"], ["train"]), (["test", "train"], ["test", "train"]), (["train", "other"], ["train"])],

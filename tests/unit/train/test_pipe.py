@@ -5,8 +5,10 @@ import io
 import json
 import os
 import re
+import struct
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -94,6 +96,24 @@ def test_every_type_comes_through_a_pipe(
     assert (feeder.ended, feeder.refused) == (1, 0)
     assert (reader.features, reader.rows, reader.files, reader.bytes) == (3, 100, 1, len(body))
     assert (reader.content_type, reader.label_columns) == (content_type, 0)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+@pytest.mark.parametrize("content_type", ["text/csv", "application/x-recordio-protobuf", ""])
+def test_objects_in_records_are_unwrapped(folder: Path, content_type: str, packed: bool) -> None:
+    contents = [RECORDS, RECORDS] if "recordio" in content_type else [CSV, CSV]
+    objects = [gzip.compress(content) for content in contents] if packed else contents
+    frames = [struct.pack("<II", 0xCED7230A, len(each)) + each + bytes(-len(each) % 4) for each in objects]
+    reader = PipeReader(replace(channel(folder, content_type), is_wrapped=True), None)
+    with Feeder(folder, [in_pieces(b"".join(frames), 1000)]) as feeder:
+        np.testing.assert_array_equal(rows_of(reader), np.vstack([ROWS, ROWS]))
+    assert (feeder.ended, feeder.refused) == (1, 0)
+
+
+def test_an_object_that_should_be_in_a_record_and_is_not_is_named(folder: Path) -> None:
+    reader = PipeReader(replace(channel(folder, "text/csv"), is_wrapped=True), None)
+    with Feeder(folder, [[CSV]]), pytest.raises(DataError, match=r"train_0.*expected RecordIO's magic number"):
+        rows_of(reader)
 
 
 @pytest.mark.parametrize("size", [1, 7, 61, 4096])
