@@ -1,16 +1,12 @@
 """The settings of gunicorn that are the same on every machine, each with its reason.
 
-``serve/__main__.py`` reads this file and adds what depends on the machine and on the environment: address, workers
-and threads. Names and meanings: https://gunicorn.org/reference/settings/
+``serve/server.py`` reads this file and adds what depends on the machine and on the environment: the port, the class of
+the workers and their number, and threads. Names and meanings: https://gunicorn.org/reference/settings/
 """
 
 import os
 
 import gunicorn.http.wsgi
-
-# Threads let GET /ping (2 s limit) be answered while a prediction runs: NumPy leaves the lock during its arithmetic.
-# An asynchronous worker would gain nothing: predictions compute, they don't wait.
-worker_class = "gthread"
 
 # The model is read and checked once, before the port opens: a broken model is one clear message and an exit, not a
 # failure per worker, and the workers share its memory.
@@ -23,8 +19,8 @@ keepalive = 65
 # SageMaker kills 30 s after SIGTERM: requests in flight have 25 s to end, the rest is for the shutdown itself.
 graceful_timeout = 25
 
-# For threaded workers this is the heartbeat of the process, not a limit per request. It is above SageMaker's own limit
-# of 60 s per answer, so that a worker with a long prediction isn't shot while somebody still waits for it.
+# For threaded workers this is the heartbeat of the process, which its main loop gives each second, and no limit of a
+# request: one of an hour, as asynchronous endpoints allow, is answered.
 timeout = 65
 
 # A memory leak is to be found by a test, not hidden by restarts, which would cost latency.

@@ -18,13 +18,16 @@ import orjson
 from kmeans import __version__
 from kmeans.arrays import Float32, Int64
 from kmeans.atomic_file import write_files
-from kmeans.errors import DataError, ModelError
+from kmeans.errors import DataError, ModelError, shown
 from kmeans.formats import ndarray_list, npy
 from kmeans.model import KMeansModel
 
 CENTERS_FILE = "model_algo-1"
 CARD_FILE = "kmeans.json"
 SCHEMA_VERSION = 1
+
+# Longer names of files are cut off in messages.
+MAX_SHOWN = 60
 
 # What SageMaker's local mode and the built-in image put beside a model.
 OTHER_FILES = (CARD_FILE, "model.tar.gz", "output.tar.gz")
@@ -144,9 +147,13 @@ def _read_card(directory: Path) -> dict[str, Any]:
     return card
 
 
+def _plain(name: str) -> str:
+    return name if name.isprintable() and len(name) <= MAX_SHOWN else shown(name, MAX_SHOWN)
+
+
 def _found(directory: Path) -> str:
     try:
         names = sorted(path.name for path in directory.iterdir())
     except OSError:
         return "and there is no such directory"
-    return f"found {', '.join(names[:5])}" if names else "and it is empty"
+    return f"found {', '.join(map(_plain, names[:5]))}" if names else "and it is empty"

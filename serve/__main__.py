@@ -9,15 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from flask import Flask
-
-    from serve.settings import Settings
-
-GUNICORN_CONFIGURATION = Path(__file__).resolve().parents[1] / "container" / "gunicorn.conf.py"
 
 
 def main() -> int:
@@ -38,40 +29,29 @@ def main() -> int:
     from kmeans.errors import KMeansError
     from kmeans.machine import usable_cpus
     from serve.app import create_app
+    from serve.health import Readiness
+    from serve.server import Server, open_port
     from serve.settings import Settings
+    from serve.telemetry import Telemetry
 
     try:
         settings = Settings.from_environment(os.environ, usable_cpus())
-        model = artifact.load(settings.model_directory)
+        model = None if settings.is_multi_model else artifact.load(settings.model_directory)
+        Readiness(model).test()  # what is wrong with every answer shall end this process, not each worker
+        listener = open_port(settings.port)
     except KMeansError as error:
         print(error, file=sys.stderr)
         return 1
-    print(
-        f"serving {model.clusters} clusters x {model.features} features from {settings.model_directory} on port "
-        f"{settings.port} with {settings.workers} workers",
-        flush=True,
+    telemetry, readiness = Telemetry(settings.workers, model), Readiness(model)
+    app = create_app(settings, model, telemetry, readiness)
+    served = (
+        f"{model.clusters} clusters x {model.features} features from {settings.model_directory}"
+        if model is not None
+        else f"models below {settings.models_directory}"
     )
-    _run_gunicorn(settings, create_app(settings, model))
+    print(f"serving {served} on port {settings.port} with {settings.workers} workers", flush=True)
+    Server(settings, app, telemetry, readiness, listener).run()  # ends by SystemExit
     return 0
-
-
-def _run_gunicorn(settings: Settings, app: Flask) -> None:
-    """Become gunicorn's arbiter; ends by SystemExit with its exit code."""
-    from gunicorn.app.base import Application
-
-    from serve.settings import THREADS_PER_WORKER
-
-    class Server(Application):  # type: ignore[misc]  # gunicorn has no type hints
-        def load_config(self) -> None:
-            self.load_config_from_file(str(GUNICORN_CONFIGURATION))
-            self.cfg.set("bind", f"0.0.0.0:{settings.port}")
-            self.cfg.set("workers", settings.workers)
-            self.cfg.set("threads", THREADS_PER_WORKER)
-
-        def load(self) -> Flask:
-            return app
-
-    Server().run()
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from kmeans.errors import shown
-from kmeans.formats import csv, json, jsonlines, npy, recordio
+from kmeans.formats import csv, json, jsonlines, npy, portions, recordio
 from kmeans.formats.instances import Instances, Predictions
 from kmeans.formats.media_type import CSV, JSON, JSON_LINES, NPY, RECORDIO, MediaType
 
@@ -28,8 +29,26 @@ ENCODERS: dict[str, Callable[[Predictions], bytes]] = {
     CSV: csv.encode,
     RECORDIO: recordio.encode_predictions,
 }
+# What cuts a large body into portions, and a portion into rows.
+CUTTERS: dict[str, tuple[portions.Cutter, Callable[[bytes], list[bytes] | None]]] = {
+    CSV: (portions.of_lines, portions.each_line),
+    JSON: (portions.of_instances, portions.each_instance),
+    JSON_LINES: (portions.of_lines, portions.each_line),
+    RECORDIO: (portions.of_records, portions.each_record),
+    NPY: (portions.whole, portions.each_of_nothing),
+}
+# What an answer begins with, what stands between its rows, and what it ends with.
+FRAMES: dict[str, tuple[bytes, bytes, bytes]] = {
+    JSON: (b'{"predictions": [', b", ", b"]}"),
+    JSON_LINES: (b"", b"\n", b""),
+    CSV: (b"", b"\n", b""),
+    RECORDIO: (b"", b"", b""),
+}
 # A parameter of Accept by which a client asks for labels as integers: ``application/json; labels=int``.
 LABELS = "labels"
+
+# Headers that are remembered, each of at most 8 KB.
+CACHED_HEADERS = 256
 
 # Of a header that can't be met so many characters are repeated in the answer.
 MAX_SHOWN = 100
@@ -67,8 +86,10 @@ class NotAcceptableError(Exception):
         super().__init__(f"answers can be of type {_listed(ENCODERS)}, but the request accepts only {what}")
 
 
-def decoder(content_type: str | None) -> Callable[[bytes, int], Instances]:
-    """Return what reads a body of ``content_type``.
+# Requests repeat the same few headers, and reading them takes as long as reading a row.
+@lru_cache(CACHED_HEADERS)
+def request_type(content_type: str | None) -> str:
+    """Return the media type of a body with the header ``content_type``, one of ``DECODERS``.
 
     Raises
     ------
@@ -78,9 +99,15 @@ def decoder(content_type: str | None) -> Callable[[bytes, int], Instances]:
     name = MediaType.parse(content_type).name
     if name not in DECODERS:
         raise UnsupportedContentTypeError(name)
-    return DECODERS[name]
+    return name
 
 
+def decoder(content_type: str | None) -> Callable[[bytes, int], Instances]:
+    """Return what reads a body of ``content_type``; errors are as of :func:`request_type`."""
+    return DECODERS[request_type(content_type)]
+
+
+@lru_cache(CACHED_HEADERS)
 def answer_type(accept: str | None, default: str) -> AnswerType:
     """Return the form to answer in: of those the client accepts the one it prefers (RFC 9110, section 12.5.1).
 

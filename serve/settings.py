@@ -14,11 +14,18 @@ DEFAULT_BASE = "/opt/ml"
 DEFAULT_PORT = 8080
 DEFAULT_ACCEPT = JSON
 
-# SageMaker's own limits: 25 MB for an endpoint, up to 100 MB in a batch transform, which sets the variable.
+# SageMaker's own limits: 25 MB for an endpoint, up to 100 MB in a batch transform.
 DEFAULT_MAX_PAYLOAD_MB = 25
+BATCH_MAX_PAYLOAD_MB = 100
 
-# Beside a long prediction there must be threads left that answer GET /ping within 2 seconds.
+# An asynchronous endpoint takes inputs of up to 1 GB. Nothing larger is ever sent.
+LARGEST_PAYLOAD_MB = 1024
+
+# What is read at once must not keep the others waiting: requests in flight beyond these queue up.
 THREADS_PER_WORKER = 4
+
+BATCH_STRATEGIES = ("SINGLE_RECORD", "MULTI_RECORD", "SingleRecord", "MultiRecord")
+BAD_ROWS = ("error", "placeholder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,21 +36,45 @@ class Settings:
     ----------
     model_directory
         Where the model lies, ``<SAGEMAKER_BASE_DIR>/model``.
+    models_directory
+        Below which the models of a multi-model endpoint lie, ``<SAGEMAKER_BASE_DIR>/models``.
     port
         ``SAGEMAKER_BIND_TO_PORT``.
     workers
-        ``SAGEMAKER_MODEL_SERVER_WORKERS``: processes; by default as many as there are CPUs to use.
+        ``SAGEMAKER_MODEL_SERVER_WORKERS``: processes; by default as many as there are CPUs to use. Always 1 for a
+        multi-model endpoint.
+    threads
+        Requests that a worker answers at a time.
     max_payload_bytes
-        ``SAGEMAKER_MAX_PAYLOAD_IN_MB`` times 2^20: longer request bodies are refused.
+        ``SAGEMAKER_MAX_PAYLOAD_IN_MB`` times 2^20: longer request bodies are refused. By default 25, in a batch
+        transform 100; 0 stands for no limit of SageMaker's own, and means 1024.
     default_accept
         ``SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT``: media type of answers to requests that name none.
+    is_batch
+        ``SAGEMAKER_BATCH``: the server works for a batch transform.
+    is_multi_model
+        ``SAGEMAKER_MULTI_MODEL``: models are loaded and unloaded while the server runs.
+    max_concurrent_transforms
+        ``SAGEMAKER_MAX_CONCURRENT_TRANSFORMS``: requests that a batch transform sends at a time; None if not set.
+    has_payload_limit
+        Whether ``SAGEMAKER_MAX_PAYLOAD_IN_MB`` is set.
+    bad_rows_become_placeholders
+        ``KMEANS_BAD_ROWS``: ``placeholder`` answers rows that can't be read with null, ``error`` (the default) refuses
+        the request.
     """
 
     model_directory: Path
+    models_directory: Path
     port: int
     workers: int
+    threads: int
     max_payload_bytes: int
     default_accept: str
+    is_batch: bool = False
+    is_multi_model: bool = False
+    max_concurrent_transforms: int | None = None
+    has_payload_limit: bool = False
+    bad_rows_become_placeholders: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], cpus: int) -> Settings:
@@ -59,20 +90,47 @@ class Settings:
             answer_type(None, default_accept)
         except NotAcceptableError as error:
             raise SettingError(f"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT: {error}.") from None
-        megabytes = _integer(environment, "SAGEMAKER_MAX_PAYLOAD_IN_MB", DEFAULT_MAX_PAYLOAD_MB, 1, 1024)
+        base = Path(environment.get("SAGEMAKER_BASE_DIR") or DEFAULT_BASE)
+        is_batch = _truth(environment, "SAGEMAKER_BATCH")
+        is_multi_model = _truth(environment, "SAGEMAKER_MULTI_MODEL")
+        usual = BATCH_MAX_PAYLOAD_MB if is_batch else DEFAULT_MAX_PAYLOAD_MB
+        megabytes = _integer(environment, "SAGEMAKER_MAX_PAYLOAD_IN_MB", 0, LARGEST_PAYLOAD_MB)
+        workers = _integer(environment, "SAGEMAKER_MODEL_SERVER_WORKERS", 1, 1024)
+        port = _integer(environment, "SAGEMAKER_BIND_TO_PORT", 1, 65535)
+        _choice(environment, "SAGEMAKER_BATCH_STRATEGY", BATCH_STRATEGIES)
         return cls(
-            model_directory=Path(environment.get("SAGEMAKER_BASE_DIR") or DEFAULT_BASE) / "model",
-            port=_integer(environment, "SAGEMAKER_BIND_TO_PORT", DEFAULT_PORT, 1, 65535),
-            workers=_integer(environment, "SAGEMAKER_MODEL_SERVER_WORKERS", cpus, 1, 1024),
-            max_payload_bytes=megabytes << 20,
+            model_directory=base / "model",
+            models_directory=base / "models",
+            port=DEFAULT_PORT if port is None else port,
+            # Several processes could not share a table of models that changes.
+            workers=1 if is_multi_model else workers or cpus,
+            threads=THREADS_PER_WORKER * (cpus if is_multi_model else 1),
+            max_payload_bytes=(usual if megabytes is None else megabytes or LARGEST_PAYLOAD_MB) << 20,
             default_accept=default_accept,
+            is_batch=is_batch,
+            is_multi_model=is_multi_model,
+            max_concurrent_transforms=_integer(environment, "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", 0, 1 << 20) or None,
+            has_payload_limit=bool(megabytes),
+            bad_rows_become_placeholders=_choice(environment, "KMEANS_BAD_ROWS", BAD_ROWS) == "placeholder",
         )
 
 
-def _integer(environment: Mapping[str, str], name: str, default: int, minimum: int, maximum: int) -> int:
+def _integer(environment: Mapping[str, str], name: str, minimum: int, maximum: int) -> int | None:
     text = environment.get(name, "").strip()
     if not text:
-        return default
+        return None
     if not text.isascii() or not text.isdigit() or not minimum <= int(text) <= maximum:
         raise SettingError(f"{name}: expected an integer from {minimum} to {maximum}, found {shown(text)}.")
     return int(text)
+
+
+def _truth(environment: Mapping[str, str], name: str) -> bool:
+    # The service writes "true", the SDK's local mode "True".
+    return (_choice(environment, name, ("true", "false", "True", "False")) or "").lower() == "true"
+
+
+def _choice(environment: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str | None:
+    text = environment.get(name, "").strip()
+    if text and text not in choices:
+        raise SettingError(f"{name}: expected one of {', '.join(choices)}, found {shown(text)}.")
+    return text or None

@@ -103,8 +103,8 @@ def check_hosts(hosts: HostNames, connected: int) -> None:
     """Raise a SettingError if the job has other than so many ``connected`` hosts."""
     if len(hosts.names) != connected:
         raise SettingError(
-            f"resourceconfig.json names {len(hosts.names)} hosts, but {connected} train together: each host must be given "
-            "the same list of hosts."
+            f"resourceconfig.json names {len(hosts.names)} hosts, but {connected} train together: each host must be "
+            "given the same list of hosts."
         )
 
 

@@ -119,6 +119,8 @@ class Utf8Stream:
             # The decoder may have kept some bytes of the chunk before: `object` ends where `content` does.
             offset = self._taken - len(error.object) + error.start
             raise DataError(f"expected text in {self._encoding}, but {error.reason}", offset=offset) from None
+        except UnicodeError as error:  # without the byte order mark that the encoding begins with
+            raise DataError(f"expected text in {self._encoding}, but {error}", offset=0) from None
         # Half a surrogate pair is no text either, and what reads the text says so by row and column.
         return text.encode("utf-8", "surrogatepass")
 

@@ -67,4 +67,5 @@ def _unpack(archive: Path, folder: Path) -> None:
                 if member.isfile():
                     tar.extract(member, folder, filter="data")
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise ModelError(f"The model {archive} can't be unpacked: {error}.") from None
+        reason = str(error).partition("\n")[0].rstrip(":")  # then tarfile lists what it tried
+        raise ModelError(f"The model {archive} can't be unpacked: {reason}.") from None

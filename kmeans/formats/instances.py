@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
 from kmeans.arrays import Float32, Float64, Int64
 
 # What a client may attach to an instance and gets back with its prediction: `id` in JSON, the others in RecordIO.
@@ -40,13 +44,38 @@ class Predictions:
         Euclidean distance to it, float64 (n,).
     attached
         What came with each point.
+    missing
+        Which points could not be read, bool (n,); their label and distance are written as missing: null in JSON, nan
+        elsewhere. None if all could.
     """
 
     labels: Float64 | Int64
     distances: Float64
     attached: Sequence[dict[str, Any]] | None = None
+    missing: NDArray[np.bool_] | None = None
 
-    def rows(self) -> Sequence[tuple[float | int, float, dict[str, Any]]]:
-        """Return (label, distance, attached) of each point as Python's own types."""
-        attached = self.attached or [{}] * len(self.labels)
-        return list(zip(self.labels.tolist(), self.distances.tolist(), attached, strict=True))
+    def rows(self) -> Sequence[tuple[float | int | None, float | None, dict[str, Any]]]:
+        """Return (label, distance, attached) of each point as Python's own types, None for what is missing."""
+        labels: list[float | int | None] = self.labels.tolist()
+        distances: list[float | None] = self.distances.tolist()
+        for row in np.flatnonzero(self.missing).tolist() if self.missing is not None else ():
+            labels[row] = distances[row] = None
+        return list(zip(labels, distances, self.attached or [{}] * len(labels), strict=True))
+
+    def text(self) -> bytes | None:
+        """Return ``label,distance],[label,distance``, each number as Python's ``repr`` writes it, null if missing.
+
+        Made by a JSON library at once, which takes a fifth of the time that it takes row by row. None if something was
+        attached to the points, or if Python writes one of the numbers in another way: it writes exponents with two
+        digits, and below 1e-4 or from 1e16 on it writes exponents.
+        """
+        is_usual = (self.distances == 0) | ((self.distances >= 1e-4) & (self.distances < 1e16))
+        if self.attached is not None or not is_usual.all() or not len(is_usual):
+            return None
+        pairs = np.empty((len(self.labels), 2))
+        pairs[:, 0], pairs[:, 1] = self.labels, self.distances
+        if self.missing is not None:
+            pairs[self.missing] = np.nan
+        text = orjson.dumps(pairs, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2]
+        # Nothing but a label is followed by a comma without a bracket before it.
+        return text.replace(b".0,", b",") if self.labels.dtype.kind == "i" else text

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from kmeans.arrays import Float32, Int64, as_points
 from kmeans.errors import DataError, shown
 from kmeans.formats.instances import ID, Instances, Predictions
+from kmeans.formats.number_lists import read_instances, read_table
 from kmeans.formats.sparse import DenseRows
 
 SHAPE = '{"instances": [{"features": [number, ...]}, ...]}'
@@ -42,6 +43,9 @@ def decode(data: bytes, features: int | None = None) -> Instances:
         If the bytes are no JSON, not of the request's shape, hold anything but finite numbers, or rows of two widths.
         Rows count instances from 1, columns their numbers from 1.
     """
+    points = (read_table if data.startswith(b"[") else read_instances)(data)
+    if points is not None:
+        return Instances(points)
     try:
         request = orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -54,7 +58,8 @@ def decode(data: bytes, features: int | None = None) -> Instances:
         raise DataError("expected at least one instance, found none")
     sparse = DenseRows(len(data), features)
     vectors = [read_vector(instance, row, sparse) for row, instance in enumerate(instances, start=1)]
-    return Instances(as_points(table(vectors, data)), ids(instances))
+    ids = [read_id(instance, row) for row, instance in enumerate(instances, start=1)]
+    return Instances(as_points(table(vectors, data)), attach(ids))
 
 
 def table(vectors: list[list[Any] | Float32], source: bytes, first_row: int = 1, columns: int = 0) -> NDArray[Any]:
@@ -116,26 +121,51 @@ def read_vector(instance: Any, row: int, sparse: DenseRows) -> list[Any] | Float
     return vector
 
 
-def ids(instances: list[Any]) -> list[dict[str, Any]] | None:
-    """Return the ids that came with parsed ``instances``, None if there are none."""
-    attached = [
-        {ID: instance[ID]} if isinstance(instance, dict) and instance.get(ID) is not None else {}
-        for instance in instances
-    ]
-    return attached if any(attached) else None
+def read_id(instance: Any, row: int) -> Any:
+    """Return the id that came with a parsed instance, number ``row``; None if none did.
+
+    Raises
+    ------
+    DataError
+        If it is nested deeper than an answer can be written.
+    """
+    value = instance.get(ID) if isinstance(instance, dict) else None
+    if isinstance(value, list | dict):
+        try:
+            orjson.dumps(value)
+        except orjson.JSONEncodeError:
+            raise DataError("expected an id that isn't nested as deep as this one", row=row) from None
+    return value
+
+
+def attach(ids: list[Any]) -> list[dict[str, Any]] | None:
+    """Return ``ids``, each the id of an instance or None, as what came with the points; None if there is no id."""
+    if all(value is None for value in ids):
+        return None
+    return [{} if value is None else {ID: value} for value in ids]
 
 
 def encode(predictions: Predictions) -> bytes:
     """Return an answer with Python's own number format and spacing, as the built-in image writes it."""
-    return f'{{"predictions": [{", ".join(objects(predictions))}]}}'.encode()
+    return b'{"predictions": [' + objects(predictions, b", ") + b"]}"
 
 
-def objects(predictions: Predictions) -> list[str]:
-    """Return each prediction as a JSON object."""
-    return [
-        f'{{"closest_cluster": {label!r}, "distance_to_cluster": {distance!r}{_attachments(attached)}}}'
-        for label, distance, attached in predictions.rows()
-    ]
+def objects(predictions: Predictions, separator: bytes) -> bytes:
+    """Return each prediction as a JSON object, with ``separator`` between them."""
+    text = predictions.text()
+    if text is None:
+        return separator.join(
+            f'{{"closest_cluster": {_text(label)}, "distance_to_cluster": {_text(distance)}'
+            f"{_attachments(attached)}}}".encode()
+            for label, distance, attached in predictions.rows()
+        )
+    # "]" is where a row ends, until the commas within rows are something else.
+    pairs = text.replace(b"],[", b"]").replace(b",", b', "distance_to_cluster": ')
+    return b'{"closest_cluster": ' + pairs.replace(b"]", b"}" + separator + b'{"closest_cluster": ') + b"}"
+
+
+def _text(number: float | None) -> str:
+    return "null" if number is None else repr(number)
 
 
 def _attachments(attached: dict[str, Any]) -> str:

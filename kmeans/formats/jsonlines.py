@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kmeans.arrays import Float32
 from kmeans.errors import DataError
 from kmeans.formats.instances import Instances, Predictions
-from kmeans.formats.json import ids, objects, read_vector, table
+from kmeans.formats.json import attach, objects, read_id, read_vector, table
 from kmeans.formats.pieces import Piece, in_equal_blocks, joined
 from kmeans.formats.sparse import DenseRows
 from kmeans.formats.window import Stream, Window
@@ -33,9 +33,9 @@ def decode(data: bytes, features: int | None = None) -> Instances:
     DataError
         As :func:`kmeans.formats.json.decode`; rows count the lines that aren't blank, from 1.
     """
-    instances: list[Any] = []
-    points = joined(_pieces(io.BytesIO(data), features, instances))
-    return Instances(points, ids(instances))
+    ids: list[Any] = []
+    points = joined(_pieces(io.BytesIO(data), features, ids))
+    return Instances(points, attach(ids))
 
 
 def read_blocks(stream: Stream, features: int | None = None) -> Iterator[Float32]:
@@ -51,11 +51,11 @@ def read_blocks(stream: Stream, features: int | None = None) -> Iterator[Float32
 
 def encode(predictions: Predictions) -> bytes:
     """Return a JSON object per row, joined by LF without a final one."""
-    return "\n".join(objects(predictions)).encode()
+    return objects(predictions, b"\n")
 
 
-def _pieces(stream: Stream, features: int | None, kept: list[Any] | None = None) -> Iterator[Piece]:
-    """Yield the vectors of ``stream``, as many at a time as CHUNK_BYTES hold; append the instances to ``kept``."""
+def _pieces(stream: Stream, features: int | None, ids: list[Any] | None = None) -> Iterator[Piece]:
+    """Yield the vectors of ``stream``, as many at a time as CHUNK_BYTES hold; append ids or None to ``ids``."""
     window, sparse = Window(stream, CHUNK_BYTES), DenseRows(0, features)
     columns, row = 0, 1
     while window.advance(row):
@@ -64,7 +64,7 @@ def _pieces(stream: Stream, features: int | None, kept: list[Any] | None = None)
         # A line of text has few numbers, but a sparse vector many zeros.
         while lines:
             step = max(1, PIECE_NUMBERS // columns) if columns else 1
-            numbers, fault = _read_lines(lines[:step], row, columns, sparse, kept)
+            numbers, fault = _read_lines(lines[:step], row, columns, sparse, ids)
             if len(numbers):
                 columns = numbers.shape[1]
                 yield Piece(numbers, range(row, row + len(numbers)))
@@ -77,7 +77,7 @@ def _pieces(stream: Stream, features: int | None, kept: list[Any] | None = None)
 
 
 def _read_lines(
-    lines: list[bytes], row: int, columns: int, sparse: DenseRows, kept: list[Any] | None
+    lines: list[bytes], row: int, columns: int, sparse: DenseRows, ids: list[Any] | None
 ) -> tuple[NDArray[Any], DataError | None]:
     """Return the vectors (n, d) of ``lines`` up to the first that is wrong, and what is wrong with it."""
     vectors: list[list[Any] | Float32] = []
@@ -85,9 +85,10 @@ def _read_lines(
     try:
         for line in lines:
             instance = _load(line, row + len(vectors))
-            vectors.append(read_vector(instance, row + len(vectors), sparse))
-            if kept is not None:
-                kept.append(instance)
+            vector = read_vector(instance, row + len(vectors), sparse)
+            if ids is not None:
+                ids.append(read_id(instance, row + len(vectors)))
+            vectors.append(vector)
     except DataError as error:
         fault = error
     while vectors:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import lzma
 import struct
 import tokenize
 import zipfile
@@ -15,12 +14,15 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from kmeans.arrays import Float32
-from kmeans.errors import DataError
+from kmeans.errors import DataError, shown
 from kmeans.formats.pieces import Piece, in_equal_blocks, joined
 from kmeans.formats.window import WINDOW_BYTES, Stream, Window
 
 MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
+
+# All that there are. 3.0 differs from 2.0 in the encoding of names, which arrays of numbers don't have.
+VERSIONS = ((1, 0), (2, 0), (3, 0))
 
 # More than NumPy accepts as a header.
 MAX_HEADER_BYTES = 1 << 16
@@ -29,13 +31,15 @@ MAX_HEADER_BYTES = 1 << 16
 _BAD_ARCHIVE = (
     zipfile.BadZipFile,
     zlib.error,
-    lzma.LZMAError,
     struct.error,
     ValueError,
     EOFError,
     OSError,
     RuntimeError,
 )
+
+# How NumPy packs an array into an NPZ. LZMA, for one, takes as much memory as the file asks it to.
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 # Names of the array of centers in an NPZ that has several.
 CENTER_NAMES = ("centers", "centroids", "cluster_centers", "cluster_centers_")
@@ -79,16 +83,23 @@ def decode_centers(data: bytes) -> Float32:
             members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
             named = [name for name in CENTER_NAMES if name in members] or list(members)
             if len(named) != 1:
-                raise DataError(f"expected one array, or one named {CENTER_NAMES[0]}, found {', '.join(members)}")
+                found = ", ".join(map(shown, list(members)[:MAX_SHOWN])) or "none"
+                raise DataError(f"expected one array, or one named {CENTER_NAMES[0]}, found {found}")
             member = members[named[0]]
+            if member.compress_type not in COMPRESSIONS:
+                found = f"ZIP's method {member.compress_type}"
+                raise DataError(f"expected an array that is stored or deflated, as NumPy does it, found {found}")
             # A zip bomb says itself how large it is; whoever lies about that is cut off by the read below.
             if member.file_size > MAX_GROWTH * len(data):
                 raise DataError(f"found an array of {member.file_size} bytes in a file of {len(data)}")
             with archive.open(member) as file:
                 return decode(file.read(member.file_size + 1))
     except _BAD_ARCHIVE as error:
-        raise DataError(f"expected a .npz file, but {error}") from None
+        raise DataError(f"expected a .npz file, but {_reason(error)}") from None
 
+
+# Of the arrays that an archive holds instead so many are named.
+MAX_SHOWN = 5
 
 # Deflate shrinks zeros a thousand times; centers aren't zeros.
 MAX_GROWTH = 100
@@ -133,13 +144,25 @@ def _read_header(window: Window) -> tuple[int, int, np.dtype[Any], bool]:
     file = io.BytesIO(bytes(memoryview(window.buffer)[window.start : window.stop][:MAX_HEADER_BYTES]))
     try:
         version = npy_format.read_magic(file)
+        if version not in VERSIONS:
+            raise DataError(
+                f"expected a .npy file of version 1.0, 2.0 or 3.0, found {version[0]}.{version[1]}", offset=6
+            )
         read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
         shape, in_columns, dtype = read_header(file)
+    except (RecursionError, MemoryError):  # Python's parser, of a header of a few thousand signs or brackets
+        raise DataError("expected a .npy file, but its header is nested too deeply") from None
     except (ValueError, EOFError, TypeError, SyntaxError, tokenize.TokenError) as error:
-        raise DataError(f"expected a .npy file, but {' '.join(str(error).split())[:200]}") from None
+        raise DataError(f"expected a .npy file, but {_reason(error)}") from None
     window.start += file.tell()
     if dtype.kind not in "fiu":
         raise DataError(f"expected numbers, found an array of {dtype}", offset=window.position)
     if len(shape) != 2 or shape[0] < 0 or shape[1] < 1:
         raise DataError(f"expected points of shape (n, d) with d >= 1, found an array of shape {shape}")
     return shape[0], shape[1], dtype, in_columns
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong, without NumPy's advice to trust the file and without addresses in memory."""
+    reason = str(error).partition("\n")[0].partition(": <")[0][:200].strip()
+    return "".join(character if character.isprintable() else "?" for character in reason)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from .containers import OFFLINE, Containers, Job
 
@@ -46,7 +47,8 @@ def test_labels(config: dict[str, Any]) -> None:
         assert f"org.opencontainers.image.{name}" in labels
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", labels["org.opencontainers.image.created"])
-    assert labels["com.amazonaws.sagemaker.capabilities.accept-bind-to-port"] == "true"
+    for capability in ("accept-bind-to-port", "multi-models"):
+        assert labels[f"com.amazonaws.sagemaker.capabilities.{capability}"] == "true"
 
 
 @pytest.mark.parametrize("program", ["cc", "gcc", "c++", "g++", "clang", "make", "pip", "pip3", "mpicc"])
@@ -110,7 +112,7 @@ for module in of_modules:
 import mpi4py.MPI, numpy.testing, numpy.linalg, gunicorn.workers.gthread
 print(json.dumps({
     "python": platform.python_version(),
-    "packages": {d.name.lower(): d.version for d in metadata.distributions()},
+    "packages": {d.name: d.version for d in metadata.distributions()},
     "modules": sorted(of_modules),
 }))
 """
@@ -122,7 +124,7 @@ print(json.dumps({
         for requirement in requirements
         if requirement.marker is None or requirement.marker.evaluate(python)
     }
-    assert found["packages"] == pinned
+    assert {canonicalize_name(name): version for name, version in found["packages"].items()} == pinned
     assert {"numpy", "flask", "gunicorn", "orjson", "mpi4py"} <= set(found["modules"])
 
 

@@ -10,9 +10,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kmeans.arrays import Int64
 from kmeans.errors import DataError
+
+# Packed numbers that are decoded at once: it takes forty times their memory.
+_BLOCK_BYTES = 64 << 10
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 MAX_VARINT_BYTES = 10
@@ -69,18 +73,29 @@ def read_varint(data: bytes, position: int, stop: int) -> tuple[int, int]:
     raise DataError("found a number that doesn't end where its message does", offset=begin)
 
 
-def read_varints(data: bytes, start: int, stop: int) -> Int64:
-    """Return the packed numbers at ``data[start:stop]`` as int64 (negative ones are ten bytes long)."""
-    encoded = np.frombuffer(data, np.uint8, stop - start, start)
+def read_varints(data: bytes | bytearray) -> Int64:
+    """Return the packed numbers that are all of ``data`` as int64 (negative ones are ten bytes long)."""
+    blocks, begin = [np.zeros(0, np.int64)], 0
+    while begin < len(data):
+        stop = min(begin + _BLOCK_BYTES, len(data))
+        # To the end of a number that begins in this block; one that is too long ends in an error anyway.
+        while stop < len(data) and data[stop - 1] >= 0x80 and stop < begin + _BLOCK_BYTES + MAX_VARINT_BYTES:
+            stop += 1
+        blocks.append(_read_block(np.frombuffer(data, np.uint8, stop - begin, begin), begin))
+        begin = stop
+    return np.concatenate(blocks)
+
+
+def _read_block(encoded: NDArray[np.uint8], offset: int) -> Int64:
     ends = np.flatnonzero(encoded < 0x80) + 1
-    if len(encoded) and (not len(ends) or ends[-1] != len(encoded)):
-        raise DataError("found a number that doesn't end where its message does", offset=start)
-    begins = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
+    if not len(ends) or ends[-1] != len(encoded):
+        raise DataError("found a number that doesn't end where its message does", offset=offset)
+    begins = np.concatenate([[0], ends[:-1]])
     lengths = ends - begins
-    if len(lengths) and lengths.max() > MAX_VARINT_BYTES:
-        raise DataError(f"found a number of more than {MAX_VARINT_BYTES} bytes", offset=start)
+    if lengths.max() > MAX_VARINT_BYTES:
+        raise DataError(f"found a number of more than {MAX_VARINT_BYTES} bytes", offset=offset)
     numbers = np.zeros(len(ends), dtype=np.uint64)
-    for byte in range(int(lengths.max(initial=0))):
+    for byte in range(int(lengths.max())):
         longer = lengths > byte
         numbers[longer] |= (encoded[begins[longer] + byte] & np.uint8(0x7F)).astype(np.uint64) << np.uint64(7 * byte)
     return numbers.view(np.int64)

@@ -51,6 +51,9 @@ UNPACKED = {VALUE_FLOAT32: FIXED32, VALUE_FLOAT64: FIXED64, VALUE_INT32: VARINT}
 
 TEXT_FIELDS = {RECORD_UID: UID, RECORD_METADATA: METADATA}
 
+# A vector has one dimension; writers that say (1, n) or (n, 1, 1) mean the same.
+MAX_DIMENSIONS = 8
+
 # The first block of a run is small, because a run may be short; the following ones are larger and larger.
 _FIRST_BLOCK_ROWS, _MAX_BLOCK_ROWS = 16, 4096
 
@@ -126,18 +129,43 @@ class _Frame:
 
 
 @dataclass(slots=True)
+class _Repeated:
+    """A repeated field: in one part if it is packed, else in as many as it has numbers.
+
+    Attributes
+    ----------
+    packed
+        The contents of all parts, one behind the other: what one packed part would hold.
+    parts
+        How many there are.
+    last
+        Where the last one lies in the payload.
+    """
+
+    packed: bytearray
+    parts: int = 0
+    last: Field | None = None
+
+    def add(self, payload: bytes, part: Field) -> None:
+        """Append the content of ``part``."""
+        self.packed += memoryview(payload)[part.start : part.stop]
+        self.parts += 1
+        self.last = part
+
+
+@dataclass(slots=True)
 class _Tensor:
-    """Fields of a tensor: spans of bytes in the payload, and whether each values field is packed."""
+    """A tensor of one of ``UNPACKED``'s types, yet undecoded."""
 
     kind: int
-    values: list[Field]
-    keys: list[Field]
-    shape: list[Field]
+    values: _Repeated
+    keys: _Repeated
+    shape: _Repeated
 
     @property
     def is_sparse(self) -> bool:
         """With keys a tensor is sparse; with a shape alone it is a sparse vector of zeros."""
-        return bool(self.keys) or (bool(self.shape) and not self.values)
+        return bool(self.keys.parts) or (bool(self.shape.parts) and not self.values.parts)
 
 
 @dataclass(slots=True)
@@ -225,7 +253,7 @@ def _read_run(window: Window, frame: _Frame, sparse: DenseRows, *, keep_text: bo
     try:
         tensor, texts = _read_record(frame.payload)
         if tensor.is_sparse:
-            return _Run(_read_sparse(frame, tensor, sparse)[None, :], [texts])
+            return _Run(_read_sparse(tensor, sparse)[None, :], [texts])
         return _read_dense_run(window, frame, tensor, texts if keep_text else {})
     except DataError as error:  # its offset is one within the record
         error.offset = frame.start + (error.offset or 0)
@@ -259,40 +287,54 @@ def _read_entry(payload: bytes, entry: Field) -> _Tensor | None:
         return None
     tensor = None
     for field in fields(payload, value.start, value.stop) if value else ():
-        if field.wire == LENGTH and field.number in (VALUE_FLOAT32, VALUE_FLOAT64, VALUE_INT32):
-            parts: dict[int, list[Field]] = {TENSOR_VALUES: [], TENSOR_KEYS: [], TENSOR_SHAPE: []}
-            for inner in fields(payload, field.start, field.stop):
-                unpacked = UNPACKED[field.number] if inner.number == TENSOR_VALUES else VARINT
-                if inner.number in parts and inner.wire not in (LENGTH, unpacked):
-                    raise DataError(f"found values of wire type {inner.wire} in a tensor", offset=inner.start)
-                parts.get(inner.number, []).append(inner)
-            tensor = _Tensor(field.number, parts[TENSOR_VALUES], parts[TENSOR_KEYS], parts[TENSOR_SHAPE])
+        if field.wire == LENGTH and field.number in UNPACKED:
+            tensor = _read_tensor(payload, field)
     if tensor is None:
         raise DataError("expected a tensor of float32, float64 or int32, found none", offset=entry.start)
     return tensor
 
 
-def _read_values(frame: _Frame, tensor: _Tensor) -> NDArray[Any]:
+def _read_tensor(payload: bytes, message: Field) -> _Tensor:
+    repeated = {number: _Repeated(bytearray()) for number in (TENSOR_VALUES, TENSOR_KEYS, TENSOR_SHAPE)}
+    for field in fields(payload, message.start, message.stop):
+        if field.number not in repeated:
+            continue
+        unpacked = UNPACKED[message.number] if field.number == TENSOR_VALUES else VARINT
+        if field.wire not in (LENGTH, unpacked):
+            raise DataError(f"found values of wire type {field.wire} in a tensor", offset=field.start)
+        repeated[field.number].add(payload, field)
+    return _Tensor(message.number, repeated[TENSOR_VALUES], repeated[TENSOR_KEYS], repeated[TENSOR_SHAPE])
+
+
+def _read_values(tensor: _Tensor) -> NDArray[Any]:
     if tensor.kind == VALUE_INT32:
-        return _read_integers(frame.payload, tensor.values)
-    dtype = DTYPES[tensor.kind]
-    packed = b"".join(frame.payload[field.start : field.stop] for field in tensor.values)
+        return _read_integers(tensor.values)
+    dtype, packed = DTYPES[tensor.kind], tensor.values.packed
     if len(packed) % dtype.itemsize:
         raise DataError(f"found {len(packed)} bytes of {dtype.name} values", offset=0)
     return np.frombuffer(packed, dtype)
 
 
-def _read_integers(payload: bytes, parts: list[Field]) -> Int64:
-    return np.concatenate([np.zeros(0, np.int64), *(read_varints(payload, part.start, part.stop) for part in parts)])
-
-
-def _read_sparse(frame: _Frame, tensor: _Tensor, sparse: DenseRows) -> Float32:
-    if not tensor.shape:
-        raise DataError("expected a shape beside the keys of a sparse vector, found none", offset=0)
-    width = math.prod(_read_integers(frame.payload, tensor.shape).tolist())
-    keys = _read_integers(frame.payload, tensor.keys)
+def _read_integers(repeated: _Repeated) -> Int64:
     try:
-        return sparse.fill(keys, _read_values(frame, tensor), width)
+        return read_varints(repeated.packed)
+    except DataError as error:  # its offset is one within the packed numbers
+        error.offset = repeated.last.start if repeated.last and repeated.parts == 1 else 0
+        raise
+
+
+def _read_sparse(tensor: _Tensor, sparse: DenseRows) -> Float32:
+    if not tensor.shape.parts:
+        raise DataError("expected a shape beside the keys of a sparse vector, found none", offset=0)
+    shape = _read_integers(tensor.shape)
+    if len(shape) > MAX_DIMENSIONS:
+        raise DataError(
+            f"expected a sparse vector of at most {MAX_DIMENSIONS} dimensions, found {len(shape)}", offset=0
+        )
+    width = math.prod(shape.tolist())
+    keys = _read_integers(tensor.keys)
+    try:
+        return sparse.fill(keys, _read_values(tensor), width)
     except DataError as error:
         error.offset = 0
         raise
@@ -300,15 +342,14 @@ def _read_sparse(frame: _Frame, tensor: _Tensor, sparse: DenseRows) -> Float32:
 
 def _read_dense_run(window: Window, frame: _Frame, tensor: _Tensor, texts: dict[str, str]) -> _Run:
     """Read the record at the window's start and, in one piece, all following ones there that are built alike."""
-    values = _read_values(frame, tensor)
+    values, vector = _read_values(tensor), tensor.values.last
     if not len(values):
         raise DataError("expected at least one value in the vector, found none", offset=0)
-    alone = len(tensor.values) == 1 and tensor.values[0].wire == LENGTH and tensor.kind in DTYPES and frame.is_whole
+    alone = tensor.values.parts == 1 and tensor.kind in DTYPES and frame.is_whole
     rows = len(window) // frame.size if alone else 0
-    if rows < 2:
+    if vector is None or vector.wire != LENGTH or rows < 2:
         return _Run(values[None, :], [texts])
     records = np.frombuffer(window.buffer, np.uint8, rows * frame.size, window.start).reshape(rows, frame.size)
-    vector = tensor.values[0]
     outer = [field for field in fields(frame.payload, 0, len(frame.payload)) if field.wire == LENGTH]
     # What may differ within a run: the vector's values, and the contents of all fields but the features. Everything
     # else (tags, lengths, keys) fixes the layout and must be equal.

@@ -84,11 +84,15 @@ def encode_predictions(predictions: Predictions) -> bytes:
     """Return an answer of the built-in image's form: a Record per row with two labels of one float32 each.
 
     They are ``closest_cluster`` and ``distance_to_cluster``; uid and metadata are given back as they came, an ``id`` of
-    JSON as uid.
+    JSON as uid. Those of a row that could not be read are NaN.
     """
     first = _entry(RECORD_LABEL, b"closest_cluster", VALUE_FLOAT32, 4)
     second = _entry(RECORD_LABEL, b"distance_to_cluster", VALUE_FLOAT32, 4)
-    columns = [values.astype("<f4")[:, None].view(np.uint8) for values in (predictions.labels, predictions.distances)]
+    values = [values.astype("<f4") for values in (predictions.labels, predictions.distances)]
+    if predictions.missing is not None:
+        for column in values:
+            column[predictions.missing] = np.nan
+    columns = [column[:, None].view(np.uint8) for column in values]
     if predictions.attached is None:
         return _frames(first, columns, second).tobytes()
     frames = []

@@ -1,7 +1,7 @@
 """What real requests can't bring about: defects and exhausted memory within the application."""
 
+import dataclasses
 import logging
-from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -11,9 +11,7 @@ from kmeans.model import KMeansModel
 from serve.app import create_app
 from serve.settings import Settings
 
-SETTINGS = Settings(
-    model_directory=Path("model"), port=8080, workers=1, max_payload_bytes=1000, default_accept="application/json"
-)
+SETTINGS = dataclasses.replace(Settings.from_environment({}, cpus=1), max_payload_bytes=1000)
 ASK = {"path": "/invocations", "data": b"1,2", "content_type": "text/csv"}
 
 

@@ -1,6 +1,8 @@
 """The server's settings, from the environment."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,50 +13,94 @@ from serve.settings import Settings
 def test_an_empty_environment_gives_what_sagemaker_expects() -> None:
     assert Settings.from_environment({}, cpus=3) == Settings(
         model_directory=Path("/opt/ml/model"),
+        models_directory=Path("/opt/ml/models"),
         port=8080,
         workers=3,
+        threads=4,
         max_payload_bytes=25 << 20,
         default_accept="application/json",
     )
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "attribute", "value"),
+    ("name", "text", "changed"),
     [
-        ("SAGEMAKER_BASE_DIR", "/somewhere", "model_directory", Path("/somewhere/model")),
-        ("SAGEMAKER_BIND_TO_PORT", "9090", "port", 9090),
-        ("SAGEMAKER_BIND_TO_PORT", " 9090 ", "port", 9090),
-        ("SAGEMAKER_BIND_TO_PORT", "1", "port", 1),
-        ("SAGEMAKER_BIND_TO_PORT", "65535", "port", 65535),
-        ("SAGEMAKER_MODEL_SERVER_WORKERS", "1", "workers", 1),
-        ("SAGEMAKER_MODEL_SERVER_WORKERS", "64", "workers", 64),
-        ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "6", "max_payload_bytes", 6 << 20),
-        ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "100", "max_payload_bytes", 100 << 20),
-        ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "text/csv", "default_accept", "text/csv"),
+        (
+            "SAGEMAKER_BASE_DIR",
+            "/somewhere",
+            {"model_directory": Path("/somewhere/model"), "models_directory": Path("/somewhere/models")},
+        ),
+        ("SAGEMAKER_BIND_TO_PORT", "9090", {"port": 9090}),
+        ("SAGEMAKER_BIND_TO_PORT", " 9090 ", {"port": 9090}),
+        ("SAGEMAKER_BIND_TO_PORT", "1", {"port": 1}),
+        ("SAGEMAKER_BIND_TO_PORT", "65535", {"port": 65535}),
+        ("SAGEMAKER_MODEL_SERVER_WORKERS", "1", {"workers": 1}),
+        ("SAGEMAKER_MODEL_SERVER_WORKERS", "64", {"workers": 64}),
+        ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "6", {"max_payload_bytes": 6 << 20, "has_payload_limit": True}),
+        ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "100", {"max_payload_bytes": 100 << 20, "has_payload_limit": True}),
+        ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "0", {"max_payload_bytes": 1024 << 20}),
+        ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "text/csv", {"default_accept": "text/csv"}),
+        ("SAGEMAKER_BATCH", "true", {"is_batch": True, "max_payload_bytes": 100 << 20}),
+        ("SAGEMAKER_BATCH", "True", {"is_batch": True, "max_payload_bytes": 100 << 20}),
+        ("SAGEMAKER_BATCH", "false", {}),
+        ("SAGEMAKER_BATCH_STRATEGY", "SINGLE_RECORD", {}),
+        ("SAGEMAKER_BATCH_STRATEGY", "MultiRecord", {}),
+        ("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", "8", {"max_concurrent_transforms": 8}),
+        ("SAGEMAKER_MULTI_MODEL", "true", {"is_multi_model": True, "workers": 1, "threads": 8}),
+        ("KMEANS_BAD_ROWS", "placeholder", {"bad_rows_become_placeholders": True}),
+        ("KMEANS_BAD_ROWS", "error", {}),
     ],
 )
-def test_a_variable_sets_its_setting_and_no_other(name: str, text: str, attribute: str, value: object) -> None:
+def test_a_variable_sets_its_setting_and_no_other(name: str, text: str, changed: dict[str, Any]) -> None:
     defaults = Settings.from_environment({}, cpus=2)
     found = Settings.from_environment({name: text, "SAGEMAKER_REGION": "eu-west-1", "PATH": "/bin"}, cpus=2)
-    assert getattr(found, attribute) == value
-    others = [other for other in Settings.__slots__ if other != attribute]
-    assert all(getattr(found, other) == getattr(defaults, other) for other in others)
+    assert found == dataclasses.replace(defaults, **changed)
 
 
-NUMBERS = ("SAGEMAKER_BIND_TO_PORT", "SAGEMAKER_MODEL_SERVER_WORKERS", "SAGEMAKER_MAX_PAYLOAD_IN_MB")
+def test_a_batch_transform_takes_what_its_user_says() -> None:
+    environment = {"SAGEMAKER_BATCH": "True", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "6"}
+    assert Settings.from_environment(environment, cpus=2).max_payload_bytes == 6 << 20
 
 
-@pytest.mark.parametrize("name", [*NUMBERS, "SAGEMAKER_BASE_DIR", "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"])
+def test_a_multi_model_endpoint_has_one_process_whatever_is_asked_for() -> None:
+    environment = {"SAGEMAKER_MULTI_MODEL": "true", "SAGEMAKER_MODEL_SERVER_WORKERS": "4"}
+    assert Settings.from_environment(environment, cpus=4).workers == 1
+
+
+NUMBERS = {
+    "SAGEMAKER_BIND_TO_PORT": "from 1 to 65535",
+    "SAGEMAKER_MODEL_SERVER_WORKERS": "from 1 to 1024",
+    "SAGEMAKER_MAX_PAYLOAD_IN_MB": "from 0 to 1024",
+    "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "from 0 to 1048576",
+}
+CHOICES = ("SAGEMAKER_BATCH", "SAGEMAKER_MULTI_MODEL", "SAGEMAKER_BATCH_STRATEGY", "KMEANS_BAD_ROWS")
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, *CHOICES, "SAGEMAKER_BASE_DIR", "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"])
 def test_an_empty_variable_is_none(name: str) -> None:
     assert Settings.from_environment({name: ""}, cpus=2) == Settings.from_environment({}, cpus=2)
 
 
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize(
-    "text", ["0", "-1", "+1", "1.5", "1e1", "two", "0x10", "1_0", "\u0663", "\u00b2", "65536", "9" * 1000]
+    "text", ["-1", "+1", "1.5", "1e1", "two", "0x10", "1_0", "\u0663", "\u00b2", "1048577", "9" * 1000]
 )
 def test_a_number_that_cant_be_meant_is_refused_with_its_range(name: str, text: str) -> None:
-    with pytest.raises(SettingError, match=f"{name}: expected an integer from 1 to ") as caught:
+    with pytest.raises(SettingError, match=f"{name}: expected an integer {NUMBERS[name]}, found ") as caught:
+        Settings.from_environment({name: text}, cpus=2)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("name", ["SAGEMAKER_BIND_TO_PORT", "SAGEMAKER_MODEL_SERVER_WORKERS"])
+def test_nought_is_no_port_and_no_number_of_workers(name: str) -> None:
+    with pytest.raises(SettingError, match=name):
+        Settings.from_environment({name: "0"}, cpus=2)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("text", ["yes", "1", "TRUE", "x" * 1000])
+def test_a_choice_that_is_none_is_refused_with_all_there_are(name: str, text: str) -> None:
+    with pytest.raises(SettingError, match=f"{name}: expected one of ") as caught:
         Settings.from_environment({name: text}, cpus=2)
     assert len(str(caught.value)) < 200
 

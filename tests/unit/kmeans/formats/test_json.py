@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json as python_json
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -298,6 +299,28 @@ def test_an_answer_to_nothing_is_empty() -> None:
     nothing = Predictions(np.empty(0), np.empty(0))
     assert json.encode(nothing) == b'{"predictions": []}'
     assert jsonlines.encode(nothing) == b""
+
+
+@both_formats
+def test_an_id_is_taken_only_as_deep_as_an_answer_can_be_written(decode: Decode, write: Write) -> None:
+    """orjson reads four times as deep as it writes."""
+    instance: dict[str, Any] = {"features": [1], "id": python_json.loads("[" * 200 + "]" * 200)}
+    attached = decode(write(instance)).attached
+    assert attached == [{"id": instance["id"]}]
+    assert python_json.loads(jsonlines.encode(Predictions(np.zeros(1), np.zeros(1), attached)))["id"] == instance["id"]
+    deep = {"features": [1], "id": python_json.loads("[" * 300 + "]" * 300)}
+    error = refusal(decode, write(instance, deep))
+    assert error.row == 2
+    assert "nested" in str(error)
+
+
+def test_lines_take_memory_in_proportion_to_their_points() -> None:
+    content = b'{"features": [1], "x": 0}\n' * 40_000
+    tracemalloc.start()
+    jsonlines.decode(content)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * len(content)
 
 
 # Anything else.

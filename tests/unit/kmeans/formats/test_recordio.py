@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from kmeans.errors import DataError
 from kmeans.formats import recordio
 from kmeans.formats.instances import Predictions
+from kmeans.formats.recordio import protobuf
 from tests.unit.kmeans import oracle
 from tests.unit.kmeans.formats import wire
 
@@ -533,6 +535,43 @@ def test_a_file_is_known_by_its_first_bytes() -> None:
     assert recordio.looks_like(golden("dense_float32_1.pbr")[:4])
     assert not recordio.looks_like(b"1,2\n")
     assert not recordio.looks_like(b"")
+
+
+# What a fuzzer and attackers send.
+
+
+def test_numbers_that_lie_across_the_ends_of_blocks_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = [int(number) for number in np.random.default_rng(0).integers(-300, 300, 500)]
+    for block_bytes in (1, 2, 9, 10, 11, 64, 5000):
+        monkeypatch.setattr(protobuf, "_BLOCK_BYTES", block_bytes)
+        assert recordio.decode(wire.file_of(wire.int32_tensor(*numbers))).tolist() == [numbers]
+        for packed, words in ((b"\1\x80", "doesn't end"), (b"\1" + b"\x80" * 11 + b"\1", "a number")):
+            with pytest.raises(DataError, match=words):
+                recordio.decode(wire.file_of(wire.field(7, wire.field(1, packed))))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        pytest.param(wire.field(7, (wire.tag(1, wire.VARINT) + b"\1") * 200_000), id="numbers one by one"),
+        pytest.param(wire.field(2, (wire.tag(1, wire.FIXED32) + bytes(4)) * 100_000), id="float32 one by one"),
+        pytest.param(wire.field(2, wire.field(1, b"") * 200_000 + wire.field(1, bytes(4))), id="empty parts"),
+        pytest.param(wire.field(7, wire.field(1, b"\1" * 1_000_000)), id="numbers in one part"),
+    ],
+)
+def test_a_vector_in_many_parts_takes_memory_in_proportion(tensor: bytes) -> None:
+    content = wire.file_of(tensor)
+    tracemalloc.start()
+    recordio.decode_instances(content)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * len(content) + (4 << 20)
+
+
+def test_a_shape_of_many_dimensions_is_refused() -> None:
+    assert recordio.decode(wire.file_of(wire.sparse_tensor([1], [2.0], [1, 3, 1]))).tolist() == [[0, 2, 0]]
+    with pytest.raises(DataError, match="row 1, byte 8: expected a sparse vector of at most 8 dimensions, found 300"):
+        recordio.decode(wire.file_of(wire.sparse_tensor([], [], [1 << 62] * 300)))
 
 
 # Anything else.

@@ -1,0 +1,138 @@
+"""A large body cut between its rows, so that it is decoded piece by piece in bounded memory; and a body cut into rows.
+
+Numbers as Python's objects take ten times the memory of their text. A body of 100 MB must not do that all at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import orjson
+
+from kmeans.formats.csv import BYTE_ORDER_MARK
+from kmeans.formats.recordio.layout import FIRST_PART, HEADER, LENGTH_BITS, MAGIC, WHOLE
+
+# Text that is decoded at once.
+PORTION_BYTES = 1 << 20
+
+# How the list of instances begins, and where one may end and the next begin.
+_JSON_HEAD = re.compile(rb'\s*(?:\{\s*"instances"\s*:\s*)?\[')
+_JSON_CUT = re.compile(rb"[}\]](\s*,\s*)(?=[{\[])")
+_JSON_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """Whole rows of a body, as a body of their own.
+
+    Attributes
+    ----------
+    content
+        What a decoder reads.
+    offset
+        Where they lie in the whole.
+    lines
+        Lines before them; 0 in formats whose rows aren't lines.
+    """
+
+    content: bytes
+    offset: int = 0
+    lines: int = 0
+
+
+Body = bytes | bytearray
+Cutter = Callable[[Body, int], Iterator[Portion]]
+
+
+def whole(body: Body, size: int = PORTION_BYTES) -> Iterator[Portion]:
+    """Yield the body itself; for formats that take no more memory than their bytes."""
+    del size
+    yield Portion(bytes(body))
+
+
+def of_lines(body: Body, size: int = PORTION_BYTES) -> Iterator[Portion]:
+    """Yield portions of about ``size`` bytes that end with a line's end; blank ones only if there are no others."""
+    start = lines = count = 0
+    while start < len(body):
+        stop = body.find(b"\n", start + size - 1) + 1 or len(body)
+        content = bytes(memoryview(body)[start:stop])
+        if content.removeprefix(BYTE_ORDER_MARK).strip() or (stop == len(body) and not count):
+            yield Portion(content, start, lines)
+            count += 1
+        lines += content.count(b"\n")
+        start = stop
+
+
+def of_instances(body: Body, size: int = PORTION_BYTES) -> Iterator[Portion]:
+    """Yield portions of about ``size`` bytes of a JSON request, each a request with some of its instances.
+
+    A request that doesn't begin with its instances comes whole, and so does what follows the last place to cut.
+    """
+    head = _JSON_HEAD.match(body)
+    if len(body) <= size or head is None:
+        yield Portion(bytes(body))
+        return
+    start, wanted = head.end(), size
+    while start + wanted < len(body):
+        cut = _JSON_CUT.search(body, start + wanted - 1)
+        if cut is None:
+            break
+        content = bytes(memoryview(body)[start : cut.start(1)])
+        if _is_complete(content):
+            yield Portion(b"[" + content + b"]", start)
+            start, wanted = cut.end(), size
+        else:  # within a nested list, or within a text that looks like one
+            wanted = max(2 * wanted, cut.end() - start)
+    yield Portion(head[0] + bytes(memoryview(body)[start:]), start)
+
+
+def of_records(body: Body, size: int = PORTION_BYTES) -> Iterator[Portion]:
+    """Yield portions of about ``size`` bytes of whole RecordIO records; what is no record comes with the last."""
+    start = position = 0
+    while position + HEADER.size <= len(body):
+        magic, flagged = HEADER.unpack_from(body, position)
+        if magic != MAGIC:
+            break
+        if position - start >= size and flagged >> LENGTH_BITS in (WHOLE, FIRST_PART):
+            yield Portion(bytes(memoryview(body)[start:position]), start)
+            start = position
+        position += HEADER.size + -(-(flagged & ((1 << LENGTH_BITS) - 1)) // 4) * 4
+    yield Portion(bytes(memoryview(body)[start:]), start)
+
+
+def each_line(content: bytes) -> list[bytes] | None:
+    """Return each line that isn't blank as a body of its own."""
+    return [line for line in content.split(b"\n") if line.strip()]
+
+
+def each_instance(content: bytes) -> list[bytes] | None:
+    """Return each instance of a JSON request as a request of its own, None if it is no JSON or no such list."""
+    try:
+        request = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return None
+    instances = request.get("instances") if isinstance(request, dict) else request
+    return [orjson.dumps([instance]) for instance in instances] if isinstance(instances, list) else None
+
+
+def each_record(content: bytes) -> list[bytes] | None:
+    """Return each RecordIO record as a body of its own, None if the records don't follow one another to the end."""
+    records = [portion.content for portion in of_records(content, 1)]
+    magic, flagged = HEADER.unpack_from(records[-1]) if len(records[-1]) >= HEADER.size else (0, 0)
+    length = flagged & ((1 << LENGTH_BITS) - 1)
+    is_sound = magic == MAGIC and length <= len(records[-1]) - HEADER.size <= -(-length // 4) * 4
+    return records if is_sound else None
+
+
+def each_of_nothing(content: bytes) -> list[bytes] | None:
+    """Return None: for formats whose rows can't be told apart where they are wrong."""
+    del content
+    return None
+
+
+def _is_complete(content: bytes) -> bool:
+    """Tell whether ``content``, which begins outside of a text, ends outside of all texts, lists and objects."""
+    bare = _JSON_TEXT.sub(b"", content)
+    return b'"' not in bare and bare.count(b"{") == bare.count(b"}") and bare.count(b"[") == bare.count(b"]")

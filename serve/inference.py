@@ -1,0 +1,184 @@
+"""The one path from a request's body to its answer, for /invocations and for /models/{name}/invoke."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kmeans.arrays import Float32, Int64
+from kmeans.errors import DataError
+from kmeans.formats.instances import Instances, Predictions
+from kmeans.formats.media_type import CSV, JSON, JSON_LINES
+from kmeans.formats.portions import PORTION_BYTES, Portion
+from kmeans.model import KMeansModel
+from serve import body
+from serve.answer import Answer
+from serve.negotiation import CUTTERS, DECODERS, ENCODERS, FRAMES, AnswerType, answer_type, request_type
+from serve.request_log import RECORD, Record
+from serve.settings import Settings
+from serve.telemetry import Telemetry
+
+# An answer to more rows than this is written while it is sent, in chunks: as a whole it would be many times as long as
+# the request.
+MAX_ROWS_AT_ONCE = 100_000
+
+# What a row may take for each feature of the model, and besides. A longer portion is one that could not be cut, and
+# parsed at once its numbers would take ten times its bytes.
+NUMBER_BYTES = 64
+SPARE_BYTES = {CSV: PORTION_BYTES, JSON_LINES: PORTION_BYTES, JSON: 8 * PORTION_BYTES}
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What was found out about a portion's rows: labels (n,), distances (n,), and the rest as in Predictions."""
+
+    labels: Int64
+    distances: Float32
+    attached: Any
+    missing: NDArray[np.bool_] | None
+
+    def predictions(self, form: AnswerType) -> Predictions:
+        """Return them as the encoders want them."""
+        # Floats, as the built-in image gives them, unless the client asks for integers.
+        labels = self.labels if form.integer_labels else self.labels.astype(np.float64)
+        return Predictions(labels, self.distances.astype(np.float64), self.attached, self.missing)
+
+
+def answer(environ: Mapping[str, Any], model: KMeansModel, settings: Settings, telemetry: Telemetry) -> Answer:
+    """Return the nearest center of each row of a request, and the distance to it.
+
+    Parameters
+    ----------
+    environ
+        The request's WSGI environment; its record gets what the log and the metrics tell.
+
+    Raises
+    ------
+    serve.negotiation.UnsupportedContentTypeError, serve.negotiation.NotAcceptableError
+        Before anything is read: what another body won't mend is refused first.
+    serve.errors.PayloadTooLargeError, serve.errors.BodyTimeoutError
+        While the body is read.
+    kmeans.errors.DataError
+        If it is not what its type promises, or not as wide as the model; with placeholders only if its rows can't be
+        told apart.
+    """
+    record: Record = environ[RECORD]
+    media_type = request_type(environ.get("CONTENT_TYPE"))
+    form = answer_type(environ.get("HTTP_ACCEPT"), settings.default_accept)
+    began = time.perf_counter()
+    content = body.read(environ, settings.max_payload_bytes)
+    record.bytes_in = len(content)
+    record.seconds["read"] = time.perf_counter() - began
+    parts = []
+    for portion in CUTTERS[media_type][0](content, PORTION_BYTES):
+        part = _predicted(portion, media_type, model, record, settings.bad_rows_become_placeholders)
+        telemetry.count_distances(part.distances if part.missing is None else part.distances[~part.missing])
+        parts.append(part)
+    # The bare type: a charset parameter has made other containers of a pipeline refuse text/csv.
+    if len(parts) > 1 and record.rows > MAX_ROWS_AT_ONCE:
+        return Answer(200, form.media_type, _in_chunks(parts, form))
+    began = time.perf_counter()
+    encoded = ENCODERS[form.media_type](_joined(parts).predictions(form))
+    record.seconds["encode"] = time.perf_counter() - began
+    return Answer(200, form.media_type, [encoded])
+
+
+def _predicted(portion: Portion, media_type: str, model: KMeansModel, record: Record, placeholders: bool) -> _Part:
+    """Return what the model says of a portion's rows."""
+    began = time.perf_counter()
+    missing = None
+    try:
+        _check_length(portion, media_type, model)
+        instances = _decoded(portion.content, media_type, model)
+    except DataError as error:
+        rows = CUTTERS[media_type][1](portion.content) if placeholders else None
+        if not rows:
+            raise _placed(error, portion, portion.lines if media_type == CSV else record.rows) from None
+        instances, missing = _salvaged(rows, media_type, model)
+    decoded = time.perf_counter()
+    labels, distances = model.predict(instances.points)
+    seconds = record.seconds
+    seconds["decode"] = seconds.get("decode", 0.0) + decoded - began
+    seconds["predict"] = seconds.get("predict", 0.0) + time.perf_counter() - decoded
+    record.rows += len(labels)
+    record.bad_rows += 0 if missing is None else int(missing.sum())
+    return _Part(labels, distances, instances.attached, missing)
+
+
+def _check_length(portion: Portion, media_type: str, model: KMeansModel) -> None:
+    if media_type not in SPARE_BYTES:
+        return
+    limit = PORTION_BYTES + SPARE_BYTES[media_type] + NUMBER_BYTES * model.features
+    if len(portion.content) > limit:
+        hint = "Put the instances first, before any other key." if media_type == JSON else None
+        raise DataError(f"expected rows of at most {limit} bytes, found a longer one", row=1, hint=hint)
+
+
+def _decoded(content: bytes, media_type: str, model: KMeansModel) -> Instances:
+    instances = DECODERS[media_type](content, model.features)
+    width = instances.points.shape[1]
+    if width != model.features:
+        raise DataError(f"expected {model.features} columns (those of the model), found {width}", row=1)
+    return instances
+
+
+def _salvaged(rows: list[bytes], media_type: str, model: KMeansModel) -> tuple[Instances, NDArray[np.bool_]]:
+    """Return the instances of ``rows``, each decoded by itself, and which of them could not be; those are zeros."""
+    points = np.zeros((len(rows), model.features), dtype=np.float32)
+    missing = np.zeros(len(rows), dtype=np.bool_)
+    attached: list[dict[str, Any]] = [{} for _ in rows]
+    for number, row in enumerate(rows):
+        try:
+            instances = _decoded(row, media_type, model)
+            points[number] = instances.points[0]
+            attached[number] = (instances.attached or [{}])[0]
+        except DataError:
+            missing[number] = True
+    return Instances(points, attached if any(attached) else None), missing
+
+
+def _placed(error: DataError, portion: Portion, rows: int) -> DataError:
+    """Return ``error``, which names a place within a portion, with that in the whole body."""
+    if portion.offset:
+        if error.row is not None:
+            error.row += rows
+        if error.offset is not None:
+            error.offset += portion.offset
+        error.hint = None  # that the first row looks like a header, for one
+    return error
+
+
+def _joined(parts: list[_Part]) -> _Part:
+    if len(parts) == 1:
+        return parts[0]
+    attached = None
+    if any(part.attached for part in parts):
+        attached = [item for part in parts for item in part.attached or [{}] * len(part.labels)]
+    missing = None
+    if any(part.missing is not None for part in parts):
+        missing = np.concatenate([_missing(part) for part in parts])
+    return _Part(
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.distances for part in parts]),
+        attached,
+        missing,
+    )
+
+
+def _missing(part: _Part) -> NDArray[np.bool_]:
+    return np.zeros(len(part.labels), dtype=np.bool_) if part.missing is None else part.missing
+
+
+def _in_chunks(parts: list[_Part], form: AnswerType) -> Iterator[bytes]:
+    """Yield the answer to ``parts``, each of them written when the one before has been sent."""
+    prefix, separator, suffix = FRAMES[form.media_type]
+    for number, part in enumerate(parts):
+        text = ENCODERS[form.media_type](part.predictions(form))
+        rows = text[len(prefix) : len(text) - len(suffix)]
+        yield (separator if number else prefix) + rows
+    yield suffix

@@ -1,0 +1,148 @@
+"""GET /openapi.json: what this server answers, as OpenAPI 3.1 describes it, made from the tables that answer."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from kmeans import __version__
+from kmeans.arrays import MAX_MAGNITUDE
+from kmeans.formats.media_type import JSON
+from kmeans.model import KMeansModel
+from serve.errors import REFUSALS
+from serve.negotiation import DECODERS, ENCODERS
+from serve.telemetry import MEDIA_TYPE
+
+Schema = dict[str, Any]
+
+NUMBER, TEXT, INTEGER = {"type": "number"}, {"type": "string"}, {"type": "integer"}
+MISSING_NUMBER = {"type": ["number", "null"]}
+
+ERROR: Schema = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message", "details", "request_id"],
+            "properties": {
+                "code": TEXT,
+                "message": TEXT,
+                "details": {"type": "object", "additionalProperties": INTEGER},
+                "request_id": TEXT,
+            },
+            "additionalProperties": False,
+        }
+    },
+    "additionalProperties": False,
+}
+PREDICTION: Schema = {
+    "type": "object",
+    "required": ["closest_cluster", "distance_to_cluster"],
+    "properties": {"closest_cluster": MISSING_NUMBER, "distance_to_cluster": MISSING_NUMBER},
+}
+ANSWER: Schema = {
+    "type": "object",
+    "required": ["predictions"],
+    "properties": {"predictions": {"type": "array", "items": PREDICTION, "minItems": 1}},
+}
+HEALTH: Schema = {
+    "type": "object",
+    "required": ["status", "version", "uptime_seconds", "workers", "memory_bytes", "model"],
+    "properties": {
+        "status": {"enum": ["ready", "starting"]},
+        "version": TEXT,
+        "uptime_seconds": NUMBER,
+        "workers": {"type": "object", "additionalProperties": INTEGER},
+        "memory_bytes": {"type": "object", "additionalProperties": INTEGER},
+        "model": {"type": ["object", "null"]},
+    },
+}
+EXECUTION: Schema = {
+    "type": "object",
+    "required": ["MaxConcurrentTransforms", "MaxPayloadInMB"],
+    "properties": {"MaxConcurrentTransforms": INTEGER, "MaxPayloadInMB": INTEGER},
+    "additionalProperties": False,
+}
+
+
+def describe(model: KMeansModel | None) -> dict[str, Any]:
+    """Return the description of a server that answers with ``model``, None for a multi-model endpoint."""
+    paths = {
+        "/ping": {
+            "get": _operation("Whether requests can be answered.", {200: None, 503: None}),
+            "head": _operation("The same.", {200: None, 503: None}),
+        },
+        "/health": {"get": _operation("How the server is.", {200: (JSON, HEALTH)})},
+        "/execution-parameters": {
+            "get": _operation("What a batch transform should do.", {200: (JSON, EXECUTION)}),
+        },
+        "/metrics": {"get": _operation("Counters in Prometheus' format.", {200: (MEDIA_TYPE.split(";")[0], TEXT)})},
+        "/openapi.json": {"get": _operation("This description.", {200: (JSON, {"type": "object"})})},
+    }
+    if model is not None:
+        paths["/invocations"] = {"post": _invocation(request_schema(model.features))}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "kmeans",
+            "version": __version__,
+            "description": "The nearest center of each row, and the Euclidean distance to it.",
+        },
+        "paths": paths,
+    }
+
+
+def request_schema(features: int) -> Schema:
+    """Return the schema of a JSON request: each of its instances in one of the shapes of the built-in image."""
+    number = NUMBER | {"minimum": -MAX_MAGNITUDE, "maximum": MAX_MAGNITUDE}
+    vector: Schema = {"type": "array", "items": number, "minItems": features, "maxItems": features}
+    instance = {
+        "anyOf": [
+            _object(features=vector),
+            _object(data=_object(features=_object(values=vector))),
+            vector,
+        ]
+    }
+    instances: Schema = {"type": "array", "items": instance, "minItems": 1}
+    return {"anyOf": [_object(instances=instances), instances]}
+
+
+def _object(**properties: Schema) -> Schema:
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _operation(summary: str, answers: dict[int, tuple[str, Schema] | None]) -> Schema:
+    return {"summary": summary, "responses": {str(status): _response(status, it) for status, it in answers.items()}}
+
+
+def _response(status: int, content: tuple[str, Schema] | None) -> Schema:
+    response: Schema = {"description": HTTPStatus(status).phrase}
+    if content is not None:
+        media_type, schema = content
+        response["content"] = {media_type: {"schema": schema}}
+    return response
+
+
+def _invocation(request: Schema) -> Schema:
+    """Return the description of an invocation with a JSON ``request``; other formats have nothing but their type."""
+    refusals = [HTTPStatus.BAD_REQUEST, *(status for status, _ in REFUSALS.values()), HTTPStatus.SERVICE_UNAVAILABLE]
+    responses = {str(int(status)): _response(status, (JSON, ERROR)) for status in sorted(refusals)}
+    found: Schema = {"description": "A prediction for each row, in their order."}
+    found["content"] = {name: {"schema": ANSWER} if name == JSON else {} for name in ENCODERS}
+    return {
+        "summary": "Predict the clusters of rows.",
+        "requestBody": {
+            "required": True,
+            "content": {name: {"schema": request} if name == JSON else {} for name in DECODERS},
+        },
+        "parameters": [
+            {
+                "name": "X-Amzn-SageMaker-Custom-Attributes",
+                "in": "header",
+                "description": "Given back as it came, if it is visible ASCII of at most 1024 characters.",
+                "schema": TEXT,
+            },
+        ],
+        "responses": {"200": found, **responses},
+    }

@@ -1,0 +1,321 @@
+"""gunicorn, as this endpoint needs it: one port for IPv4 and IPv6, pings that nothing keeps waiting, no lost request.
+
+What gunicorn's threaded worker doesn't do by itself:
+
+- a ping has a thread of its own, so that it is answered while all other threads compute or wait for slow clients;
+- a connection on which nothing has come yet waits in the main loop, not in a thread;
+- a client that stops in the middle of a request, or takes no answer, is given up after a while;
+- connections that the system has accepted when SIGTERM comes are answered too;
+- what is no HTTP is answered in the same JSON as all other errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import select
+import selectors
+import socket
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from gunicorn import util
+from gunicorn.app.base import Application
+from gunicorn.http import errors as http_errors
+from gunicorn.http import wsgi
+from gunicorn.workers import gthread
+
+from kmeans.errors import ResourceError
+from serve import request_log
+from serve.answer import STATUS_LINES
+from serve.errors import answer_to, error_answer
+from serve.health import Readiness
+from serve.request_log import Record, new_id
+from serve.settings import Settings
+from serve.telemetry import Telemetry, is_alive
+
+CONFIGURATION = Path(__file__).resolve().parents[1] / "container" / "gunicorn.conf.py"
+
+# Connections that may wait until a worker takes them.
+BACKLOG = 2048
+
+# What the system says if IPv6 is built in, but disabled.
+NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+# Without a byte for so long, in either direction, a client is given up. A request as a whole may take any time.
+SILENCE_SECONDS = 60
+
+# How long the last bytes of an answer may take to a client before its connection is closed.
+LINGER_SECONDS = 1.0
+
+# gunicorn has no setting for the Server header. A client doesn't need to know which software to attack.
+SERVER = "kmeans"
+
+# A ping, and the place where its head must end: SageMaker's is 100 bytes long.
+PINGS = (b"GET /ping ", b"HEAD /ping ", b"GET /ping?")
+HEAD_END = b"\r\n\r\n"
+PEEKED_BYTES = 2048
+
+# Of what gunicorn finds wrong with the HTTP itself: status of the answer.
+HTTP_STATUSES: dict[type[Exception], HTTPStatus] = {
+    http_errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
+    http_errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    http_errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
+    http_errors.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
+}
+
+
+def open_port(port: int) -> socket.socket:
+    """Return a socket that listens on all addresses, IPv6 too where the system has it.
+
+    Raises
+    ------
+    kmeans.errors.ResourceError
+        If the port is taken or not permitted.
+    """
+    try:
+        if socket.has_dualstack_ipv6():
+            try:
+                return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
+            except OSError as error:
+                if error.errno not in NO_IPV6:
+                    raise
+        return socket.create_server(("0.0.0.0", port), backlog=BACKLOG)
+    except OSError as error:
+        raise ResourceError(f"Port {port} can't be opened: {os.strerror(error.errno or 0)}.") from None
+
+
+class Server(Application):  # type: ignore[misc]  # gunicorn has no type hints
+    """What gunicorn's arbiter runs: the application, and what its workers share.
+
+    Parameters
+    ----------
+    listener
+        From :func:`open_port`.
+    """
+
+    def __init__(
+        self, settings: Settings, app: Flask, telemetry: Telemetry, readiness: Readiness, listener: socket.socket
+    ) -> None:
+        self.telemetry = telemetry
+        self.readiness = readiness
+        self._settings = settings
+        self._app = app
+        self._listener = listener
+        self._rows: dict[int, Worker] = {}
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Read what is the same everywhere from gunicorn.conf.py, and add the rest."""
+        self.load_config_from_file(str(CONFIGURATION))
+        self.cfg.set("bind", f"fd://{self._listener.fileno()}")
+        self.cfg.set("workers", self._settings.workers)
+        self.cfg.set("threads", self._settings.threads)
+        self.cfg.set("worker_class", Worker)
+
+    def load(self) -> Flask:
+        """Return the WSGI application."""
+        return self._app
+
+    def row_for(self, worker: Worker) -> int:
+        """Return the row of the telemetry for a new worker: one that no living worker counts in."""
+        taken = {row for row, other in self._rows.items() if is_alive(other.pid)}
+        row = next(row for row in itertools.count() if row not in taken)
+        self._rows[row] = worker
+        return min(row, self.telemetry.rows - 1)
+
+
+class Connection(gthread.TConn):  # type: ignore[misc]
+    """A client's connection; one that says nothing for too long is an error of reading or writing."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._is_closed = False
+        # Not Python's own timeouts: they would have to be renewed wherever gunicorn makes a socket blocking again.
+        silence = struct.pack("ll", SILENCE_SECONDS, 0)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, silence)
+
+    def peek(self) -> bytes | None:
+        """Return the first bytes that have come and are not read yet, None if nothing has; ``b""`` is the end."""
+        try:
+            return bytes(self.sock.recv(PEEKED_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def close(self, graceful: bool = False) -> None:
+        """Close the connection, once; gracefully means that the client can still read what was sent."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if graceful:
+            util.close_graceful(self.sock, timeout=LINGER_SECONDS)
+        else:
+            util.close(self.sock)
+
+
+class Response(wsgi.Response):  # type: ignore[misc]
+    """An answer whose head leaves together with the beginning of its body: one call of the system, one packet."""
+
+    headers_sent: bool
+    _head = b""
+
+    def send_headers(self) -> None:
+        """Make the head, once."""
+        if not self.headers_sent:
+            lines = (*self.default_headers(), *(f"{name}: {value}\r\n" for name, value in self.headers), "\r\n")
+            self._head = "".join(lines).encode("latin-1")
+            self.headers_sent = True
+
+    def close(self) -> None:
+        """Send what is left: the head of an answer without a body, the end of one in chunks."""
+        self.send_headers()
+        self._send(b"0\r\n\r\n" if self.chunked else b"")
+
+    def _emit_body(self, data: bytes) -> None:
+        self._send(b"%X\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+
+    def _send(self, data: bytes) -> None:
+        head, self._head = self._head, b""
+        if head or data:
+            self.sock.sendall(head + data)
+
+
+class Worker(gthread.ThreadWorker):  # type: ignore[misc]
+    """A process that answers requests in several threads."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._row = self.app.row_for(self)  # this is still the parent's process
+
+    def init_process(self) -> None:
+        """Begin to work, in the new process."""
+        self.app.telemetry.claim(self._row)
+        self._ping_pool = ThreadPoolExecutor(1, "ping")
+        super().init_process()
+
+    def run(self) -> None:
+        """Answer requests until SIGTERM; the model has to answer one first."""
+        self.tpool.submit(self._test)
+        super().run()
+        self._ping_pool.shutdown(wait=False)
+
+    def _test(self) -> None:
+        try:
+            self.app.readiness.test()
+        except Exception as error:  # /ping goes on answering 503
+            self.log.error("The model can't be served: %s", error)
+
+    def accept(self, listener: Any) -> None:
+        """Accept a connection, and give it to a thread as soon as something has come."""
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+            client, address = listener.accept()
+            self.nr_conns += 1
+            connection = Connection(self.cfg, client, address, listener.getsockname())
+            if connection.peek() is None:
+                self._await_data(connection)
+            else:
+                self.enqueue_req(connection)
+
+    def enqueue_req(self, conn: Connection) -> None:
+        """Give a connection on which a request has begun to a thread: a ping to one of its own."""
+        start = conn.peek() or b""
+        # Only a ping that is there as a whole: a slow client must not hold this thread.
+        is_ping = start.startswith(PINGS) and HEAD_END in start
+        future = (self._ping_pool if is_ping else self.tpool).submit(self.handle, conn)
+        future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
+
+    def handle(self, conn: Connection) -> bool:
+        """Answer one request; return whether the connection is kept for another. Runs in a thread."""
+        request, is_kept = None, False
+        try:
+            conn.sock.setblocking(True)
+            conn.init()
+            request = next(conn.parser)
+            is_kept = bool(request) and self._keepalive_after(conn, self.handle_request(request, conn))
+        except (http_errors.NoMoreData, StopIteration, OSError) as gone:
+            self.log.debug("a client is gone: %s", gone)
+        except Exception as error:
+            self.handle_error(request, conn.sock, conn.client, error)
+        if not is_kept:
+            conn.close(graceful=True)  # here and not in the main loop, which it would stop
+        return is_kept
+
+    def handle_request(self, req: Any, conn: Connection) -> bool:
+        """Let the application answer a request; return whether the connection can carry another."""
+        response, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, response_class=Response)
+        environ["wsgi.multithread"] = True
+        self.nr += 1
+        if not self.alive or len(self.keepalived_conns) >= self.max_keepalived:
+            response.force_close()
+        pieces = self.wsgi(environ, response.start_response)
+        try:
+            for piece in pieces:
+                response.write(piece)
+            response.close()
+        except OSError:
+            raise
+        except Exception:
+            # The client sees that the answer ends too early; a second one would be taken for the rest of it.
+            self.log.exception("an answer could not be finished")
+            return False
+        finally:
+            close = getattr(pieces, "close", None)
+            if close is not None:
+                close()
+        return not response.should_close()
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
+        """Answer what is no HTTP, or not such as we take."""
+        record = Record(new_id(), None, None, getattr(req, "method", None) or "-", getattr(req, "path", "-"))
+        self.app.telemetry.begin()
+        if isinstance(exc, http_errors.ParseException):
+            status = HTTP_STATUSES.get(type(exc), HTTPStatus.BAD_REQUEST)
+            answer = error_answer(
+                status, "invalid_request", "the request is no valid HTTP of this server's kind.", record
+            )
+        else:
+            answer = answer_to(exc, record)
+        record.status = answer.status
+        self.app.telemetry.end(record)
+        request_log.write(record)
+        headers = [("Server", SERVER), ("Connection", "close"), *answer.header_list()]
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers)
+        with contextlib.suppress(OSError):
+            client.sendall(f"HTTP/1.1 {STATUS_LINES[answer.status]}\r\n{head}\r\n".encode() + b"".join(answer.body))
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Begin or stop to accept connections; at the worker's end those that have come are accepted first."""
+        if not enabled and not self.alive and self._accepting:
+            for listener in self.sockets:
+                while self._has_connection(listener):
+                    self.accept(listener)
+        super().set_accept_enabled(enabled)
+        if not self.alive:
+            for listener in self.sockets:
+                listener.close()
+
+    def _has_connection(self, listener: Any) -> bool:
+        return bool(select.select([listener], [], [], 0)[0])
+
+    def _await_data(self, connection: Connection) -> None:
+        connection.sock.setblocking(False)
+        connection.set_timeout()
+        self.pending_conns.append(connection)
+        callback = partial(self.on_pending_socket_readable, connection)
+        self.poller.register(connection.sock, selectors.EVENT_READ, callback)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Close idle connections by ``deadline``, also those on which nothing has come yet."""
+        super()._cap_keepalive(deadline)
+        for connection in self.pending_conns:
+            connection.timeout = min(connection.timeout, deadline)

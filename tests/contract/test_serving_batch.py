@@ -1,0 +1,211 @@
+"""Batch transforms: what arrives by SplitType and BatchStrategy, and what AssembleWith makes of the answers."""
+
+import json
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from kmeans.formats import recordio
+
+from .opt_ml import OptMl
+from .samples import Points, csv, digits, instances, json_lines, nearest, predictions, read_centers
+from .server import Server, serving
+
+POINTS = digits()[:60]
+LINE_TYPES = {"text/csv": csv, "application/jsonlines": json_lines}
+
+
+@pytest.fixture(scope="module")
+def batch(trained: OptMl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server as local mode starts it for a batch transform."""
+    output = tmp_path_factory.mktemp("batch") / "output"
+    variables = {"SAGEMAKER_BATCH": "True", "SAGEMAKER_MODEL_SERVER_WORKERS": "1"}
+    with serving(trained.base, output, **variables) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def lenient(trained: OptMl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that answers bad rows with placeholders."""
+    output = tmp_path_factory.mktemp("lenient") / "output"
+    variables = {"SAGEMAKER_BATCH": "true", "KMEANS_BAD_ROWS": "placeholder", "SAGEMAKER_MODEL_SERVER_WORKERS": "1"}
+    with serving(trained.base, output, **variables) as server:
+        yield server
+
+
+def mini_batches(content: bytes, lines: int) -> list[bytes]:
+    """Split as SageMaker does: whole lines with their ends."""
+    parts = content.splitlines(keepends=True)
+    return [b"".join(parts[first : first + lines]) for first in range(0, len(parts), lines)]
+
+
+@pytest.mark.parametrize("lines", [1, 7, 60], ids=["SingleRecord", "MultiRecord", "one mini-batch"])
+@pytest.mark.parametrize("accept", LINE_TYPES)
+@pytest.mark.parametrize("content_type", LINE_TYPES)
+def test_lines_in_are_lines_out_without_blank_ones(
+    batch: Server, trained: OptMl, content_type: str, accept: str, lines: int
+) -> None:
+    answers = [
+        batch.invoke(part, content_type, Accept=accept)
+        for part in mini_batches(LINE_TYPES[content_type](POINTS), lines)
+    ]
+    assert {answer.status for answer in answers} == {200}
+    # AssembleWith=Line puts a line end behind each answer.
+    assembled = b"".join(answer.body + b"\n" for answer in answers)
+    found = assembled.removesuffix(b"\n")
+    assert found.count(b"\n") == len(POINTS) - 1
+    assert all(found.split(b"\n"))
+    np.testing.assert_array_equal(predictions(accept, found)[:, 0], nearest(POINTS, read_centers(trained.model))[0])
+
+
+@pytest.mark.parametrize("records", [1, 7, 60])
+def test_records_in_are_records_out(batch: Server, trained: OptMl, records: int) -> None:
+    """SplitType and AssembleWith RecordIO: the answers are put one behind another."""
+    kind = "application/x-recordio-protobuf"
+    parts = [recordio.encode(POINTS[first : first + records]) for first in range(0, len(POINTS), records)]
+    assembled = b"".join(batch.invoke(part, kind, Accept=kind).body for part in parts)
+    np.testing.assert_array_equal(predictions(kind, assembled)[:, 0], nearest(POINTS, read_centers(trained.model))[0])
+
+
+def test_a_whole_object_is_answered_whole(batch: Server, trained: OptMl) -> None:
+    """SplitType None, with MaxPayloadInMB=0 in chunks."""
+    answer = batch.invoke(iter([instances(POINTS)]), "application/json")
+    np.testing.assert_array_equal(
+        predictions("application/json", answer.body)[:, 0], nearest(POINTS, read_centers(trained.model))[0]
+    )
+
+
+WRITERS: dict[str, Callable[[Points], bytes]] = {
+    "text/csv": csv,
+    "application/json": instances,
+    "application/jsonlines": json_lines,
+    "application/x-recordio-protobuf": recordio.encode,
+}
+
+
+@pytest.mark.parametrize("content_type", WRITERS)
+def test_a_body_of_several_portions_is_answered_as_one(batch: Server, trained: OptMl, content_type: str) -> None:
+    points = np.tile(digits(), (12, 1))
+    body = WRITERS[content_type](points)
+    assert len(body) > 2 << 20
+    answer = batch.invoke(body, content_type, Accept="text/csv")
+    assert answer.status == 200, answer.body
+    labels, distances = nearest(points, read_centers(trained.model))
+    found = predictions("text/csv", answer.body)
+    np.testing.assert_array_equal(found[:, 0], labels)
+    np.testing.assert_allclose(found[:, 1], distances, rtol=1e-5)
+
+
+@pytest.mark.parametrize("content_type", ["text/csv", "application/json", "application/jsonlines"])
+def test_a_fault_far_into_a_body_is_located(batch: Server, content_type: str) -> None:
+    points = np.tile(digits(), (12, 1))
+    points[20_000, 5] = 12345.5
+    body = WRITERS[content_type](points).replace(b"12345.5", b'"abc"')
+    answer = batch.invoke(body, content_type)
+    assert answer.status == 400
+    assert answer.error["details"]["row"] == 20_001
+    assert answer.error["details"].get("column") == 6
+
+
+def test_more_than_a_hundred_thousand_rows_are_answered_in_chunks(batch: Server, trained: OptMl) -> None:
+    points = np.tile(digits(), (60, 1))
+    body = recordio.encode(points)
+    labels = nearest(digits(), read_centers(trained.model))[0]
+    for accept in ("application/json", "application/jsonlines", "text/csv", "application/x-recordio-protobuf"):
+        answer = batch.invoke(body, "application/x-recordio-protobuf", Accept=accept)
+        assert answer.headers["Transfer-Encoding"] == "chunked"
+        found = predictions(accept, answer.body)
+        np.testing.assert_array_equal(found[:, 0], np.tile(labels, 60))
+
+
+def test_a_batch_transform_takes_a_hundred_megabytes_and_no_more(batch: Server) -> None:
+    row = csv(POINTS[:1])
+    limit = 100 << 20
+    assert batch.invoke(row + b"\n" * (limit - len(row))).status == 200
+    with batch.upload(limit + 1) as upload:
+        assert upload.answer().status == 413
+
+
+# Rows that can't be read.
+
+BAD_LINES = (b"1,2,3", b"a," * 63 + b"a", b"", b",".join([b"nan"] * 64), b"\xff", b",".join([b"1e39"] * 64))
+
+
+def test_bad_csv_rows_become_placeholders_in_their_places(lenient: Server, trained: OptMl) -> None:
+    good = csv(POINTS[:4]).splitlines()
+    lines = [good[0], BAD_LINES[0], good[1], BAD_LINES[1], BAD_LINES[3], good[2], BAD_LINES[4], BAD_LINES[5], good[3]]
+    answer = lenient.invoke(b"\n".join(lines), Accept="text/csv")
+    assert answer.status == 200, answer.body
+    found = predictions("text/csv", answer.body)
+    assert np.flatnonzero(np.isnan(found[:, 0])).tolist() == [1, 3, 4, 6, 7]
+    assert np.flatnonzero(np.isnan(found[:, 1])).tolist() == [1, 3, 4, 6, 7]
+    np.testing.assert_array_equal(found[[0, 2, 5, 8], 0], nearest(POINTS[:4], read_centers(trained.model))[0])
+
+
+@pytest.mark.parametrize("labels", ["float", "int"])
+def test_placeholders_are_null_in_json(lenient: Server, labels: str) -> None:
+    good = json.loads(instances(POINTS[:1]))["instances"][0]
+    body = json.dumps({"instances": [good, {"features": [1]}, 7, {"x": 1}, {"features": ["a"] * 64}, good]})
+    answer = lenient.invoke(body.encode(), "application/json", Accept=f"application/json; labels={labels}")
+    assert answer.status == 200, answer.body
+    found = json.loads(answer.body)["predictions"]
+    missing = {"closest_cluster": None, "distance_to_cluster": None}
+    assert [prediction == missing for prediction in found] == [False, True, True, True, True, False]
+    assert isinstance(found[0]["closest_cluster"], int if labels == "int" else float)
+
+
+def test_bad_json_lines_become_placeholders(lenient: Server) -> None:
+    lines = json_lines(POINTS[:2]).split(b"\n")
+    body = b"\n".join([lines[0], b"{", b"[1, 2]", lines[1]])
+    answer = lenient.invoke(body, "application/jsonlines", Accept="application/jsonlines")
+    assert answer.status == 200, answer.body
+    found = [json.loads(line)["closest_cluster"] for line in answer.body.split(b"\n")]
+    assert [label is None for label in found] == [False, True, True, False]
+
+
+def test_bad_records_become_placeholders(lenient: Server) -> None:
+    kind = "application/x-recordio-protobuf"
+    nan = POINTS[:1].copy()
+    nan[0, 0] = np.nan
+    body = (
+        recordio.encode(POINTS[:1])
+        + recordio.encode(POINTS[:1, :5])
+        + recordio.encode(nan)
+        + recordio.encode(POINTS[:1])
+    )
+    answer = lenient.invoke(body, kind, Accept=kind)
+    assert answer.status == 200, answer.body
+    assert np.isnan(predictions(kind, answer.body)[:, 0]).tolist() == [False, True, True, False]
+
+
+def test_placeholders_stand_right_in_bodies_of_several_portions(lenient: Server) -> None:
+    lines = csv(np.tile(digits(), (12, 1))).splitlines()
+    bad = [0, 9_000, 9_001, len(lines) - 1]
+    for row in bad:
+        lines[row] = b"oops"
+    found = predictions("text/csv", lenient.invoke(b"\n".join(lines), Accept="text/csv").body)
+    assert len(found) == len(lines)
+    assert np.flatnonzero(np.isnan(found[:, 0])).tolist() == bad
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b'{"instances": [{"features": [1,', "application/json"),
+        (b'{"instances": 3}', "application/json"),
+        (b"no record", "application/x-recordio-protobuf"),
+        (recordio.encode(POINTS[:3])[:-4], "application/x-recordio-protobuf"),
+        (b"", "text/csv"),
+        (b"\n\n", "text/csv"),
+    ],
+)
+def test_where_rows_cant_be_told_apart_the_request_is_refused(lenient: Server, body: bytes, content_type: str) -> None:
+    answer = lenient.invoke(body, content_type)
+    assert (answer.status, answer.error["code"]) == (400, "invalid_payload")
+
+
+def test_placeholders_are_counted_in_the_log_and_the_metrics(lenient: Server) -> None:
+    assert lenient.invoke(b"oops\nx").status == 200
+    assert '"bad_rows":2' in lenient.output.read_text()
+    assert b"kmeans_bad_rows_total" in lenient.ask("GET", "/metrics").body

@@ -1,0 +1,195 @@
+"""The server under load, with slow and silent clients, and stopped in the middle of it."""
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .opt_ml import OptMl
+from .samples import csv, digits, nearest, predictions, read_centers
+from .server import HOST, Answer, Server, accepts_connections, serving, start
+from .waiting import wait_until
+
+POINTS = digits()[:20]
+CSV = csv(POINTS)
+LARGE = csv(np.tile(digits(), (5, 1)))
+
+# SageMaker gives up a ping after so long.
+PING_SECONDS = 2
+THREADS = 4
+
+
+@pytest.fixture
+def single(trained: OptMl, tmp_path: Path) -> Iterator[Server]:
+    with serving(trained.base, tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:
+        yield server
+
+
+def ping(server: Server) -> int:
+    """Return the status of a ping that is answered in time; a TimeoutError if it isn't."""
+    with contextlib.closing(http.client.HTTPConnection(HOST, server.port, timeout=PING_SECONDS)) as connection:
+        connection.request("GET", "/ping")
+        return connection.getresponse().status
+
+
+def test_pings_are_answered_while_every_thread_waits_for_a_slow_client(single: Server) -> None:
+    with contextlib.ExitStack() as clients:
+        uploads = [clients.enter_context(single.upload(len(CSV))) for _ in range(THREADS)]
+        assert all(upload.is_wanted for upload in uploads)
+        more = [clients.enter_context(single.connection()) for _ in range(3)]
+        for connection in more:
+            connection.putrequest("POST", "/invocations")
+            connection.putheader("Content-Length", "100")
+            connection.endheaders()
+        assert [ping(single) for _ in range(5)] == [200] * 5
+        for upload in uploads:
+            upload.connection.sendall(CSV)
+            assert upload.answer().status == 200
+
+
+def test_pings_are_answered_beside_halves_of_pings(single: Server) -> None:
+    with contextlib.ExitStack() as clients:
+        for _ in range(THREADS + 2):
+            client = clients.enter_context(socket.create_connection((HOST, single.port), timeout=30))
+            client.sendall(b"GET /ping HTTP/1.1\r\nHost:")
+        assert ping(single) == 200
+
+
+def test_silent_connections_take_no_thread(single: Server) -> None:
+    with contextlib.ExitStack() as clients:
+        for _ in range(20 * THREADS):
+            clients.enter_context(socket.create_connection((HOST, single.port), timeout=30))
+        assert ping(single) == 200
+        assert single.invoke(CSV).status == 200
+
+
+def test_pings_are_answered_under_full_load(trained: OptMl, tmp_path: Path) -> None:
+    with serving(trained.base, tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
+        stop = threading.Event()
+
+        def invoke() -> list[int]:
+            statuses = []
+            while not stop.is_set():
+                statuses.append(server.invoke(LARGE).status)
+            return statuses
+
+        with ThreadPoolExecutor(4 * THREADS) as clients:
+            loads = [clients.submit(invoke) for _ in range(4 * THREADS)]
+            try:
+                assert [ping(server) for _ in range(20)] == [200] * 20
+            finally:
+                stop.set()
+            answered = [status for load in loads for status in load.result()]
+    assert len(answered) >= 4 * THREADS
+    assert set(answered) == {200}
+
+
+def test_four_times_as_many_clients_as_threads_get_their_own_answers(server: Server, trained: OptMl) -> None:
+    centers = read_centers(trained.model)
+
+    def converse(first: int) -> bool:
+        points = digits()[first : first + 3]
+        with server.connection() as connection:
+            for _ in range(10):
+                connection.request("POST", "/invocations", csv(points), {"Content-Type": "text/csv"})
+                with connection.getresponse() as response:
+                    found = predictions("application/json", Answer.of(response).body)
+                np.testing.assert_array_equal(found[:, 0], nearest(points, centers)[0])
+        return True
+
+    with ThreadPoolExecutor(32) as clients:
+        assert all(clients.map(converse, range(0, 320, 10)))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sigterm_under_load_loses_no_request(trained: OptMl, tmp_path: Path, workers: str) -> None:
+    """Each client keeps its connection, or makes a new one for each request, until none is accepted any more."""
+    with serving(trained.base, tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS=workers) as server:
+        answered = [0] * 12
+
+        def converse(number: int) -> None:
+            while True:
+                with server.connection() as connection:
+                    try:
+                        connection.connect()
+                    except ConnectionRefusedError:
+                        return
+                    while True:
+                        connection.request("POST", "/invocations", CSV, {"Content-Type": "text/csv"})
+                        with connection.getresponse() as response:  # whatever else may happen here is a lost request
+                            assert response.status == 200
+                            assert len(predictions("application/json", response.read())) == len(POINTS)
+                            is_closed = response.headers["Connection"] == "close"
+                        answered[number] += 1
+                        if is_closed or number % 2:
+                            break
+
+        with ThreadPoolExecutor(len(answered)) as clients:
+            conversations = [clients.submit(converse, number) for number in range(len(answered))]
+            wait_until(lambda: min(answered) >= 5, "every client to be answered five times")
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(timeout=30) == 0
+            for conversation in conversations:
+                conversation.result()
+    assert "Traceback" not in server.output.read_text()
+
+
+def test_connections_that_wait_to_be_accepted_are_answered_after_sigterm(trained: OptMl, tmp_path: Path) -> None:
+    """What the system has accepted while the worker stood still is not lost when it is told to stop."""
+    with serving(trained.base, tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:
+        (worker,) = server.workers()
+        stopped = False
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            with contextlib.ExitStack() as stack:
+                clients = [stack.enter_context(server.connection()) for _ in range(5)]
+                for client in clients:
+                    client.request("POST", "/invocations", CSV, {"Content-Type": "text/csv"})
+                server.process.send_signal(signal.SIGTERM)
+                wait_until(lambda: "Handling signal: term" in server.output.read_text(), "the signal to arrive")
+                os.kill(worker, signal.SIGCONT)
+                stopped = True
+                for client in clients:
+                    with client.getresponse() as response:
+                        assert response.status == 200
+                        assert response.headers["Connection"] == "close"
+                assert server.process.wait(timeout=30) == 0
+        finally:
+            if not stopped:
+                os.kill(worker, signal.SIGCONT)
+    assert not accepts_connections(server.port)
+
+
+def test_a_silent_connection_does_not_hold_up_the_end(single: Server) -> None:
+    with socket.create_connection((HOST, single.port), timeout=30):
+        assert ping(single) == 200  # by now the worker has accepted the silent one
+        single.process.send_signal(signal.SIGTERM)
+        assert single.process.wait(timeout=15) == 0
+
+
+def test_nothing_is_put_into_shared_memory(trained: OptMl, tmp_path: Path) -> None:
+    """POSIX semaphores and named shared memory are files there; serverless endpoints have neither."""
+    shared = Path("/dev/shm")  # noqa: S108 - only looked at
+    before = set(shared.iterdir())
+    with serving(trained.base, tmp_path / "output") as server:
+        assert server.invoke(CSV).status == 200
+        assert {path for path in shared.iterdir() if path.name.startswith(("sem.", "psm_", "wgunicorn"))} <= before
+
+
+def test_a_port_that_is_taken_ends_the_server_with_one_sentence(trained: OptMl, tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("0.0.0.0", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with start(trained.base, tmp_path / "output", SAGEMAKER_BIND_TO_PORT=str(port)) as server:
+            assert server.process.wait(timeout=30) == 1
+    said = (tmp_path / "output").read_text()
+    assert said == f"Port {port} can't be opened: Address already in use.\n"

@@ -1,0 +1,114 @@
+"""Bodies cut between their rows: nothing is lost, and each portion can be decoded by itself."""
+
+import json as standard_json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kmeans.formats import json, portions, recordio
+from kmeans.formats.portions import Body, Portion
+
+SIZES = st.integers(1, 200)
+
+
+def contents(cut: Any, body: Body, size: int) -> list[Portion]:
+    found = list(cut(body, size))
+    assert found
+    return found
+
+
+@given(st.lists(st.text("0123456789,.-\r ", max_size=30), max_size=30), SIZES, st.booleans())
+def test_lines_are_cut_behind_their_ends(lines: list[str], size: int, has_end: bool) -> None:
+    body = ("\n".join(lines) + "\n" * has_end).encode()
+    found = list(portions.of_lines(body, size))
+    rows = [line for portion in found for line in portion.content.split(b"\n") if line.strip()]
+    assert rows == [line for line in body.split(b"\n") if line.strip()]
+    for portion in found:
+        assert body[portion.offset : portion.offset + len(portion.content)] == portion.content
+        assert body.count(b"\n", 0, portion.offset) == portion.lines
+        assert portion.content.endswith(b"\n") or portion.offset + len(portion.content) == len(body)
+
+
+def test_blank_lines_alone_are_one_portion_at_least() -> None:
+    assert [portion.content for portion in portions.of_lines(b"\n\n\n\n", 1)] == [b"\n"]
+
+
+NUMBERS = st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=2)
+IDS = st.none() | st.text('ab"\\{}[],: \n', max_size=10)
+WRAPPED = (
+    '{"instances": %s}',
+    '{"instances":%s, "configuration": {"a": [{"b": 1}]}}',
+    "%s",
+    ' {\n"instances" : %s }\n',
+)
+
+
+def instance(shape: int, numbers: list[float], identity: str | None) -> Any:
+    if shape == 0:
+        return numbers
+    found: dict[str, Any] = {"features": numbers} if shape == 1 else {"data": {"features": {"values": numbers}}}
+    return found if identity is None else found | {"id": identity}
+
+
+INSTANCES = st.lists(st.builds(instance, st.integers(0, 2), NUMBERS, IDS), min_size=1, max_size=12)
+
+
+@given(INSTANCES, st.sampled_from(WRAPPED), SIZES, st.sampled_from([(", ", ": "), (",", ":"), (" ,\n", " : ")]))
+def test_json_is_cut_between_instances_and_nowhere_else(
+    instances: list[Any], wrapped: str, size: int, separators: tuple[str, str]
+) -> None:
+    body = (wrapped % standard_json.dumps(instances, separators=separators)).encode()
+    whole = json.decode(body)
+    parts = [json.decode(portion.content) for portion in contents(portions.of_instances, body, size)]
+    np.testing.assert_array_equal(np.concatenate([part.points for part in parts]), whole.points)
+    attached = [item for part in parts for item in part.attached or [{}] * len(part.points)]
+    assert attached == list(whole.attached or [{}] * len(whole.points))
+
+
+def test_a_long_json_body_is_cut_into_many_portions() -> None:
+    body = standard_json.dumps({"instances": [{"features": [1.5, 2.5]}] * 1000}).encode()
+    found = contents(portions.of_instances, body, 500)
+    assert len(found) > 30
+    assert max(len(portion.content) for portion in found) < 1100
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[", b'{"configuration": {}, "instances": [[1], [2]]}', b"[" * 500])
+def test_what_begins_otherwise_comes_whole(body: bytes) -> None:
+    assert b"".join(portion.content for portion in portions.of_instances(body, 5)) == body
+
+
+def test_the_search_for_a_place_to_cut_does_not_take_longer_and_longer() -> None:
+    """Each place looks like one, and none is: a second look begins twice as far on."""
+    body = b'[["' + b"},{" * 300_000
+    (portion,) = portions.of_instances(body, 100)
+    assert portion.content == body
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=12), SIZES)
+def test_records_are_cut_between_their_frames(widths: list[int], size: int) -> None:
+    frames = [recordio.encode(np.ones((1, width), dtype=np.float32)) for width in widths]
+    found = contents(portions.of_records, b"".join(frames), size)
+    assert b"".join(portion.content for portion in found) == b"".join(frames)
+    starts = {sum(map(len, frames[:number])) for number in range(len(frames))}
+    assert {portion.offset for portion in found} <= starts
+    assert portions.each_record(b"".join(frames)) == frames
+
+
+@pytest.mark.parametrize("cut", [1, 4, 9])
+def test_records_that_are_cut_off_are_no_rows(cut: int) -> None:
+    frames = recordio.encode(np.ones((2, 3), dtype=np.float32))
+    assert portions.each_record(frames[:-cut]) is None
+    assert portions.each_record(b"nonsense") is None
+    assert portions.each_record(frames + b"\0") is None
+
+
+@given(st.binary(max_size=300), SIZES)
+def test_any_bytes_are_cut_without_a_loss(body: bytes, size: int) -> None:
+    assert b"".join(portion.content for portion in portions.of_records(body, size)) == body
+    list(portions.of_lines(body, size))
+    list(portions.of_instances(body, size))
+    portions.each_record(body)
+    portions.each_instance(body)

@@ -1,0 +1,74 @@
+"""docs/hosting.md and the code say the same."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from serve import errors
+from serve.app import create_app
+from serve.negotiation import DECODERS, ENCODERS
+from serve.request_log import STAGES, Record
+from serve.settings import Settings
+from serve.telemetry import Telemetry
+
+PROJECT = Path(__file__).resolve().parents[3]
+DOCUMENT = (PROJECT / "docs" / "hosting.md").read_text()
+
+
+def table(title: str) -> list[list[str]]:
+    """Return the cells of the first table below a title, without its head."""
+    section = DOCUMENT.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def quoted(title: str, column: int = 0) -> set[str]:
+    return {name for row in table(title) for name in re.findall(r"`([^`]+)`", row[column])}
+
+
+def test_every_format_has_a_cell() -> None:
+    section = DOCUMENT.partition("\n## Formats\n")[2]
+    head = next(line for line in section.splitlines() if line.startswith("|"))
+    assert re.findall(r"`([^`]+)`", head) == list(ENCODERS)
+    assert {row[0].strip("`") for row in table("Formats")} == set(DECODERS)
+    assert all(row[1:] == ["yes"] * len(ENCODERS) for row in table("Formats"))
+
+
+def test_every_variable_is_there_and_no_other() -> None:
+    source = (PROJECT / "serve" / "settings.py").read_text()
+    assert quoted("Environment") == set(re.findall(r'"((?:SAGEMAKER|KMEANS)_[A-Z_]+)"', source))
+
+
+def test_every_field_of_the_log_is_there_and_no_other() -> None:
+    record = Record(
+        "id", "trace", "span", "POST", "/x", model="m", code="c", bad_rows=1, seconds=dict.fromkeys(STAGES, 0.1)
+    )
+    line = json.loads(record.line())
+    assert quoted("The log") == set(line)
+    assert all(f"`{stage}`" in DOCUMENT for stage in line["ms"])
+
+
+def test_every_metric_is_there_and_no_other() -> None:
+    text = Telemetry(1).render().decode()
+    named = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
+    assert quoted("Metrics") == named
+
+
+def test_every_code_is_there() -> None:
+    codes = {code for _, code in errors.REFUSALS.values()}
+    source = (PROJECT / "serve" / "errors.py").read_text() + (PROJECT / "serve" / "server.py").read_text()
+    codes |= set(re.findall(r'(?:HTTPStatus\.\w+|status), "(\w+)"', source))
+    assert "invalid_request" in codes
+    assert codes <= quoted("Errors", 1)
+    assert quoted("Errors", 1) - codes == {"not_found", "method_not_allowed"}
+
+
+@pytest.mark.parametrize("is_multi_model", [False, True])
+def test_every_route_is_there(is_multi_model: bool) -> None:
+    settings = dataclasses.replace(Settings.from_environment({}, cpus=1), is_multi_model=is_multi_model)
+    routes = {re.sub(r"<(\w+)>", r"{\1}", rule.rule) for rule in create_app(settings, None).url_map.iter_rules()}
+    named = {name.removeprefix("GET ").removeprefix("POST ") for name in quoted("Routes")}
+    assert routes <= named
