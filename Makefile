@@ -6,6 +6,7 @@ DOCKER_BUILD_FLAGS ?=
 
 RUN_READY  = $(VENV)/.run-ready
 TEST_READY = $(VENV)/.test-ready
+WORKFLOW_READY = $(VENV)/.workflow-ready
 
 # AWS's packages conflict with today's; they have an environment of their own.
 CONFORMANCE       = .venv-conformance
@@ -13,6 +14,10 @@ CONFORMANCE_READY = $(CONFORMANCE)/.ready
 # Among themselves, too: the SDK 3 can't be installed beside the SDK 2.
 SDK3       = .venv-sdk3
 SDK3_READY = $(SDK3)/.ready
+
+# The AWS command line wants old versions of packages that the others share.
+PUSH       = .venv-push
+PUSH_READY = $(PUSH)/.ready
 
 # The peers stay out of all other environments.
 BENCH       = .venv-bench
@@ -24,13 +29,23 @@ FUZZ_READY = $(FUZZ)/.ready
 RUNS      ?= 20000
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix image image-test conformance fuzz bench lock clean
+.PHONY: help run workflow test check fix image image-test conformance push-test sbom fuzz bench lock clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 run: $(RUN_READY)  ## train on real digits, serve the model, send requests (no Docker, no AWS); MNIST=DIR for MNIST
 	$(VENV)/bin/python -m local_test $(if $(MNIST),--mnist "$(MNIST)")
+
+workflow: $(WORKFLOW_READY)  ## the five steps of docs/workflow.md with $(IMAGE) in Docker, and delete what they made; MNIST=DIR for MNIST
+	$(STEP) data $(if $(MNIST),--mnist "$(MNIST)")
+	$(STEP) train --image $(IMAGE) --instances 2
+	$(STEP) deploy --image $(IMAGE)
+	$(STEP) validate
+	$(STEP) transform --image $(IMAGE)
+	$(STEP) validate --of transform
+	$(STEP) delete
+STEP = $(VENV)/bin/python -m workflow
 
 test: $(TEST_READY)  ## run all tests; those of the image if a Docker engine answers
 	$(VENV)/bin/python -m pytest
@@ -57,19 +72,32 @@ conformance: $(CONFORMANCE_READY) $(SDK3_READY)  ## test against AWS's own toolk
 	KMEANS_CONFORMANCE=1 KMEANS_SDK3_PYTHON=$(SDK3)/bin/python KMEANS_IMAGE=$(IMAGE) \
 	    $(CONFORMANCE)/bin/python -m pytest tests/conformance
 
+push-test: $(PUSH_READY)  ## test build_and_push.sh and the IAM policies against a registry and AWS on this machine
+	$(PUSH)/bin/python -m pytest tests/push
+
+SBOM ?= build/kmeans.cdx.json
+sbom:  ## write what is in the image, $(IMAGE), to SBOM=build/kmeans.cdx.json (CycloneDX)
+	@mkdir -p "$(dir $(SBOM))"
+	docker run --rm -i --network none --entrypoint python3 $(IMAGE) \
+	    - "$$(docker image inspect --format '{{.Id}}' $(IMAGE))" <container/sbom.py >"$(SBOM).part"
+	mv "$(SBOM).part" "$(SBOM)"
+
 fuzz: $(FUZZ_READY)  ## search for inputs that break a decoder or the server; RUNS=20000 for each of them
 	$(FUZZ)/bin/python -m tests.fuzz --runs $(RUNS) --findings $(FUZZ)/findings
 
-bench: $(BENCH_READY)  ## measure the algorithm beside its peers, and the formats; MNIST=DIR for the MNIST cases
+bench: $(BENCH_READY)  ## measure algorithm and server beside their peers, and the formats; MNIST=DIR for MNIST (needs wrk)
 	$(BENCH)/bin/python -m benchmarks.formats
 	$(BENCH)/bin/python -m benchmarks.clustering $(if $(MNIST),--mnist "$(MNIST)")
+	$(BENCH)/bin/python -m benchmarks.serving $(if $(MNIST),--mnist "$(MNIST)")
 
 lock:  ## pin the packages again, with hashes (needs uv)
 	uv pip compile pyproject.toml --extra mpi $(LOCK) -o container/requirements.lock
 	uv pip compile pyproject.toml --extra local $(LOCK) -o local_test/requirements.lock
+	uv pip compile pyproject.toml --extra workflow $(LOCK) -o workflow/requirements.lock
 	uv pip compile pyproject.toml --extra test $(LOCK) -o tests/requirements.lock
 	uv pip compile tests/conformance/requirements.in $(LOCK) -o tests/conformance/requirements.lock
 	uv pip compile tests/conformance/sdk3/requirements.in $(LOCK) -o tests/conformance/sdk3/requirements.lock
+	uv pip compile tests/push/requirements.in $(LOCK) -o tests/push/requirements.lock
 	uv pip compile tests/fuzz/requirements.in $(LOCK) -o tests/fuzz/requirements.lock
 	uv pip compile benchmarks/requirements.in $(LOCK) -o benchmarks/requirements.lock
 LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-config \
@@ -77,10 +105,10 @@ LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --n
        --custom-compile-command "make lock"
 
 clean:  ## remove the environment and what local jobs left
-	rm -rf $(VENV) $(CONFORMANCE) $(SDK3) $(FUZZ) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CONFORMANCE) $(SDK3) $(PUSH) $(FUZZ) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	git clean -fdXq local_test
 
-$(VENV)/bin/python $(CONFORMANCE)/bin/python $(SDK3)/bin/python $(FUZZ)/bin/python $(BENCH)/bin/python:
+$(VENV)/bin/python $(CONFORMANCE)/bin/python $(SDK3)/bin/python $(PUSH)/bin/python $(FUZZ)/bin/python $(BENCH)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "Python 3.11 or newer is needed, and $(PYTHON) is none: set PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(@D:/bin=)
@@ -88,6 +116,10 @@ $(VENV)/bin/python $(CONFORMANCE)/bin/python $(SDK3)/bin/python $(FUZZ)/bin/pyth
 INSTALL = -m pip install --quiet --disable-pip-version-check --require-hashes -r
 
 $(RUN_READY): local_test/requirements.lock | $(VENV)/bin/python
+	$(VENV)/bin/python $(INSTALL) $<
+	@touch $@
+
+$(WORKFLOW_READY): workflow/requirements.lock | $(VENV)/bin/python
 	$(VENV)/bin/python $(INSTALL) $<
 	@touch $@
 
@@ -105,6 +137,10 @@ $(CONFORMANCE_READY): tests/conformance/requirements.lock | $(CONFORMANCE)/bin/p
 
 $(SDK3_READY): tests/conformance/sdk3/requirements.lock | $(SDK3)/bin/python
 	$(SDK3)/bin/python $(INSTALL) $<
+	@touch $@
+
+$(PUSH_READY): tests/push/requirements.lock | $(PUSH)/bin/python
+	$(PUSH)/bin/python $(INSTALL) $<
 	@touch $@
 
 $(FUZZ_READY): tests/fuzz/requirements.lock | $(FUZZ)/bin/python

@@ -15,18 +15,21 @@ Builds the k-means image and pushes it to Amazon ECR, to REPOSITORY (default: km
   --region R       AWS region (default: AWS_REGION, AWS_DEFAULT_REGION, then the region of the AWS profile)
   --profile P      AWS profile; keys in the environment are then left aside
   --tag T          one more tag, besides the version, the git revision and latest
+  --latest-only    leave out the tags of version and revision
   --base-image I   image to build on (default: the Dockerfile's)
-  --platform P     platform to build for (default: linux/amd64, which most SageMaker instances run)
+  --platform P     one platform to build for (default: linux/amd64, which most SageMaker instances run)
   --image NAME     name of the local image (default: kmeans:latest)
   --skip-build     push the local image as it is; its labels tell version and revision
+  --sbom FILE      write to FILE what is in the image: packages, versions and licenses, as CycloneDX JSON
   --dry-run        change nothing: print the commands, ready to be pasted into bash
   -h, --help       print this text
 
 KMEANS_REGISTRY in the environment names another host[:port] to push to. If it is one of ECR (FIPS, dual-stack), or if
 AWS_ENDPOINT_URL or AWS_ENDPOINT_URL_ECR names a stand-in for AWS, repository and log-in are seen to as usual. For any
 other host AWS is not asked for anything: run `docker login` first.
-The version tag is pushed only if the git tree has no changes. The last line printed is the image to use in a training
-job. Exit status: 0 done, 1 failed, 2 wrong usage.
+The tags of version and revision are pushed only if the git tree has no changes. Only latest ever moves: if another
+image has one of the other tags, nothing is pushed. The last line printed is the image to use in a training job. Exit
+status: 0 done, 1 failed, 2 wrong usage.
 END
 }
 
@@ -61,16 +64,17 @@ ecr_rule='^[0-9]{12}\.dkr[.-]ecr(-fips)?\.'
 
 parse_arguments() {
     repository=kmeans region='' profile='' extra_tag='' base_image='' platform='' image=kmeans:latest
-    skip_build=no dry_run=no
+    sbom='' latest_only=no skip_build=no dry_run=no
     local given=no name
     while (($#)); do
         case $1 in
-            --region | --profile | --tag | --base-image | --platform | --image)
+            --region | --profile | --tag | --base-image | --platform | --image | --sbom)
                 [[ -n ${2:-} && $2 != -* ]] || misuse "$1 needs a value."
                 name=${1#--}
                 [[ $name != tag ]] || name=extra_tag
                 printf -v "${name//-/_}" '%s' "$2"
                 shift ;;
+            --latest-only) latest_only=yes ;;
             --skip-build) skip_build=yes ;;
             --dry-run) dry_run=yes ;;
             -h | --help) usage; exit 0 ;;
@@ -86,6 +90,9 @@ parse_arguments() {
     fi
     [[ -z $extra_tag ]] || matches "$extra_tag" "$tag_rule" ||
         misuse "$(quoted "$extra_tag") is no tag: use up to 128 of A-Z, a-z, 0-9, _ . -, with neither . nor - first."
+    [[ $platform != *,* ]] ||
+        misuse "$(quoted "$platform") is more than one platform: SageMaker takes no image lists, give them one by one."
+    [[ -z $sbom || $sbom == /* ]] || sbom=$PWD/$sbom
     [[ -z ${KMEANS_REGISTRY:-} ]] || matches "$KMEANS_REGISTRY" "$host_rule" ||
         misuse "KMEANS_REGISTRY is $(quoted "$KMEANS_REGISTRY"), which is no host: give host or host:port."
 }
@@ -175,13 +182,16 @@ read_labels() {  # The tree may have moved on since the image was built; its lab
 }
 
 choose_tags() {  # latest comes last: it moves only when all the others are in place.
-    local tag released=$version
-    if [[ $clean != yes ]]; then
-        note "The tree has changes that are in no commit, or git cannot tell: the version tag $version is not pushed."
-        released=unknown
+    local tag fixed=("$revision" "$version")
+    if [[ $latest_only == yes ]]; then
+        fixed=(unknown)
+    elif [[ $clean != yes ]]; then
+        note "The tree has changes that are in no commit, or git cannot tell:" \
+            "the tags of version $version and revision $revision are left out."
+        fixed=(unknown)
     fi
     tags=()
-    for tag in "$revision" "$released" "$extra_tag" latest; do
+    for tag in "${fixed[@]}" "$extra_tag" latest; do
         [[ $tag != unknown && " ${tags[*]:-} " != *" $tag "* ]] || continue
         ! matches "$tag" "$tag_rule" || tags+=("$tag")
     done
@@ -196,14 +206,38 @@ build() {
     run "${command[@]}" -t "$image" . || fail "The build failed, docker's reason is above: correct it and try again."
 }
 
+identify() {
+    image_id="\$(docker image inspect --format '{{.Id}}' $(quoted "$image"))"
+    [[ $dry_run == yes ]] || image_id=$(docker image inspect --format '{{.Id}}' "$image" 2>"$errors") ||
+        fail "There is no local image $image ($(reason)): build it first or name another with --image."
+}
+
+write_sbom() {
+    local command=(docker run --rm --interactive --network none --entrypoint python3)
+    [[ -z $platform ]] || command+=(--platform "$platform")
+    announce "$(quoted "${command[@]}" "$image" -) \"$image_id\" <container/sbom.py >$(quoted "$sbom")"
+    [[ $dry_run == no ]] || return 0
+    if ! "${command[@]}" "$image" - "$image_id" <container/sbom.py 2>"$errors" >"$sbom.part" ||
+        ! mv -f "$sbom.part" "$sbom" 2>"$errors"; then
+        rm -f "$sbom.part"
+        fail "The SBOM cannot be written to $sbom ($(reason)): correct that, or leave out --sbom."
+    fi
+}
+
 ensure_repository() {
     local look=(aws ecr describe-repositories --repository-names "$repository" --region "$region" --output text)
     local create=(aws ecr create-repository --repository-name "$repository" --region "$region" --output text
-        --image-scanning-configuration scanOnPush=true --image-tag-mutability MUTABLE)  # latest must be able to move
-    announce "$(quoted "${look[@]}") || $(quoted "${create[@]}")"
+        --image-scanning-configuration scanOnPush=true --image-tag-mutability)
+    # An aws older than July 2025 does not know of tags that cannot move while latest can.
+    local guarded=("${create[@]}" IMMUTABLE_WITH_EXCLUSION
+        --image-tag-mutability-exclusion-filters 'filterType=WILDCARD,filter=latest')
+    create+=(MUTABLE)
+    announce "$(quoted "${look[@]}") || $(quoted "${guarded[@]}") || $(quoted "${create[@]}")"
     if [[ $dry_run == yes ]] || "${look[@]}" >/dev/null 2>"$errors"; then return; fi
     [[ $(<"$errors") == *RepositoryNotFoundException* ]] ||
         fail "AWS does not show the repository $repository ($(reason)): ask for permission ecr:DescribeRepositories."
+    if "${guarded[@]}" >/dev/null 2>"$errors"; then return; fi
+    note "AWS does not create a repository whose tags cannot move ($(reason)): trying one whose tags can."
     "${create[@]}" >/dev/null 2>"$errors" ||
         fail "AWS does not create the repository $repository ($(reason)): ask for permission ecr:CreateRepository."
 }
@@ -219,17 +253,47 @@ log_in() {  # A pipe: the password is on no command line, in no file, and not in
     cat "$errors" >&2  # docker warns here of where it keeps passwords
 }
 
+find_present_tags() {  # Before anything is pushed. The engine asks, as it reaches whatever it can push to.
+    local tag uri pull=(docker pull --quiet)
+    present=' '
+    [[ $dry_run == no ]] || return 0
+    [[ -z $platform ]] || pull+=(--platform "$platform")
+    for tag in "${tags[@]}"; do
+        [[ $tag != latest ]] || continue
+        uri=$registry/$repository:$tag
+        announce "$(quoted "${pull[@]}" "$uri")"
+        if "${pull[@]}" "$uri" >/dev/null 2>"$errors"; then
+            [[ $(docker image inspect --format '{{.Id}}' "$uri" 2>"$errors") == "$image_id" ]] ||
+                fail "$uri is there already with another image, and no tag but latest moves: commit your changes and" \
+                    "raise the version in kmeans/__init__.py, or pass --latest-only (and --tag with a new name)."
+            present+="$tag "
+        else
+            case $(reason) in
+                *'manifest unknown'* | *'name unknown'* | *'not found' | *'repository does not exist'*) ;;
+                *) fail "The registry does not tell what $uri is ($(reason)): check network and permissions." ;;
+            esac
+        fi
+    done
+}
+
 push() {
     local tag uri
     uris=()
     for tag in "${tags[@]}"; do
         uri=$registry/$repository:$tag
-        run docker tag "$image" "$uri" ||
-            fail "docker does not name $image $uri, its reason is above: build the image first."
-        announce "$(quoted docker push "$uri")"
-        [[ $dry_run == yes ]] || docker push "$uri" 2>"$errors" | tee "$pushed" >&2 ||
-            fail "The push of $uri failed ($(reason)): check network and permissions, then go on with --skip-build."
         uris+=("$uri")
+        local name=(docker tag "$image" "$uri") send=(docker push "$uri")
+        if [[ $present == *" $tag "* ]]; then
+            note "$uri is there already with this image."
+            continue
+        elif [[ $dry_run == yes && $tag != latest ]]; then
+            announce "docker pull --quiet $(quoted "$uri") || { $(quoted "${name[@]}") && $(quoted "${send[@]}"); }"
+            continue
+        fi
+        run "${name[@]}" || fail "docker does not name $image $uri, its reason is above: build the image first."
+        announce "$(quoted "${send[@]}")"
+        [[ $dry_run == yes ]] || "${send[@]}" 2>"$errors" | tee "$pushed" >&2 ||
+            fail "The push of $uri failed ($(reason)): check network and permissions, then go on with --skip-build."
     done
 }
 
@@ -258,7 +322,10 @@ main() {
     if [[ $skip_build == yes ]]; then read_labels; else choose_platform; describe_tree; fi
     choose_tags
     [[ $skip_build == yes ]] || build
+    identify
+    [[ -z $sbom ]] || write_sbom
     if [[ $ecr == yes ]]; then ensure_repository; log_in; fi
+    find_present_tags
     push
     [[ $dry_run == yes ]] || report
 }

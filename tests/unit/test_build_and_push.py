@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = sorted(path.name for path in (ROOT / "container" / "bin").iterdir())
-TOOLS = ("bash", "cat", "date", "dirname", "env", "git", "mktemp", "rm", "sed", "sh", "tee", "tr")
+TOOLS = ("bash", "cat", "date", "dirname", "env", "git", "mktemp", "mv", "rm", "sed", "sh", "tee", "tr")
 
 # A record is the arguments, then standard input, the folder and the environment that matters. Only a log-in has input;
 # it is read before the record is written, so that the other end of the pipe comes first in the journal.
@@ -31,7 +31,7 @@ case " $* " in *" --password-stdin "*) input=$(cat) ;; esac
     printf '%s\037' "$tool" "$@"
     printf '\035%s\035%s\035%s\035%s\036' "$input" "$PWD" "${AWS_PROFILE-}" "${AWS_ACCESS_KEY_ID-}"
 } >>"$JOURNAL"
-for key in "$tool $1 ${2-}" "$tool $1"; do
+for key in "$tool $*" "$tool $1 ${2-}" "$tool $1"; do
     key=$(printf '%s' "$key" | tr -c 'A-Za-z0-9.-' _)
     [ -d "$ANSWERS/$key" ] || continue
     cat "$ANSWERS/$key/err" >&2
@@ -46,8 +46,18 @@ REGISTRY = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 ECR_ARGUMENTS = ["--region", "eu-west-1", "--output", "text"]
 DESCRIBE = ["aws", "ecr", "describe-repositories", "--repository-names", "kmeans", *ECR_ARGUMENTS]
 CREATE = ["aws", "ecr", "create-repository", "--repository-name", "kmeans", *ECR_ARGUMENTS]
-CREATE += ["--image-scanning-configuration", "scanOnPush=true", "--image-tag-mutability", "MUTABLE"]
-PROBES = (["docker", "version"], ["docker", "buildx", "version"], ["aws", "sts"], ["aws", "configure"])
+CREATE += ["--image-scanning-configuration", "scanOnPush=true", "--image-tag-mutability"]
+CREATE_MUTABLE = [*CREATE, "MUTABLE"]
+CREATE += ["IMMUTABLE_WITH_EXCLUSION", "--image-tag-mutability-exclusion-filters", "filterType=WILDCARD,filter=latest"]
+IDENTIFY = ["docker", "image", "inspect", "--format", "{{.Id}}"]
+PROBES = (
+    ["docker", "version"],
+    ["docker", "buildx", "version"],
+    ["docker", "pull"],
+    IDENTIFY,
+    ["aws", "sts"],
+    ["aws", "configure"],
+)
 NOT_FOUND = (
     "\nAn error occurred (RepositoryNotFoundException) when calling the DescribeRepositories operation: "
     "The repository with name 'kmeans' does not exist in the registry with id '123456789012'\n"
@@ -79,9 +89,13 @@ class Outcome:
         return [call.arguments for call in self.calls]
 
     @property
-    def changes(self) -> list[list[str]]:
+    def changing(self) -> list[Call]:
         """All the calls but those that only look."""
-        return [c for c in self.commands if not any(c[: len(probe)] == probe for probe in PROBES)]
+        return [c for c in self.calls if not any(c.arguments[: len(probe)] == probe for probe in PROBES)]
+
+    @property
+    def changes(self) -> list[list[str]]:
+        return [call.arguments for call in self.changing]
 
     @property
     def pushed(self) -> list[str]:
@@ -114,6 +128,7 @@ class Workshop:
         self.program("uname", "#!/bin/sh\necho x86_64\n")
         shutil.copy(ROOT / "build_and_push.sh", self.project)
         (self.project / "container" / "Dockerfile").write_text("FROM scratch\n")
+        (self.project / "container" / "sbom.py").write_text("print({})\n")
         (self.project / "kmeans" / "__init__.py").write_text('"""k-means."""\n\n__version__ = "1.2.3"\n')
         self.env = {
             "PATH": str(self.bin),
@@ -130,6 +145,10 @@ class Workshop:
         }
         self.answer("docker version", "amd64 1.51\n")
         self.answer("docker buildx", err="docker: unknown command: docker buildx\n", code=1)
+        self.answer("docker image inspect", "sha256:1\n")
+        self.answer(
+            "docker pull", err="Error response from daemon: manifest unknown: Requested image not found\n", code=1
+        )
         self.answer("docker push", f"latest: digest: {DIGEST} size: 1234\n")
         self.answer("aws sts", "123456789012\tarn:aws:iam::123456789012:user/somebody\n")
         self.answer("aws ecr get-login-password", SPELL + "\n")
@@ -141,7 +160,7 @@ class Workshop:
         path.chmod(0o755)
 
     def answer(self, command: str, out: str = "", err: str = "", code: int = 0) -> None:
-        """Make a stand-in answer so to the calls that begin with these two or three words."""
+        """Make a stand-in answer so to the calls that begin with these two or three words, or to this very call."""
         folder = self.answers / re.sub(r"[^A-Za-z0-9.-]", "_", command)
         folder.mkdir(exist_ok=True)
         for name, text in (("out", out), ("err", err), ("code", str(code))):
@@ -221,9 +240,12 @@ def test_every_step_in_order(shop: Workshop) -> None:
         ["docker", "buildx", "version"],
         [*identity, "--region", "eu-west-1"],
         [*build, "-t", "kmeans:latest", "."],
+        [*IDENTIFY, "kmeans:latest"],
         DESCRIBE,
         ["aws", "ecr", "get-login-password", "--region", "eu-west-1"],
         ["docker", "login", "--username", "AWS", "--password-stdin", REGISTRY],
+        ["docker", "pull", "--quiet", f"{image}:{commit}"],
+        ["docker", "pull", "--quiet", f"{image}:1.2.3"],
         ["docker", "tag", "kmeans:latest", f"{image}:{commit}"],
         ["docker", "push", f"{image}:{commit}"],
         ["docker", "tag", "kmeans:latest", f"{image}:1.2.3"],
@@ -306,6 +328,8 @@ def test_help(shop: Workshop, option: str) -> None:
         "--platform",
         "--image",
         "--skip-build",
+        "--sbom",
+        "--latest-only",
         "--dry-run",
     ):
         assert word in outcome.out
@@ -326,6 +350,7 @@ def test_help(shop: Workshop, option: str) -> None:
         (["--tag", ".hidden"], ".hidden"),
         (["--tag", "é"], "is no tag"),
         (["--tag", "x" * 129], "is no tag"),
+        (["--platform", "linux/amd64,linux/arm64"], "no image lists"),
     ],
 )
 def test_wrong_usage(shop: Workshop, arguments: list[str], part: str) -> None:
@@ -359,7 +384,7 @@ def test_no_value_is_evaluated(shop: Workshop, option: str) -> None:
     outcome = shop.run(option, value)
     assert outcome.code == 0, outcome.err
     pasted = shop.bash("-c", shop.run("--dry-run", option, value).out)
-    assert pasted.commands == outcome.changes
+    assert pasted.changes == outcome.changes
     assert not list(shop.top.rglob("hit"))
 
 
@@ -379,7 +404,7 @@ def test_a_dry_run_pasted_does_what_the_real_run_does(shop: Workshop, arguments:
     assert dry.err == ""
     pasted = shop.bash("-euc", dry.out)
     assert pasted.code == 0, pasted.err
-    assert pasted.calls == [call for call in real.calls if call.arguments in real.changes]
+    assert pasted.changing == real.changing
 
 
 def test_a_dry_run_pasted_creates_a_missing_repository(shop: Workshop) -> None:
@@ -512,15 +537,15 @@ def stage_file(shop: Workshop) -> None:
 
 
 @pytest.mark.parametrize("soil", [add_file, change_file, stage_file])
-def test_a_dirty_tree_is_pushed_without_the_version_tag(shop: Workshop, soil: Callable[[Workshop], None]) -> None:
+def test_a_dirty_tree_is_pushed_as_latest_only(shop: Workshop, soil: Callable[[Workshop], None]) -> None:
     soil(shop)
     outcome = shop.run()
     assert outcome.code == 0
     commit = revision(shop)
-    assert outcome.pushed == [f"{REGISTRY}/kmeans:{commit}-dirty", f"{REGISTRY}/kmeans:latest"]
+    assert outcome.pushed == [f"{REGISTRY}/kmeans:latest"]
     assert f"REVISION={commit}-dirty" in outcome.build
     assert "CREATED=2026-01-02T01:04:05Z" not in outcome.build
-    assert "the version tag 1.2.3 is not pushed" in outcome.err
+    assert f"the tags of version 1.2.3 and revision {commit}-dirty are left out" in outcome.err
 
 
 def test_outside_git_the_revision_is_left_out(bare: Workshop) -> None:
@@ -560,7 +585,7 @@ def test_a_checkout_that_git_cannot_read_gets_no_version_tag(shop: Workshop) -> 
     assert outcome.code == 0
     assert outcome.pushed == [f"{REGISTRY}/kmeans:latest"]
     assert "git: command not found" in outcome.err
-    assert "the version tag 1.2.3 is not pushed" in outcome.err
+    assert "the tags of version 1.2.3 and revision unknown are left out" in outcome.err
 
 
 def test_a_checkout_without_commits_gets_no_version_tag(bare: Workshop) -> None:
@@ -573,6 +598,13 @@ def test_a_checkout_without_commits_gets_no_version_tag(bare: Workshop) -> None:
 def test_a_version_that_cannot_be_a_tag(shop: Workshop, text: str) -> None:
     (shop.project / "kmeans" / "__init__.py").write_text(text)
     assert_failed(shop.run(), "kmeans/__init__.py")
+
+
+def test_latest_only_may_have_one_more_tag(shop: Workshop) -> None:
+    assert shop.run("--latest-only").pushed == [f"{REGISTRY}/kmeans:latest"]
+    assert shop.run("--latest-only", "--tag", "blue").pushed == [
+        f"{REGISTRY}/kmeans:{tag}" for tag in ("blue", "latest")
+    ]
 
 
 @pytest.mark.parametrize(("tag", "more"), [("blue", ["blue"]), ("latest", []), ("1.2.3", [])])
@@ -627,7 +659,7 @@ def test_an_engine_that_cannot_build_for_sagemaker(shop: Workshop) -> None:
     ("labels", "tags"),
     [
         ("1.0.0 0123456789ab", ["0123456789ab", "1.0.0", "latest"]),
-        ("1.0.0 0123456789ab-dirty", ["0123456789ab-dirty", "latest"]),
+        ("1.0.0 0123456789ab-dirty", ["latest"]),
         ("1.0.0 unknown", ["1.0.0", "latest"]),
         ("0.0.0+unknown unknown", ["latest"]),
         (" ", ["latest"]),
@@ -651,6 +683,116 @@ def test_an_image_that_was_never_built(shop: Workshop) -> None:
     assert "No such image" in dry.out
 
 
+# ---- tags that are there already -------------------------------------------------------------------------------------
+
+
+def put(shop: Workshop, tag: str, image: str) -> str:
+    """Let the registry have this image under this tag; return its name."""
+    uri = f"{REGISTRY}/kmeans:{tag}"
+    shop.answer(f"docker pull --quiet {uri}")
+    shop.answer(f"docker image inspect --format {{{{.Id}}}} {uri}", image + "\n")
+    return uri
+
+
+def test_the_same_image_is_not_pushed_again_and_latest_moves(shop: Workshop) -> None:
+    there = [put(shop, revision(shop), "sha256:1"), put(shop, "1.2.3", "sha256:1"), put(shop, "latest", "sha256:0")]
+    outcome = shop.run()
+    assert outcome.code == 0, outcome.err
+    assert outcome.pushed == [f"{REGISTRY}/kmeans:latest"]
+    assert outcome.out.splitlines() == [*there, f"{REGISTRY}/kmeans@{DIGEST}"]
+
+
+@pytest.mark.parametrize("tag", ["1.2.3", "blue"])
+def test_another_image_is_never_overwritten(shop: Workshop, tag: str) -> None:
+    uri = put(shop, tag, "sha256:2")
+    outcome = shop.run("--tag", "blue")
+    assert_failed(outcome, f"{uri} is there already with another image", "--latest-only", "kmeans/__init__.py")
+    assert outcome.pushed == []
+    assert not any(command[:2] == ["docker", "tag"] for command in outcome.commands)
+
+
+def test_a_pasted_dry_run_does_not_overwrite_either(shop: Workshop) -> None:
+    put(shop, "1.2.3", "sha256:2")
+    pasted = shop.bash("-euc", shop.run("--dry-run").out)
+    assert pasted.pushed == [f"{REGISTRY}/kmeans:{tag}" for tag in (revision(shop), "latest")]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "manifest for x:1 not found: manifest unknown: Requested image not found",
+        "name unknown: The repository does not exist",
+        'failed to resolve reference "x:1": x:1: not found',
+        "pull access denied for x, repository does not exist or may require 'docker login'",
+    ],
+)
+def test_what_engines_say_of_a_tag_that_is_not_there(shop: Workshop, words: str) -> None:
+    shop.answer("docker pull", err=f"Error response from daemon: {words}\n", code=1)
+    assert f"{REGISTRY}/kmeans:1.2.3" in shop.run().pushed
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "User: arn is not authorized to perform: ecr:BatchGetImage",
+        "dial tcp: lookup registry: no such host",
+        'error getting credentials: exec: "docker-credential-x": executable file not found in $PATH, out: ``',
+    ],
+)
+def test_a_registry_that_does_not_tell_gets_nothing(shop: Workshop, words: str) -> None:
+    shop.answer("docker pull", err=words + "\n", code=1)
+    outcome = shop.run()
+    assert_failed(outcome, "does not tell", words, "permissions")
+    assert outcome.pushed == []
+
+
+def test_a_platform_is_asked_for_where_one_was_built(shop: Workshop) -> None:
+    outcome = shop.run("--platform", "linux/arm64")
+    pull = ["docker", "pull", "--quiet", "--platform", "linux/arm64"]
+    assert [*pull, f"{REGISTRY}/kmeans:1.2.3"] in outcome.commands
+
+
+# ---- the bill of materials -------------------------------------------------------------------------------------------
+
+
+def test_the_sbom_is_written_where_the_user_is(shop: Workshop) -> None:
+    shop.answer("docker run", '{"bomFormat": "CycloneDX"}\n')
+    here = shop.top / "here"
+    here.mkdir()
+    outcome = shop.run("--sbom", "my sbom.json", cwd=here)
+    assert outcome.code == 0, outcome.err
+    assert [(path.name, path.read_text()) for path in here.iterdir()] == [
+        ("my sbom.json", '{"bomFormat": "CycloneDX"}\n')
+    ]
+    run = ["docker", "run", "--rm", "--interactive", "--network", "none", "--entrypoint", "python3"]
+    assert [*run, "kmeans:latest", "-", "sha256:1"] in outcome.commands
+    assert "CycloneDX" not in outcome.out
+
+
+def test_a_dry_run_with_sbom_pasted_writes_it(shop: Workshop) -> None:
+    shop.answer("docker run", "{}\n")
+    dry = shop.run("--dry-run", "--sbom", "my sbom.json")
+    assert (dry.code, dry.changes) == (0, [])
+    assert not (shop.top / "my sbom.json").exists()
+    pasted = shop.bash("-euc", dry.out)
+    assert (shop.top / "my sbom.json").read_text() == "{}\n"
+    assert pasted.changes == shop.run("--sbom", "my sbom.json").changes
+
+
+def test_an_sbom_that_fails_leaves_the_old_one_and_pushes_nothing(shop: Workshop) -> None:
+    shop.answer("docker run", out="{", err="exec format error\n", code=1)
+    (shop.top / "sbom.json").write_text("old")
+    outcome = shop.run("--sbom", "sbom.json")
+    assert_failed(outcome, "sbom.json", "exec format error")
+    assert (shop.top / "sbom.json").read_text() == "old"
+    assert not (shop.top / "sbom.json.part").exists()
+    assert outcome.pushed == []
+
+
+def test_an_sbom_into_a_folder_that_is_not_there(shop: Workshop) -> None:
+    assert_failed(shop.run("--sbom", "no/such/sbom.json"), "no/such/sbom.json", "No such file or directory")
+
+
 # ---- the repository --------------------------------------------------------------------------------------------------
 
 
@@ -659,6 +801,17 @@ def test_a_missing_repository_is_created(shop: Workshop) -> None:
     outcome = shop.run()
     assert outcome.code == 0, outcome.err
     assert outcome.commands[outcome.commands.index(DESCRIBE) + 1] == CREATE
+
+
+def test_an_aws_that_does_not_know_of_tags_that_cannot_move(shop: Workshop) -> None:
+    shop.answer("aws ecr describe-repositories", err=NOT_FOUND, code=254)
+    words = "Unknown options: --image-tag-mutability-exclusion-filters"
+    stand_in = STAND_IN.replace("#!/bin/sh\n", f"#!/bin/sh\ncase $* in *IMMUTABLE*) echo '{words}' >&2; exit 2; esac\n")
+    shop.program("aws", stand_in)
+    outcome = shop.run()
+    assert outcome.code == 0, outcome.err
+    assert CREATE_MUTABLE in outcome.commands
+    assert f"({words})" in outcome.err
 
 
 def test_a_repository_that_may_not_be_created(shop: Workshop) -> None:
