@@ -23,14 +23,16 @@ def test_the_readme_names_every_media_type(media_type: str) -> None:
     assert f"`{media_type}`" in README
 
 
-@pytest.mark.parametrize("package", ["kmeans", "train", "serve"])
+@pytest.mark.parametrize("package", ["kmeans", "train", "serve", "workflow"])
 def test_the_picture_of_the_house_names_every_module(package: str) -> None:
     modules = {path.stem for path in (PROJECT / package).rglob("*.py")} - {"__init__", "__main__"}
     assert {name for name in modules if not re.search(rf"\b{name}\b", ARCHITECTURE)} == set()
 
 
 def test_every_environment_variable_is_in_the_readme() -> None:
-    source = "".join(path.read_text() for folder in ("train", "serve") for path in (PROJECT / folder).glob("*.py"))
+    source = "".join(
+        path.read_text() for folder in ("train", "serve", "workflow") for path in (PROJECT / folder).glob("*.py")
+    )
     assert {name for name in re.findall(r"(?:SAGEMAKER|KMEANS)_[A-Z_]+", source) if f"`{name}`" not in README} == set()
 
 

@@ -1,0 +1,265 @@
+"""Every request is one that SageMaker takes, by botocore's model of the service, and says what was asked for."""
+
+import io
+import json
+import re
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kmeans.formats.media_type import CSV, JSON_LINES, RECORDIO
+from serve.negotiation import DECODERS, ENCODERS
+from train import files, hyperparameters
+from train.metrics import JobLog
+from workflow.examples import EXAMPLES, markdown, printed
+from workflow.ledger import Ledger
+from workflow.logs import describe_log_streams, get_log_events
+from workflow.requests.algorithm import ANSWER_TYPES, REQUEST_TYPES, TRAINING_TYPES, create_algorithm
+from workflow.requests.hosting import (
+    create_endpoint,
+    create_endpoint_config,
+    create_model,
+    instance_variant,
+    serverless_variant,
+)
+from workflow.requests.invocation import invoke_endpoint
+from workflow.requests.metrics import METRIC_DEFINITIONS
+from workflow.requests.removal import ENDINGS, endings
+from workflow.requests.training import Channel, Instances, Limits, create_training_job, training_definition
+from workflow.requests.transform import DIGIT_AND_ANSWER, create_transform_job
+from workflow.requests.tuning import create_tuning_job
+
+from .conftest import Run
+from .service_model import OPERATIONS, faults
+
+PROJECT = Path(__file__).resolve().parents[2]
+IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/kmeans:0.1.0"
+ROLE = "arn:aws:iam::123456789012:role/SageMaker"
+
+
+def training(**changes: Any) -> dict[str, Any]:
+    return {
+        "image": IMAGE,
+        "role": ROLE,
+        "channels": [Channel("train", "s3://bucket/train/", RECORDIO), Channel("test", "s3://bucket/test/")],
+        "output_uri": "s3://bucket/models",
+        "instances": Instances("ml.c5.xlarge"),
+        "limits": Limits(600),
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("mode", "count", "wait", "checkpoints", "isolated"),
+    [*product(["File", "FastFile", "Pipe"], [1, 8], [None, 1200], [None, "s3://bucket/checkpoints"], [True, False])],
+)
+def test_every_variant_of_a_training_job_is_valid(
+    mode: str, count: int, wait: int | None, checkpoints: str | None, isolated: bool
+) -> None:
+    request = create_training_job(
+        "digits-1",
+        hyperparameters={"k": 10, "eval_metrics": ["msd", "ssd"]},
+        checkpoints_uri=checkpoints,
+        environment={"KMEANS_HOSTS_TIMEOUT_SECONDS": "600"},
+        **training(
+            instances=Instances("ml.m5.large", count),
+            limits=Limits(600, wait),
+            input_mode=mode,
+            network_isolation=isolated,
+        ),
+    )
+    assert faults("CreateTrainingJob", request) == []
+    assert request["AlgorithmSpecification"]["TrainingInputMode"] == mode
+    assert request["ResourceConfig"]["InstanceCount"] == count
+    assert request["EnableManagedSpotTraining"] == (wait is not None)
+    assert request["StoppingCondition"].get("MaxWaitTimeInSeconds") == wait
+    assert request.get("CheckpointConfig", {}).get("S3Uri") == checkpoints
+    assert request["EnableNetworkIsolation"] == isolated
+    assert request["HyperParameters"]["k"] == "10"
+
+
+def test_a_tuning_job_is_valid_and_tunes_what_the_image_knows() -> None:
+    request = create_tuning_job(
+        "tuning",
+        definition=training_definition(**training(limits=Limits(600, 1200))),
+        hyperparameters={"k": "10", "mini_batch_size": "500"},
+        jobs=8,
+        at_a_time=2,
+    )
+    assert faults("CreateHyperParameterTuningJob", request) == []
+    ranges = request["HyperParameterTuningJobConfig"]["ParameterRanges"]
+    tuned = {row["Name"]: row for rows in ranges.values() for row in rows}
+    static = request["TrainingJobDefinition"]["StaticHyperParameters"]
+    assert not tuned.keys() & static.keys(), "SageMaker refuses a value that is tuned too"
+    for name, row in tuned.items():
+        for text in row.get("Values") or (row["MinValue"], row["MaxValue"]):
+            hyperparameters.parse({**static, name: text})
+    objective = request["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]["MetricName"]
+    metrics = request["TrainingJobDefinition"]["AlgorithmSpecification"]["MetricDefinitions"]
+    assert objective in {metric["Name"] for metric in metrics}
+
+
+@pytest.mark.parametrize("multi_model", [True, False])
+@pytest.mark.parametrize("environment", [None, {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}])
+def test_every_variant_of_a_model_is_valid(multi_model: bool, environment: dict[str, str] | None) -> None:
+    uri = "s3://bucket/models/" if multi_model else "s3://bucket/models/digits-1/output/model.tar.gz"
+    request = create_model(
+        "digits", image=IMAGE, role=ROLE, model_uri=uri, multi_model=multi_model, environment=environment
+    )
+    assert faults("CreateModel", request) == []
+    assert request["PrimaryContainer"]["Mode"] == ("MultiModel" if multi_model else "SingleModel")
+
+
+@pytest.mark.parametrize("variant", [instance_variant("m", "ml.t2.medium", 2), serverless_variant("m", 2048, 5)])
+@pytest.mark.parametrize("capture", [None, "s3://bucket/capture"])
+def test_every_variant_of_an_endpoint_is_valid(variant: dict[str, Any], capture: str | None) -> None:
+    assert faults("CreateEndpointConfig", create_endpoint_config("c", variant=variant, capture_uri=capture)) == []
+    assert faults("CreateEndpoint", create_endpoint("digits", "c")) == []
+
+
+@pytest.mark.parametrize("target", [None, "digits-1/output/model.tar.gz"])
+@pytest.mark.parametrize("body", [b"\x00", "1,2"])
+def test_an_invocation_is_valid(target: str | None, body: bytes | str) -> None:
+    request = invoke_endpoint("digits", body, content_type=CSV, accept=CSV, target_model=target)
+    assert faults("InvokeEndpoint", request) == []
+
+
+@pytest.mark.parametrize(
+    ("content_type", "accept", "strategy", "join"),
+    [
+        (content_type, accept, strategy, join)
+        for content_type, accept in [(CSV, CSV), (JSON_LINES, JSON_LINES), (RECORDIO, RECORDIO), (RECORDIO, JSON_LINES)]
+        for strategy in ("MultiRecord", "SingleRecord")
+        for join in (None, DIGIT_AND_ANSWER)
+        if join is None or RECORDIO not in (content_type, accept)
+    ],
+)
+def test_every_variant_of_a_transform_is_valid(content_type: str, accept: str, strategy: str, join: Any) -> None:
+    request = create_transform_job(
+        "t",
+        model="m",
+        input_uri="s3://bucket/in/",
+        output_uri="s3://bucket/out",
+        content_type=content_type,
+        accept=accept,
+        strategy=strategy,
+        join=join,
+    )
+    assert faults("CreateTransformJob", request) == []
+    if join is not None:  # SageMaker joins lines only
+        assert request["TransformInput"]["SplitType"] == request["TransformOutput"]["AssembleWith"] == "Line"
+
+
+def test_the_algorithm_says_what_the_image_says() -> None:
+    request = create_algorithm("kmeans", image=IMAGE)
+    assert faults("CreateAlgorithm", request) == []
+    rows = {row["Name"]: row for row in request["TrainingSpecification"]["SupportedHyperParameters"]}
+    assert list(rows) == [row.name for row in hyperparameters.TABLE]
+    assert [name for name, row in rows.items() if row["IsRequired"]] == ["k"]
+    for row in rows.values():
+        kinds = {"Integer": int, "Continuous": float}
+        if row["Type"] in kinds and "DefaultValue" in row:
+            kinds[row["Type"]](row["DefaultValue"])
+        if row["Type"] == "Categorical":
+            assert row["DefaultValue"] in row["Range"]["CategoricalParameterRangeSpecification"]["Values"]
+        assert not (row["Type"] == "FreeText" and row["IsTunable"]), "SageMaker tunes no free text"
+    assert set(REQUEST_TYPES) == set(DECODERS)
+    assert set(ANSWER_TYPES) == set(ENCODERS)
+    assert set(TRAINING_TYPES) <= set(files.READERS)
+
+
+@pytest.mark.parametrize("kind", ENDINGS)
+def test_what_stops_and_deletes_is_valid(kind: str) -> None:
+    for operation, request in endings(kind, "digits-1"):
+        assert faults(operation, request) == []
+
+
+def test_what_reads_logs_is_valid() -> None:
+    for prefix in ("", "digits-1/"):
+        assert faults("DescribeLogStreams", describe_log_streams("/aws/sagemaker/TrainingJobs", prefix)) == []
+    for token in (None, "f/1"):
+        assert faults("GetLogEvents", get_log_events("/aws/sagemaker/TrainingJobs", "digits-1/algo-1-1", token)) == []
+
+
+@pytest.mark.parametrize(
+    ("operation", "request_", "fault"),
+    [
+        ("CreateEndpoint", {"EndpointName": "digits"}, "Missing required parameter"),
+        ("CreateEndpoint", {"EndpointName": "a_b", "EndpointConfigName": "c"}, "doesn't match"),
+        ("StopTransformJob", {"TransformJobName": "x" * 64}, ", at most 63"),
+    ],
+)
+def test_the_judge_finds_faults(operation: str, request_: dict[str, Any], fault: str) -> None:
+    assert fault in "".join(faults(operation, request_))
+
+
+def test_the_judge_knows_choices() -> None:
+    variant = serverless_variant("m", 2048, 5)
+    request = create_endpoint_config("c", variant={**variant, "InstanceType": "ml.c99.huge"})
+    assert "ml.c99.huge" in "".join(faults("CreateEndpointConfig", request))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
+def test_every_printed_request_is_valid(example: Any) -> None:
+    plan = json.loads(printed(example.command))
+    assert plan
+    for operation, requests in plan.items():
+        for request in requests if isinstance(requests, list) else [requests]:
+            assert faults(operation, request) == []
+
+
+def test_every_kind_of_job_is_among_the_examples() -> None:
+    operations = {operation for example in EXAMPLES for operation in json.loads(printed(example.command))}
+    assert operations >= {
+        name
+        for name in OPERATIONS
+        if re.fullmatch(
+            "Create(TrainingJob|HyperParameterTuningJob|Model|EndpointConfig|Endpoint|TransformJob|Algorithm)", name
+        )
+    } | {"InvokeEndpoint", "PutObject"}
+
+
+def test_the_page_of_requests_is_what_is_printed() -> None:
+    page = (PROJECT / "docs" / "requests.md").read_text()
+    assert page == markdown(), "run `python -m workflow.examples > docs/requests.md`"
+
+
+def test_delete_and_list_print_requests_for_all_that_was_recorded(run: Run, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "workflow" / "local" / "created.json")
+    ledger.record("data", "s3://bucket/data")
+    for kind in ENDINGS:
+        ledger.record(kind, f"the-{kind}")
+    ledger.record("image", "kmeans:latest")
+    plan = json.loads(run("delete", "--dry-run"))
+    assert plan.pop("DeleteObjects") == ["s3://bucket/data/"]
+    assert set(plan) == {operation for operations, _ in ENDINGS.values() for operation in operations}
+    assert next(iter(plan)) == "DeleteEndpoint", "first what costs by the hour"
+    for operation, requests in (plan | json.loads(run("list", "--dry-run"))).items():
+        for request in requests:
+            assert faults(operation, request) == []
+    assert "DeleteObjects" not in json.loads(run("delete", "--dry-run", "--keep-data"))
+
+
+def test_the_metrics_are_found_in_what_the_job_logs() -> None:
+    out = io.StringIO()
+    log = JobLog("algo-1", out)
+    log.shrink_done(mean_squared_distance=1.5e-07)
+    for channel, metric in (("train", "mean_squared_distance"), ("test", "msd"), ("test", "ssd")):
+        log.quality(channel, metric, 2.25)
+    log.epoch_done(epoch=0, epochs=4, rows=100, batches=2, seconds=0.5)
+    found = {row["Name"]: re.findall(row["Regex"], out.getvalue()) for row in METRIC_DEFINITIONS}
+    assert {name: [float(text) for text in texts] for name, texts in found.items()} == {
+        "train:msd": [1.5e-07],
+        "train:mean_squared_distance": [2.25],
+        "test:msd": [2.25],
+        "test:ssd": [2.25],
+        "train:progress": [25.0],
+        "train:throughput": [200.0],
+    }
+
+
+def test_the_readme_has_the_same_metrics() -> None:
+    readme = (PROJECT / "README.md").read_text()
+    assert set(re.findall(r'"Name": "([^"]+)"', readme)) == {row["Name"] for row in METRIC_DEFINITIONS}

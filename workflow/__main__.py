@@ -1,0 +1,123 @@
+"""``python -m workflow STEP``: the only place of this package that reads the environment and exits."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+EXIT_BROKEN_PIPE = 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one step; return 0, or 1 with a sentence on standard error if it can't be done."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from kmeans.errors import KMeansError
+    from workflow.errors import WorkflowError, explain
+    from workflow.steps import STEPS
+    from workflow.workspace import open_workspace
+
+    options = _parse(arguments)
+    step = STEPS[options.step]
+    try:
+        with open_workspace(_settings(options)) as work:
+            plan = step.plan(work, options)
+            if options.dry_run:
+                print(json.dumps(plan, indent=2), flush=True)
+            else:
+                step.carry_out(work, plan, options)
+    except (BotoCoreError, ClientError) as error:
+        return _fail(explain(error))
+    except (WorkflowError, KMeansError) as error:
+        return _fail(str(error))
+    except BrokenPipeError:  # whoever read the output wants no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except KeyboardInterrupt:
+        _fail(
+            "interrupted. What runs in an account goes on: `python -m workflow list` shows it, `delete` ends it."
+            if options.target == "aws"
+            else "interrupted; the job was stopped."
+        )
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    from workflow.settings import AWS, DEFAULT_FOLDER, DEFAULT_NAME, LOCAL
+    from workflow.steps import STEPS
+
+    shared = argparse.ArgumentParser(add_help=False)
+    group = shared.add_argument_group("options of all steps")
+    group.add_argument(
+        "--target",
+        choices=(LOCAL, AWS),
+        default=os.environ.get("KMEANS_TARGET") or LOCAL,
+        help="this machine or an account (default: KMEANS_TARGET, else local)",
+    )
+    group.add_argument("--dry-run", action="store_true", help="print the requests as JSON; ask and change nothing")
+    group.add_argument("--name", default=DEFAULT_NAME, help="what all names begin with (default: %(default)s)")
+    group.add_argument("--image", help="image of jobs and endpoints (default: that of the step image, kmeans:latest)")
+    group.add_argument("--bucket", help="S3 bucket (default: SageMaker's usual one of the account and region)")
+    group.add_argument("--role", help="ARN under which SageMaker works (default: SAGEMAKER_ROLE)")
+    group.add_argument("--region", help="AWS region (default: AWS_REGION, then the profile's)")
+    group.add_argument("--profile", help="AWS profile (default: AWS_PROFILE)")
+    group.add_argument(
+        "--folder",
+        type=Path,
+        default=DEFAULT_FOLDER,
+        help="where it is kept what was created and, here, S3's objects (default: %(default)s)",
+    )
+    parser = argparse.ArgumentParser(
+        prog="python -m workflow",
+        description="The classic five steps: data, image, train, deploy or transform, validate; then delete. On this "
+        "machine with Docker, or on SageMaker with --target aws.",
+    )
+    steps = parser.add_subparsers(dest="step", metavar="STEP", required=True)
+    for name, step in STEPS.items():
+        step.configure(steps.add_parser(name, parents=[shared], help=step.HELP, description=f"{step.HELP}."))
+    options = parser.parse_args(arguments)
+    if options.target not in (LOCAL, AWS):  # argparse doesn't look at defaults
+        parser.error(f"KMEANS_TARGET: expected {LOCAL} or {AWS}, found {options.target!r}")
+    return options
+
+
+def _settings(options: argparse.Namespace) -> Any:
+    from workflow.settings import DEFAULT_REGION, Settings, region_of
+
+    region = region_of(options.region, os.environ)
+    return Settings(
+        target=options.target,
+        folder=options.folder,
+        name=options.name,
+        region=region or (DEFAULT_REGION if options.target == "local" else ""),
+        profile=options.profile,
+        bucket=options.bucket,
+        role=options.role or os.environ.get("SAGEMAKER_ROLE"),
+        image=options.image,
+        is_dry_run=options.dry_run,
+    )
+
+
+def _fail(sentence: str) -> int:
+    print(f"workflow: {sentence}", file=sys.stderr)
+    return 1
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    # So that what runs here is stopped on the way out.
+    raise SystemExit(EXIT_TERMINATED)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(main())

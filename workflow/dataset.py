@@ -1,0 +1,131 @@
+"""The digits as objects: where each part lies, and how it is written and read."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kmeans.arrays import Float32
+from kmeans.formats import recordio
+from kmeans.formats.media_type import CSV, JSON, RECORDIO
+from local_test import digits as sources
+from workflow.errors import WorkflowError
+from workflow.objects import Objects
+
+# Objects, not rows, are what hosts share: two hosts get two each, four one each.
+TRAIN_PARTS = 4
+VALIDATION_PARTS = 2
+
+TRAIN, TEST, VALIDATION = "train", "test", "validation"
+DESCRIPTION = "description.json"
+
+
+class Part(NamedTuple):
+    """An object of the data set: its address and its media type."""
+
+    uri: str
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What ``description.json`` says.
+
+    Attributes
+    ----------
+    source
+        ``mnist`` or ``scikit-learn``.
+    features
+        Columns of a row.
+    train_rows, validation_rows
+        Rows of the two splits.
+    """
+
+    source: str
+    features: int
+    train_rows: int
+    validation_rows: int
+
+
+def parts(uri: str) -> dict[str, list[Part]]:
+    """Return the objects of a data set below ``uri``, by channel.
+
+    ``train`` and ``test`` are RecordIO-protobuf; ``validation`` has the rows of ``test`` as CSV, the true digit first.
+    """
+    return {
+        TRAIN: [Part(f"{uri}/{TRAIN}/part-{n:05}.pbr", RECORDIO) for n in range(TRAIN_PARTS)],
+        TEST: [Part(f"{uri}/{TEST}/part-{n:05}.pbr", RECORDIO) for n in range(VALIDATION_PARTS)],
+        VALIDATION: [Part(f"{uri}/{VALIDATION}/part-{n:05}.csv", CSV) for n in range(VALIDATION_PARTS)],
+        DESCRIPTION: [Part(f"{uri}/{DESCRIPTION}", JSON)],
+    }
+
+
+def write(objects: Objects, uri: str, mnist: Path | None, rows: int | None) -> Description:
+    """Write the digits below ``uri``: MNIST from a folder, else those of scikit-learn.
+
+    Parameters
+    ----------
+    mnist
+        Folder with the four IDX files; None for scikit-learn's digits.
+    rows
+        At most so many of either split; None for all.
+
+    Raises
+    ------
+    WorkflowError
+        If a file is missing or isn't what it should be.
+    """
+    try:
+        found = sources.mnist(mnist) if mnist else sources.small()
+    except FileNotFoundError as error:
+        raise WorkflowError(
+            f"There is no {error.filename}: --mnist needs a folder with the four files of MNIST; without it "
+            "scikit-learn's digits are taken."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise WorkflowError(f"The digits can't be read: {error}.") from None
+    train, test, shown = found.train[:rows], found.test[:rows], found.test_digits[:rows]
+    places = parts(uri)
+    for part, points in zip(places[TRAIN], np.array_split(train, TRAIN_PARTS), strict=True):
+        objects.put(part.uri, recordio.encode(points), part.content_type)
+    blocks = zip(np.array_split(test, VALIDATION_PARTS), np.array_split(shown, VALIDATION_PARTS), strict=True)
+    for number, (points, labels) in enumerate(blocks):
+        record_part, csv_part = places[TEST][number], places[VALIDATION][number]
+        objects.put(record_part.uri, recordio.encode(points), record_part.content_type)
+        objects.put(csv_part.uri, _with_digits(points, labels), csv_part.content_type)
+    description = Description("mnist" if mnist else "scikit-learn", train.shape[1], len(train), len(test))
+    # Last: whoever finds it finds the others.
+    objects.put(f"{uri}/{DESCRIPTION}", json.dumps(asdict(description)).encode(), JSON)
+    return description
+
+
+def describe(objects: Objects, uri: str) -> Description:
+    """Read what is said of the data set below ``uri``.
+
+    Raises
+    ------
+    WorkflowError
+        If there is none.
+    """
+    try:
+        return Description(**json.loads(objects.get(f"{uri}/{DESCRIPTION}")))
+    except (ValueError, TypeError):
+        raise WorkflowError(f"{uri}/{DESCRIPTION} is none of ours: run `python -m workflow data` again.") from None
+
+
+def read_validation(objects: Objects, uri: str) -> tuple[Float32, NDArray[np.int64]]:
+    """Return the rows of the validation split, (n, d), and the digits they show, (n,), in the objects' order."""
+    content = b"".join(objects.get(part.uri) for part in parts(uri)[VALIDATION])
+    table = np.loadtxt(io.BytesIO(content), delimiter=",", dtype=np.float32, ndmin=2)
+    return np.ascontiguousarray(table[:, 1:]), table[:, 0].astype(np.int64)
+
+
+def _with_digits(points: Float32, digits: NDArray[np.int64]) -> bytes:
+    lines = sources.as_csv(points).splitlines()
+    return b"".join(b"%d,%s\n" % (digit, line) for digit, line in zip(digits.tolist(), lines, strict=True))

@@ -1,0 +1,92 @@
+"""``python -m workflow.examples``: docs/requests.md, what ``--dry-run`` prints for every kind of job."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import tempfile
+from dataclasses import dataclass
+
+from workflow.__main__ import main
+
+# Nothing is read from the reader's machine, and every name is fixed.
+FIXED = ("--target", "aws", "--region", "eu-west-1", "--dry-run")
+
+HEAD = """# The requests, printed
+
+What `--dry-run` prints for every kind of job, as an account would get it: the keys are the operations of
+SageMaker's API, the values what boto3's methods, or `aws sagemaker ... --cli-input-json`, take. Account, role and
+names stand for yours. Nobody is asked, so no account is needed. Written by `python -m workflow.examples`; a test holds
+this page and the program together, another checks every request against botocore's model of the services.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A command, and what it shows."""
+
+    title: str
+    command: tuple[str, ...]
+
+
+EXAMPLES = (
+    Example("Data", ("data",)),
+    Example("Training", ("train", "--job-name", "digits-1")),
+    Example(
+        "Training on two spot instances, through pipes, with checkpoints",
+        ("train", "--job-name", "digits-2", "--instances", "2", "--input-mode", "Pipe", "--spot"),
+    ),
+    Example(
+        "Training with FastFile, every host on all data, without network",
+        (
+            *("train", "--job-name", "digits-3", "--instances", "2", "--input-mode", "FastFile"),
+            *("--distribution", "FullyReplicated", "--network-isolation", "--hyperparameter", "epochs=2"),
+        ),
+    ),
+    Example("Tuning", ("tune", "--job-name", "digits-tuning", "--jobs", "8", "--at-a-time", "2")),
+    Example(
+        "Hosting on an instance, with data capture",
+        ("deploy", "--endpoint-name", "digits", "--training-job", "digits-1", "--data-capture", "10"),
+    ),
+    Example(
+        "Hosting without instances",
+        ("deploy", "--endpoint-name", "digits-serverless", "--training-job", "digits-1", "--serverless", "2048"),
+    ),
+    Example("Hosting the models of all training jobs", ("deploy", "--endpoint-name", "digits-all", "--multi-model")),
+    Example("Asking an endpoint", ("validate", "--of", "endpoint")),
+    Example(
+        "Batch transform of CSV, joined with its input",
+        ("transform", "--job-name", "digits-csv", "--training-job", "digits-1"),
+    ),
+    Example(
+        "Batch transform of RecordIO-protobuf, record by record",
+        (
+            *("transform", "--job-name", "digits-recordio", "--training-job", "digits-1"),
+            *("--format", "recordio", "--strategy", "SingleRecord"),
+        ),
+    ),
+    Example("The image as an algorithm", ("algorithm",)),
+)
+
+
+def printed(command: tuple[str, ...]) -> str:
+    """Return what a command prints in an account's dry run, from a workflow that has created nothing yet."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as out:
+        if main([*command, *FIXED, "--folder", folder]):
+            raise AssertionError(f"{' '.join(command)} can't be done")
+    return out.getvalue()
+
+
+def markdown() -> str:
+    """Return the page."""
+    sections = [
+        f"## {example.title}\n\n```\n$ python -m workflow {' '.join(example.command)} {' '.join(FIXED)}\n"
+        f"{printed(example.command)}```\n"
+        for example in EXAMPLES
+    ]
+    return "\n".join([HEAD, *sections])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())

@@ -1,0 +1,210 @@
+"""Docker, as much of it as SageMaker's part needs: containers that are labelled, watched and removed."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import secrets
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+
+from workflow.errors import WorkflowError
+
+# Containers and networks carry it, with the folder of the workflow and the kind and name of their job or endpoint.
+LABEL = "kmeans-workflow"
+PORT = 8080
+
+# A container that writes no more than this at its end is worth showing.
+SHOWN_LOG_LINES = 20
+
+
+class Engine:
+    """Starts containers of images that are on this machine; nothing is pulled.
+
+    Parameters
+    ----------
+    scope
+        Whose containers these are: those of another scope are never touched.
+    """
+
+    def __init__(self, scope: str) -> None:
+        self._scope = scope
+        with warnings.catch_warnings():
+            # The client doesn't close a socket at which nobody answers.
+            warnings.simplefilter("ignore", ResourceWarning)
+            try:
+                self._client = docker.from_env()
+                self._client.ping()
+            except (docker.errors.DockerException, OSError) as error:
+                reason = " ".join(str(error).split())
+                gc.collect()
+                raise WorkflowError(
+                    f"No Docker engine answers: start Docker, or set DOCKER_HOST; --dry-run needs none. ({reason})"
+                ) from None
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def require_image(self, image: str) -> None:
+        """Raise WorkflowError if this machine has no such image."""
+        if not self.has_image(image):
+            raise WorkflowError(
+                f"There is no image {image} on this machine: run `python -m workflow image`, or name another one with "
+                "--image."
+            )
+
+    def has_image(self, image: str) -> bool:
+        """Tell whether this machine has an image."""
+        try:
+            self._client.images.get(image)
+        except (docker.errors.ImageNotFound, docker.errors.NullResource):
+            return False
+        return True
+
+    def start(self, image: str, command: list[str] | None, owner: str, **options: Any) -> Any:
+        """Start a container for the job or endpoint ``owner``; the options are those of Docker's client.
+
+        Raises
+        ------
+        WorkflowError
+            If Docker refuses.
+        """
+        self.require_image(image)
+        container = None
+        try:
+            container = self._client.containers.create(image, command, labels=self._labels(owner), **options)
+            container.start()
+        except docker.errors.DockerException as error:
+            if container is not None:
+                remove(container)
+            raise WorkflowError(f"Docker can't start {image}: {' '.join(str(error).split())}") from None
+        return container
+
+    def serve(
+        self, image: str, owner: str, environment: Mapping[str, str], folders: Mapping[Path, str], **options: Any
+    ) -> Any:
+        """Start ``serve`` as strictly as a host may: read-only, reached through a free port of the loopback interface.
+
+        ``folders`` of this machine are found, read-only, where the container expects them.
+        """
+        volumes = {str(path.resolve()): {"bind": inside, "mode": "ro"} for path, inside in folders.items()}
+        return self.start(
+            image,
+            ["serve"],
+            owner,
+            environment=dict(environment),
+            volumes=volumes,
+            ports={f"{PORT}/tcp": ("127.0.0.1", None)},
+            read_only=True,
+            tmpfs={"/tmp": ""},  # noqa: S108 - in the container
+            **options,
+        )
+
+    def attach(self, host: str, network: str) -> dict[str, Any]:
+        """Return the options that put a container into a network, where it has the name ``host``."""
+        endpoint = self._client.api.create_endpoint_config(aliases=[host])
+        return {"network": network, "networking_config": {network: endpoint}, "hostname": host}
+
+    @contextmanager
+    def network(self, owner: str, *, is_isolated: bool) -> Iterator[str]:
+        """Return a context with a network for one job; an isolated one leads nowhere else."""
+        name = f"{LABEL}-{secrets.token_hex(6)}"
+        try:
+            network = self._client.networks.create(
+                name, driver="bridge", internal=is_isolated, labels=self._labels(owner)
+            )
+        except docker.errors.DockerException as error:
+            raise WorkflowError(f"Docker can't make a network: {' '.join(str(error).split())}") from None
+        try:
+            yield name
+        finally:
+            with contextlib.suppress(docker.errors.DockerException):
+                network.remove()
+
+    def find(self, owner: str) -> list[Any]:
+        """Return the containers of a job or endpoint, running or not."""
+        found: list[Any] = self._client.containers.list(all=True, ignore_removed=True, filters=self._filters(owner))
+        return found
+
+    def remove_all(self, owner: str) -> None:
+        """Remove the containers and the network of a job or endpoint."""
+        for container in self.find(owner):
+            remove(container)
+        for network in self._client.networks.list(filters=self._filters(owner)):
+            with contextlib.suppress(docker.errors.DockerException):
+                network.remove()
+
+    def _labels(self, owner: str) -> dict[str, str]:
+        return {LABEL: f"{self._scope}:{owner}"}
+
+    def _filters(self, owner: str) -> dict[str, str]:
+        return {"label": f"{LABEL}={self._scope}:{owner}"}
+
+
+class LogCopy(threading.Thread):
+    """Copies what a container writes into a file, until the container ends."""
+
+    def __init__(self, container: Any, file: Path) -> None:
+        super().__init__(name=f"log of {container.name}", daemon=True)
+        self._container = container
+        self._file = file
+
+    def run(self) -> None:
+        """Copy chunk after chunk."""
+        with self._file.open("ab", buffering=0) as file:
+            # The container may be removed meanwhile: then there is no more.
+            with contextlib.suppress(docker.errors.DockerException, OSError):
+                for chunk in self._container.logs(stream=True, follow=True):
+                    file.write(chunk)
+            file.write(b"\n")  # a last line may have none, and a line without an end isn't read
+
+
+def owner(kind: str, name: str) -> str:
+    """Return what the containers of a job or endpoint are known by."""
+    return f"{kind}/{name}"
+
+
+def status(container: Any) -> str:
+    """Return what a container does now: ``running``, ``exited``; ``removed`` if it is gone."""
+    try:
+        container.reload()
+    except docker.errors.NotFound:
+        return "removed"
+    return str(container.status)
+
+
+def exit_code(container: Any) -> int:
+    """Return the exit code of a container that has ended."""
+    return int(container.wait()["StatusCode"])
+
+
+def host_port(container: Any) -> int:
+    """Return the port of the loopback interface behind which the container's server is."""
+    container.reload()
+    return int(container.attrs["NetworkSettings"]["Ports"][f"{PORT}/tcp"][0]["HostPort"])
+
+
+def last_lines(container: Any) -> str:
+    """Return the end of a container's log, as one line."""
+    text: str = container.logs(tail=SHOWN_LOG_LINES).decode("utf-8", "replace")
+    return " ".join(text.split())
+
+
+def stop(container: Any, seconds: int) -> None:
+    """End a container by SIGTERM, and by SIGKILL after ``seconds``."""
+    with contextlib.suppress(docker.errors.DockerException):
+        container.stop(timeout=seconds)
+
+
+def remove(container: Any) -> None:
+    """Remove a container, whatever it does."""
+    with contextlib.suppress(docker.errors.DockerException):
+        container.remove(force=True, v=True)

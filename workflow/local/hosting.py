@@ -1,0 +1,196 @@
+"""An endpoint on this machine: a container that serves, and lives on when this program ends."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import io
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from workflow.errors import WorkflowError
+from workflow.local import archive, engine
+from workflow.local.engine import Engine, owner
+from workflow.local.registry import Registry
+from workflow.local.streams import LogStreams
+from workflow.local.validation import check, refusal
+from workflow.logs import ENDPOINTS
+from workflow.objects import FolderObjects
+
+KIND = "endpoint"
+
+# SageMaker's limits: for the first ping, and for an answer.
+START_SECONDS = 180
+ANSWER_SECONDS = 60
+INSUFFICIENT_MEMORY = 507
+
+
+class Hosting:
+    """Creates, describes and deletes endpoints, and invokes them."""
+
+    def __init__(
+        self, folder: Path, objects: FolderObjects, registry: Registry, streams: LogStreams, docker: Engine
+    ) -> None:
+        self._folder = folder
+        self._objects = objects
+        self._registry = registry
+        self._streams = streams
+        self._docker = docker
+
+    def create(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Unpack the model and start the server; it isn't waited for."""
+        operation, name = "CreateEndpoint", request["EndpointName"]
+        config = self._registry.get(operation, "endpoint-config", request["EndpointConfigName"])
+        if len(config["ProductionVariants"]) != 1:
+            raise refusal(operation, "The local target serves one variant per endpoint.")
+        (variant,) = config["ProductionVariants"]
+        model = self._registry.get(operation, "model", variant["ModelName"])
+        container = model["PrimaryContainer"]
+        self._docker.require_image(container["Image"])
+        description = {
+            **request,
+            "EndpointStatus": "Creating",
+            "CreatedAt": time.time(),
+            "VariantName": variant["VariantName"],
+            "MultiModelUri": container["ModelDataUrl"] if container.get("Mode") == "MultiModel" else None,
+        }
+        self._registry.add(operation, KIND, name, description)
+        try:
+            self._start(name, container, variant)
+        except WorkflowError as error:
+            self._registry.update(KIND, name, EndpointStatus="Failed", FailureReason=str(error))
+        return {"EndpointArn": f"arn:aws:sagemaker:local:000000000000:endpoint/{name}"}
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """Return the description, after a look at the container."""
+        description = self._registry.get("DescribeEndpoint", KIND, name)
+        if description["EndpointStatus"] == "Failed":
+            return description
+        containers = self._docker.find(owner(KIND, name))
+        running = [container for container in containers if engine.status(container) == "running"]
+        if not running:
+            said = f": {engine.last_lines(containers[0])}" if containers else ""
+            reason = f"The server ended{said or ', and its container is gone'}"
+            return self._registry.update(KIND, name, EndpointStatus="Failed", FailureReason=reason)
+        if description["EndpointStatus"] == "Creating":
+            stream = self._streams.file(f"{ENDPOINTS}/{name}", f"{description['VariantName']}/local")
+            stream.write_bytes(running[0].logs())
+            if answers_ping(engine.host_port(running[0])):
+                return self._registry.update(KIND, name, EndpointStatus="InService")
+            if time.time() - description["CreatedAt"] > START_SECONDS:
+                reason = f"GET /ping was not answered with 200 within {START_SECONDS} s"
+                return self._registry.update(KIND, name, EndpointStatus="Failed", FailureReason=reason)
+        return description
+
+    def delete(self, name: str) -> None:
+        """Stop the server, and remove all that belongs to it."""
+        self._registry.get("DeleteEndpoint", KIND, name)
+        for container in self._docker.find(owner(KIND, name)):
+            engine.stop(container, 30)
+        self._docker.remove_all(owner(KIND, name))
+        shutil.rmtree(self._folder / name, ignore_errors=True)
+        self._registry.remove("DeleteEndpoint", KIND, name)
+
+    def invoke_endpoint(self, **request: Any) -> dict[str, Any]:
+        """Do what boto3's client ``sagemaker-runtime`` does.
+
+        Raises
+        ------
+        botocore.exceptions.ClientError
+            If the endpoint isn't in service, or the container answered with an error (``ModelError``).
+        """
+        check("sagemaker-runtime", "InvokeEndpoint", request)
+        name = request["EndpointName"]
+        endpoint = self.describe(name)
+        if endpoint["EndpointStatus"] != "InService":
+            raise refusal("InvokeEndpoint", f"Endpoint {name} is {endpoint['EndpointStatus']}, not InService.")
+        port = engine.host_port(self._docker.find(owner(KIND, name))[0])
+        body = request["Body"].encode() if isinstance(request["Body"], str) else bytes(request["Body"])
+        headers = {"Content-Type": request.get("ContentType", ""), "Accept": request.get("Accept", "*/*")}
+        path = "/invocations"
+        if endpoint["MultiModelUri"]:
+            if "TargetModel" not in request:
+                raise refusal("InvokeEndpoint", f"Endpoint {name} serves several models: TargetModel is missing.")
+            model = self._load(endpoint, port, request["TargetModel"])
+            path, headers["X-Amzn-SageMaker-Target-Model"] = f"/models/{model}/invoke", request["TargetModel"]
+        status, content_type, content = ask(port, "POST", path, body, headers)
+        if status != 200:
+            whose = "client" if status < 500 else "server"
+            text = content.decode("utf-8", "replace")
+            raise refusal("InvokeEndpoint", f"Received {whose} error ({status}): {text}", "ModelError")
+        variant = endpoint["VariantName"]
+        return {"Body": io.BytesIO(content), "ContentType": content_type, "InvokedProductionVariant": variant}
+
+    def _start(self, name: str, container: dict[str, Any], variant: dict[str, Any]) -> None:
+        folder = self._folder / name
+        shutil.rmtree(folder, ignore_errors=True)
+        environment = dict(container.get("Environment", {}))
+        if container.get("Mode") == "MultiModel":
+            environment["SAGEMAKER_MULTI_MODEL"] = "true"
+            (folder / "models").mkdir(parents=True)
+            folders = {folder / "models": "/opt/ml/models"}
+        else:
+            uri = container["ModelDataUrl"]
+            archive.unpack(self._objects.get(uri), folder / "model", uri)
+            folders = {folder / "model": "/opt/ml/model"}
+        options = {}
+        if "ServerlessConfig" in variant:
+            options["mem_limit"] = f"{variant['ServerlessConfig']['MemorySizeInMB']}m"
+        self._docker.serve(container["Image"], owner(KIND, name), environment, folders, **options)
+
+    def _load(self, endpoint: dict[str, Any], port: int, target: str) -> str:
+        """Have the server load an archive, if it hasn't yet; return the name under which it did."""
+        name = hashlib.sha256(target.encode()).hexdigest()[:32]
+        if ask(port, "GET", f"/models/{name}")[0] == 200:
+            return name
+        uri = f"{endpoint['MultiModelUri'].rstrip('/')}/{target.lstrip('/')}"
+        folder = self._folder / endpoint["EndpointName"] / "models" / name / "model"
+        if not folder.exists():
+            try:
+                archive.unpack(self._objects.get(uri), folder, uri)
+            except WorkflowError as error:
+                shutil.rmtree(folder.parent, ignore_errors=True)
+                raise refusal("InvokeEndpoint", f"Failed to download model data: {error}") from None
+        request = json.dumps({"model_name": name, "url": f"/opt/ml/models/{name}/model"}).encode()
+        headers = {"Content-Type": "application/json"}
+        status, _, content = ask(port, "POST", "/models", request, headers)
+        while status == INSUFFICIENT_MEMORY and self._unload_one(port):
+            status, _, content = ask(port, "POST", "/models", request, headers)
+        if status not in (200, 409):
+            raise refusal("InvokeEndpoint", f"Loading {uri} failed ({status}): {content.decode()}", "ModelError")
+        return name
+
+    @staticmethod
+    def _unload_one(port: int) -> bool:
+        """Have the server give back the memory of some model; tell whether there was one."""
+        loaded = json.loads(ask(port, "GET", "/models")[2])["models"]
+        return bool(loaded) and ask(port, "DELETE", f"/models/{loaded[0]['modelName']}")[0] == 200
+
+
+def ask(
+    port: int,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    seconds: float = ANSWER_SECONDS,
+) -> tuple[int, str, bytes]:
+    """Send a request to a server on this machine; return status, content type and body."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)) as connection:
+        connection.request(method, path, body, headers or {})
+        with connection.getresponse() as response:
+            return response.status, response.getheader("Content-Type", ""), response.read()
+
+
+def answers_ping(port: int) -> bool:
+    """Tell whether a server is ready."""
+    # Docker's proxy of the port accepts before the server does, and then hangs up.
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return ask(port, "GET", "/ping", seconds=2)[0] == 200
+    return False

@@ -1,0 +1,124 @@
+"""Objects of a batch transform: cut into records, packed into requests, and joined with the answers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from kmeans.formats.media_type import CSV, JSON, JSON_LINES
+from kmeans.formats.recordio.layout import HEADER, MAGIC
+from workflow.errors import WorkflowError
+from workflow.local.json_path import select
+
+RESULT_KEY, INPUT_KEY = "SageMakerOutput", "SageMakerInput"
+
+
+def split(content: bytes, split_type: str) -> list[bytes]:
+    """Return the records of an object, each with its own end: ``None`` (the whole), ``Line`` or ``RecordIO``.
+
+    Raises
+    ------
+    WorkflowError
+        If the content isn't what the split type says.
+    """
+    if split_type == "None":
+        return [content]
+    if split_type == "Line":
+        return content.splitlines(keepends=True)
+    if split_type == "RecordIO":
+        return list(_frames(content))
+    raise WorkflowError(f"The local target can't split by {split_type}: take Line, RecordIO or None.")
+
+
+def pack(records: list[bytes], strategy: str, most_bytes: int) -> Iterator[list[bytes]]:
+    """Return the records request by request: one (``SingleRecord``) or as many as fit (``MultiRecord``).
+
+    Raises
+    ------
+    WorkflowError
+        If a record is longer than a request may be.
+    """
+    request: list[bytes] = []
+    size = 0
+    for number, record in enumerate(records, start=1):
+        if len(record) > most_bytes:
+            raise WorkflowError(
+                f"record {number} has {len(record)} bytes, more than MaxPayloadInMB ({most_bytes >> 20}) allows."
+            )
+        if request and (strategy == "SingleRecord" or size + len(record) > most_bytes):
+            yield request
+            request, size = [], 0
+        request.append(record)
+        size += len(record)
+    if request:
+        yield request
+
+
+def filtered(record: bytes, content_type: str, path: str) -> bytes:
+    """Return what the model gets of a record."""
+    if path == "$":
+        return record
+    return _written(select(path, _read(record, content_type)), content_type)
+
+
+def joined(record: bytes, answer: bytes, content_type: str, accept: str, *, joins: bool, path: str) -> bytes:
+    """Return what is written for a record and its answer, without a line's end."""
+    result = _read(answer, accept)
+    if joins:
+        given = _read(record, content_type)
+        if isinstance(given, list) and isinstance(result, list):
+            result = given + result
+        elif isinstance(given, dict):
+            result = {**given, RESULT_KEY: result}
+        else:
+            result = {INPUT_KEY: given, RESULT_KEY: result}
+    return _written(select(path, result), accept).rstrip(b"\n")
+
+
+def answers(content: bytes, accept: str, count: int) -> list[bytes]:
+    """Return the answers to ``count`` records one by one.
+
+    Raises
+    ------
+    WorkflowError
+        If there are more or fewer.
+    """
+    found = [content] if accept == JSON else [line for line in content.splitlines() if line]
+    if len(found) != count:
+        raise WorkflowError(f"the model gave {len(found)} answers to {count} records, so they can't be joined.")
+    return found
+
+
+def _read(record: bytes, media_type: str) -> Any:
+    if media_type == CSV:
+        return next(csv.reader(io.StringIO(record.decode())), [])
+    if media_type in (JSON, JSON_LINES):
+        try:
+            return json.loads(record)
+        except ValueError as error:
+            raise WorkflowError(f"expected JSON, but {error}.") from None
+    raise WorkflowError(f"DataProcessing takes {CSV}, {JSON} and {JSON_LINES}, not {media_type}.")
+
+
+def _written(value: Any, media_type: str) -> bytes:
+    if media_type != CSV:
+        return json.dumps(value).encode() + b"\n"
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(value if isinstance(value, list) else [value])
+    return line.getvalue().encode()
+
+
+def _frames(content: bytes) -> Iterator[bytes]:
+    position = 0
+    while position < len(content):
+        if len(content) - position < HEADER.size:
+            raise WorkflowError(f"byte {position}: expected a RecordIO record, found {len(content) - position} bytes.")
+        magic, length = HEADER.unpack_from(content, position)
+        end = position + HEADER.size + -(-length // 4) * 4
+        if magic != MAGIC or end > len(content):
+            raise WorkflowError(f"byte {position}: expected a whole RecordIO record, found something else.")
+        yield content[position:end]
+        position = end

@@ -1,0 +1,194 @@
+"""Objects by their ``s3://`` addresses: in S3, and in a folder of this machine that stands for it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from botocore.exceptions import ClientError
+
+from kmeans.atomic_file import write_files
+from workflow.errors import WorkflowError, code_of, is_not_found
+
+# S3's own rule for names, less the rare exceptions.
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+LARGEST_PUT = 5 << 30
+DELETED_AT_ONCE = 1000
+
+
+class Address(NamedTuple):
+    """A bucket, and the key of an object in it or a prefix of such keys."""
+
+    bucket: str
+    key: str
+
+    @classmethod
+    def parse(cls, uri: str) -> Address:
+        """Split ``s3://bucket/key``.
+
+        Raises
+        ------
+        WorkflowError
+            If ``uri`` is no such address.
+        """
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        if not uri.startswith("s3://") or not BUCKET.fullmatch(bucket) or ".." in key.split("/"):
+            raise WorkflowError(f"Expected an address like s3://bucket/key, found {uri!r}.")
+        return cls(bucket, key)
+
+    @property
+    def uri(self) -> str:
+        """The address as one text."""
+        return f"s3://{self.bucket}/{self.key}"
+
+
+class Objects(Protocol):
+    """What the workflow does with objects; all addresses are ``s3://bucket/key``."""
+
+    def require_bucket(self, bucket: str, *, create: bool = False) -> None:
+        """Raise WorkflowError if there is no such bucket; with ``create`` make it instead."""
+
+    def put(self, uri: str, content: bytes, content_type: str) -> None:
+        """Write an object, whole or not at all."""
+
+    def get(self, uri: str) -> bytes:
+        """Return an object's content; raise WorkflowError if there is none."""
+
+    def find(self, prefix: str) -> list[str]:
+        """Return the addresses of all objects that begin with ``prefix``, sorted."""
+
+    def delete(self, prefix: str) -> int:
+        """Delete all objects that begin with ``prefix``; return how many there were."""
+
+
+def put_object(uri: str, content_type: str) -> dict[str, Any]:
+    """Return the request that writes an object, without its body."""
+    bucket, key = Address.parse(uri)
+    return {"Bucket": bucket, "Key": key, "ContentType": content_type}
+
+
+class S3Objects:
+    """Objects in S3, through boto3's client ``s3``."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def require_bucket(self, bucket: str, *, create: bool = False) -> None:
+        """Ask for the bucket; see :class:`Objects`."""
+        try:
+            self._client.head_bucket(Bucket=bucket)
+        except ClientError as error:
+            if code_of(error) == "403":
+                raise WorkflowError(
+                    f"The bucket {bucket} belongs to someone else, or these credentials may not use it: name another "
+                    "one with --bucket."
+                ) from None
+            if not is_not_found(error):
+                raise
+            if not create:
+                raise WorkflowError(
+                    f"There is no bucket {bucket}: name one with --bucket, or let `python -m workflow data` make it."
+                ) from None
+            self._create(bucket)
+
+    def put(self, uri: str, content: bytes, content_type: str) -> None:
+        """Write an object of at most 5 GiB."""
+        self._client.put_object(**put_object(uri, content_type), Body=content)
+
+    def get(self, uri: str) -> bytes:
+        """Read an object."""
+        bucket, key = Address.parse(uri)
+        try:
+            content: bytes = self._client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        except ClientError as error:
+            if is_not_found(error):
+                raise WorkflowError(f"There is no object {uri}.") from None
+            raise
+        return content
+
+    def find(self, prefix: str) -> list[str]:
+        """List objects, however many."""
+        bucket, key = Address.parse(prefix)
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+        try:
+            return sorted(Address(bucket, row["Key"]).uri for page in pages for row in page.get("Contents", ()))
+        except ClientError as error:
+            if is_not_found(error):
+                return []
+            raise
+
+    def delete(self, prefix: str) -> int:
+        """Delete objects, a thousand at a time."""
+        found = self.find(prefix)
+        for first in range(0, len(found), DELETED_AT_ONCE):
+            keys = [{"Key": Address.parse(uri).key} for uri in found[first : first + DELETED_AT_ONCE]]
+            bucket = Address.parse(prefix).bucket
+            answer = self._client.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+            for refused in answer.get("Errors", ()):
+                raise WorkflowError(f"s3://{bucket}/{refused['Key']} can't be deleted: {refused['Message']}.")
+        return len(found)
+
+    def _create(self, bucket: str) -> None:
+        region = self._client.meta.region_name
+        # The first of the regions is the only one that must not be named.
+        place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        self._client.create_bucket(Bucket=bucket, **place)
+
+
+class FolderObjects:
+    """Objects as files: ``s3://bucket/key`` is ``<root>/bucket/key``."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def path(self, uri: str) -> Path:
+        """Return the file or folder that an address stands for."""
+        bucket, key = Address.parse(uri)
+        return self._root / bucket / key
+
+    def require_bucket(self, bucket: str, *, create: bool = False) -> None:
+        """Look for the bucket's folder; see :class:`Objects`."""
+        folder = self.path(f"s3://{bucket}/")
+        if create:
+            folder.mkdir(parents=True, exist_ok=True)
+        elif not folder.is_dir():
+            raise WorkflowError(f"There is no bucket {bucket} in {self._root}: run `python -m workflow data` first.")
+
+    def put(self, uri: str, content: bytes, content_type: str) -> None:
+        """Write a file."""
+        path = self.path(uri)
+        write_files(path.parent, {path.name: content})
+
+    def get(self, uri: str) -> bytes:
+        """Read a file."""
+        try:
+            return self.path(uri).read_bytes()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise WorkflowError(f"There is no object {uri} ({self.path(uri)}).") from None
+
+    def find(self, prefix: str) -> list[str]:
+        """List files; a prefix may end in the middle of a name, as in S3."""
+        bucket, key = Address.parse(prefix)
+        root = self._root / bucket
+        # What is being written has a name that begins with a dot and ends so.
+        names = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+        return sorted(Address(bucket, name).uri for name in names if name.startswith(key) and not _is_temporary(name))
+
+    def delete(self, prefix: str) -> int:
+        """Delete files, and folders that are empty then."""
+        found = self.find(prefix)
+        for uri in found:
+            path = self.path(uri)
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not empty
+                while path.parent != self._root:
+                    path = path.parent
+                    path.rmdir()
+        return len(found)
+
+
+def _is_temporary(name: str) -> bool:
+    file = name.rpartition("/")[2]
+    return file.startswith(".") and file.endswith(".tmp")

@@ -1,0 +1,98 @@
+"""Step 4, hosting: a model, an endpoint configuration and an endpoint."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from workflow.errors import WorkflowError
+from workflow.numbers import percent, positive
+from workflow.requests.hosting import (
+    create_endpoint,
+    create_endpoint_config,
+    create_model,
+    instance_variant,
+    serverless_variant,
+)
+from workflow.waiting import wait_for_endpoint
+from workflow.workspace import Workspace
+
+HELP = "host the model: CreateModel, CreateEndpointConfig, CreateEndpoint"
+
+MEMORY_SIZES = (1024, 2048, 3072, 4096, 5120, 6144)
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add what serves which model."""
+    parser.add_argument("--training-job", help="whose model (default: the last training job's)")
+    parser.add_argument("--endpoint-name", help="(default: --name and the time)")
+    parser.add_argument("--instance-type", default="ml.t2.medium", help="(default: %(default)s; no meaning here)")
+    parser.add_argument("--instances", type=positive, default=1, help="(default: %(default)s; here always one)")
+    parser.add_argument(
+        "--serverless",
+        type=int,
+        choices=MEMORY_SIZES,
+        metavar="MB",
+        help=f"without instances, with so much memory: {', '.join(map(str, MEMORY_SIZES))}",
+    )
+    parser.add_argument("--max-concurrency", type=positive, default=5, help="with --serverless (default: %(default)s)")
+    parser.add_argument(
+        "--multi-model", action="store_true", help="one endpoint for the models of all training jobs of the workflow"
+    )
+    parser.add_argument(
+        "--data-capture", type=percent, metavar="PERCENT", help="keep so many requests and answers in S3 (aws)"
+    )
+    parser.add_argument("--network-isolation", action="store_true", help="the container reaches nothing (aws)")
+
+
+def plan(work: Workspace, options: Namespace) -> dict[str, Any]:
+    """Return CreateModel, CreateEndpointConfig and CreateEndpoint.
+
+    Raises
+    ------
+    WorkflowError
+        If there is no model, or options don't fit together.
+    """
+    if options.serverless and options.data_capture:
+        raise WorkflowError("--data-capture needs instances: leave out --serverless.")
+    name = options.endpoint_name or work.settings.fresh_name()
+    model = create_model(
+        name,
+        image=work.image(),
+        role=work.role,
+        model_uri=f"{work.models_uri}/" if options.multi_model else work.model_uri(options.training_job),
+        multi_model=options.multi_model,
+        network_isolation=options.network_isolation,
+        # A serverless endpoint has less than one CPU for each request.
+        environment={"SAGEMAKER_MODEL_SERVER_WORKERS": "1"} if options.serverless else None,
+    )
+    if options.serverless:
+        variant = serverless_variant(name, options.serverless, options.max_concurrency)
+    else:
+        variant = instance_variant(name, options.instance_type, options.instances)
+    capture_uri = f"{work.prefix}/capture/{name}" if options.data_capture else None
+    return {
+        "CreateModel": model,
+        "CreateEndpointConfig": create_endpoint_config(
+            name, variant=variant, capture_uri=capture_uri, capture_percent=options.data_capture or 100
+        ),
+        "CreateEndpoint": create_endpoint(name, name),
+    }
+
+
+def carry_out(work: Workspace, plan: dict[str, Any], options: Namespace) -> None:
+    """Create the three, and wait until the endpoint answers."""
+    # Which model a multi-model endpoint is asked for in the next step.
+    model_uri = work.model_uri(options.training_job)
+    target = {"target_model": model_uri.removeprefix(f"{work.models_uri}/")} if options.multi_model else {}
+    if not work.clients.objects.find(model_uri):
+        raise WorkflowError(f"There is no model at {model_uri}: run `python -m workflow train` again, or wait for it.")
+    name = plan["CreateEndpoint"]["EndpointName"]
+    work.create("model", "CreateModel", plan["CreateModel"], "ModelName")
+    if "DataCaptureConfig" in plan["CreateEndpointConfig"]:
+        work.ledger.record("objects", plan["CreateEndpointConfig"]["DataCaptureConfig"]["DestinationS3Uri"])
+    work.create("endpoint-config", "CreateEndpointConfig", plan["CreateEndpointConfig"], "EndpointConfigName")
+    work.create("endpoint", "CreateEndpoint", plan["CreateEndpoint"], "EndpointName", model=model_uri, **target)
+    wait_for_endpoint(work.clients, name, work.say)
+    if not work.settings.is_local and not options.serverless:
+        work.say("The endpoint costs by the hour until `python -m workflow delete`.")

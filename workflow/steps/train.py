@@ -1,0 +1,155 @@
+"""Step 3: a training job."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from typing import Any
+
+from kmeans.formats.media_type import RECORDIO
+from train import hyperparameters
+from workflow.dataset import TEST, TRAIN
+from workflow.errors import JobFailedError, WorkflowError
+from workflow.numbers import positive
+from workflow.requests.training import (
+    FULLY_REPLICATED,
+    INPUT_MODES,
+    SHARDED,
+    Channel,
+    Instances,
+    Limits,
+    create_training_job,
+)
+from workflow.waiting import wait_for_training
+from workflow.workspace import Workspace
+
+HELP = "train: CreateTrainingJob, with progress and log"
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add hyperparameters, instances, channels and limits."""
+    add_definition_options(parser)
+    parser.add_argument("--job-name", help="name of the job (default: --name and the time)")
+    parser.add_argument(
+        "--checkpoints", action="store_true", help="keep the state of the fit in S3; --spot does so anyway"
+    )
+    parser.add_argument(
+        "--no-wait", action="store_true", help="return when the job is created (--target aws); `list` shows how it is"
+    )
+
+
+def add_definition_options(parser: ArgumentParser) -> None:
+    """Add the options that training and tuning jobs share."""
+    parser.add_argument("--k", type=positive, default=10, help="number of clusters (default: %(default)s)")
+    parser.add_argument(
+        "--hyperparameter",
+        type=_assignment,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other hyperparameter of the README's table; may be repeated",
+    )
+    parser.add_argument("--instances", type=positive, default=1, help="number of hosts (default: %(default)s)")
+    parser.add_argument("--instance-type", default="ml.c5.xlarge", help="(default: %(default)s; no meaning here)")
+    parser.add_argument("--input-mode", choices=INPUT_MODES, default="File", help="(default: %(default)s)")
+    parser.add_argument(
+        "--distribution",
+        choices=(FULLY_REPLICATED, SHARDED),
+        help="of the channel train: every host gets all objects, or a share (default: a share if there are several)",
+    )
+    parser.add_argument("--spot", action="store_true", help="on spot instances: cheaper, may be interrupted")
+    parser.add_argument("--max-runtime", type=positive, default=3600, metavar="SECONDS", help="(default: %(default)s)")
+    parser.add_argument(
+        "--max-wait", type=positive, metavar="SECONDS", help="with --spot: run time and waiting (default: twice that)"
+    )
+    parser.add_argument(
+        "--network-isolation", action="store_true", help="the container reaches nothing but its job's other hosts"
+    )
+
+
+def plan(work: Workspace, options: Namespace) -> dict[str, Any]:
+    """Return CreateTrainingJob.
+
+    Raises
+    ------
+    WorkflowError
+        If options don't fit together, or there are no data.
+    kmeans.errors.SettingError
+        If hyperparameters are wrong: better now than when the instances have started.
+    """
+    if options.no_wait and work.settings.is_local:
+        raise WorkflowError("--no-wait needs --target aws: a local job ends with the program that runs it.")
+    name = options.job_name or work.settings.fresh_name()
+    keeps = options.checkpoints or options.spot
+    request = create_training_job(
+        name,
+        hyperparameters=chosen_hyperparameters(work, options),
+        checkpoints_uri=f"{work.prefix}/checkpoints/{name}" if keeps else None,
+        **definition(work, options),
+    )
+    return {"CreateTrainingJob": request}
+
+
+def carry_out(work: Workspace, plan: dict[str, Any], options: Namespace) -> None:
+    """Create the job, and wait for its end unless told otherwise."""
+    request = plan["CreateTrainingJob"]
+    name = request["TrainingJobName"]
+    work.clients.objects.require_bucket(work.account.bucket)
+    if "CheckpointConfig" in request:
+        work.ledger.record("objects", request["CheckpointConfig"]["S3Uri"])
+    work.ledger.record("objects", f"{work.models_uri}/{name}")
+    model = f"{work.models_uri}/{name}/output/model.tar.gz"
+    # Where the model will lie, even if nobody waits for it here; a step that comes too early finds no object there.
+    work.create("training-job", "CreateTrainingJob", request, "TrainingJobName", model=model)
+    if options.no_wait:
+        return
+    try:
+        job = wait_for_training(work.clients, name, work.say)
+    except JobFailedError:
+        work.ledger.record("training-job", name, model="")
+        raise
+    for metric in job.get("FinalMetricDataList", ()):
+        work.say(f"{metric['MetricName']} = {metric['Value']:g}")
+    if not work.clients.objects.find(model):
+        work.ledger.record("training-job", name, model="")
+        raise WorkflowError(f"The training job {name} was stopped before it had a model.")
+    work.say(f"model: {model}")
+
+
+def definition(work: Workspace, options: Namespace) -> dict[str, Any]:
+    """Return what training and tuning jobs are made of, as the functions of ``workflow.requests`` take it."""
+    distribution = options.distribution or (SHARDED if options.instances > 1 else FULLY_REPLICATED)
+    if options.max_wait and not options.spot:
+        raise WorkflowError("--max-wait needs --spot.")
+    wait = (options.max_wait or 2 * options.max_runtime) if options.spot else None
+    if wait is not None and wait < options.max_runtime:
+        raise WorkflowError(f"--max-wait ({wait} s) must be at least --max-runtime ({options.max_runtime} s).")
+    data = work.data_uri()
+    return {
+        "image": work.image(),
+        "role": work.role,
+        "channels": [
+            Channel(TRAIN, f"{data}/{TRAIN}/", RECORDIO, distribution),
+            Channel(TEST, f"{data}/{TEST}/", RECORDIO),
+        ],
+        "output_uri": work.models_uri,
+        "instances": Instances(options.instance_type, options.instances),
+        "limits": Limits(options.max_runtime, wait),
+        "input_mode": options.input_mode,
+        "network_isolation": options.network_isolation,
+    }
+
+
+def chosen_hyperparameters(work: Workspace, options: Namespace) -> dict[str, str]:
+    """Return the hyperparameters, which the image's own table has checked."""
+    data = work.ledger.latest("data")
+    width = {"feature_dim": data.details["features"]} if data and "features" in data.details else {}
+    values = {"k": str(options.k), **width, **dict(options.hyperparameter)}
+    hyperparameters.parse(values)
+    return values
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ArgumentTypeError(f"expected NAME=VALUE, found {text!r}")
+    return name, value

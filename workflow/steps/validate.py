@@ -1,0 +1,149 @@
+"""Step 5: whether the answers are those of the model, and how well the clusters match the digits."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kmeans import artifact
+from kmeans.arrays import Float32
+from kmeans.formats.media_type import CSV
+from workflow import dataset
+from workflow.errors import WorkflowError
+from workflow.ledger import Entry
+from workflow.local.archive import unpack
+from workflow.requests.invocation import invoke_endpoint
+from workflow.scores import Scores, score
+from workflow.workspace import Workspace
+
+HELP = "score the answers of the endpoint or the transform against model and true digits; fails if they differ"
+
+SOURCES = {"endpoint": "endpoint", "transform": "transform-job"}
+
+# An endpoint takes requests of 6 MB, a serverless one of 4.
+MOST_BYTES = 3 << 20
+
+Answers = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add whose answers are looked at."""
+    parser.add_argument("--of", choices=sorted(SOURCES), help="whose answers (default: the endpoint's if there is one)")
+
+
+def plan(work: Workspace, options: Namespace) -> dict[str, Any]:
+    """Return InvokeEndpoint with a stand-in for its body; nothing if answers of a transform are read."""
+    source = options.of or ("transform" if _is_only_transformed(work) else "endpoint")
+    name = work.required(SOURCES[source])
+    if source == "transform":
+        return {}
+    entry = _entry(work, "endpoint", name)
+    target = entry.details.get("target_model") if entry else None
+    body = f"<rows as CSV, at most {MOST_BYTES >> 20} MB of them>"
+    return {"InvokeEndpoint": invoke_endpoint(name, body, content_type=CSV, accept=CSV, target_model=target)}
+
+
+def carry_out(work: Workspace, plan: dict[str, Any], options: Namespace) -> None:
+    """Get the answers, compute what they should be, and say how good they are.
+
+    Raises
+    ------
+    WorkflowError
+        If an answer isn't the model's.
+    """
+    points, digits = dataset.read_validation(work.clients.objects, work.data_uri())
+    kind = "endpoint" if plan else "transform-job"
+    entry = _entry(work, kind, work.required(kind))
+    if entry is None or "model" not in entry.details:
+        raise WorkflowError(f"The record doesn't tell the model of this {kind}: run the step before again.")
+    if plan:
+        labels, distances = _ask(work, plan["InvokeEndpoint"], points)
+    else:
+        labels, distances = _read_transformed(work, entry, digits)
+    if not len(labels) == len(distances) == len(points):
+        raise WorkflowError(f"There are {len(labels)} answers to {len(points)} rows: run the step before again.")
+    scores = score(points, digits, _centers(work, entry.details["model"]), labels=labels, distances=distances)
+    _say(work, scores, f"{kind} {entry.name}")
+    if not scores.agree:
+        raise WorkflowError(
+            f"The answers of the {kind} {entry.name} are not those of {entry.details['model']}: "
+            f"{scores.wrong_labels} clusters and {scores.wrong_distances} distances of {scores.rows} differ."
+        )
+
+
+def _ask(work: Workspace, request: dict[str, Any], points: Float32) -> Answers:
+    """Ask the endpoint about all rows."""
+    rows = []
+    for body in _bodies(points):
+        answer = work.clients.runtime.invoke_endpoint(**{**request, "Body": body})
+        rows.append(_table(answer["Body"].read(), request["EndpointName"], columns=2))
+    table = np.concatenate(rows)
+    return table[:, 0], table[:, 1]
+
+
+def _bodies(points: Float32) -> Iterator[bytes]:
+    """Return the rows as bodies of requests."""
+    body = bytearray()
+    for row in points.tolist():
+        line = ",".join(f"{value:.9g}" for value in row).encode() + b"\n"
+        if body and len(body) + len(line) > MOST_BYTES:
+            yield bytes(body)
+            body.clear()
+        body += line
+    yield bytes(body)
+
+
+def _read_transformed(work: Workspace, entry: Entry, digits: NDArray[np.int64]) -> Answers:
+    """Read the answers of a transform; in CSV the digit stands before each, and must be the row's."""
+    found = work.clients.objects.find(f"{entry.details['output']}/")
+    content = b"".join(work.clients.objects.get(uri) for uri in found)
+    if entry.details["format"] == "recordio":
+        try:
+            rows = [json.loads(line) for line in content.splitlines()]
+            pairs = np.array([[row["closest_cluster"], row["distance_to_cluster"]] for row in rows], dtype=np.float64)
+        except (ValueError, TypeError, KeyError) as error:
+            raise WorkflowError(f"{entry.name}: expected answers as JSON Lines, but {error!r}.") from None
+        return pairs[:, 0], pairs[:, 1]
+    table = _table(content, entry.name, columns=3)
+    if not np.array_equal(table[:, 0], digits):
+        raise WorkflowError(f"The digits joined with the answers of {entry.name} aren't those of the rows.")
+    return table[:, 1], table[:, 2]
+
+
+def _table(content: bytes, source: str, columns: int) -> NDArray[np.float64]:
+    try:
+        table = np.array([line.split(b",") for line in content.splitlines()], dtype=np.float64)
+        return table.reshape(len(table), columns)
+    except ValueError as error:
+        raise WorkflowError(f"{source}: expected {columns} columns of numbers, but {error}.") from None
+
+
+def _centers(work: Workspace, uri: str) -> Float32:
+    with tempfile.TemporaryDirectory() as folder:
+        unpack(work.clients.objects.get(uri), Path(folder) / "model", uri)
+        return artifact.load(Path(folder) / "model").centers
+
+
+def _say(work: Workspace, scores: Scores, source: str) -> None:
+    work.say(f"{scores.rows} answers of the {source}")
+    work.say(f"   purity                          {scores.purity:.4f}")
+    work.say(f"   normalized mutual information   {scores.normalized_mutual_information:.4f}")
+    work.say(f"   mean squared distance           {scores.mean_squared_distance:.6g}")
+    work.say(f"   the same from model and rows    {scores.recomputed:.6g}")
+    if scores.agree:
+        work.say("   all clusters and distances are those of the model")
+
+
+def _is_only_transformed(work: Workspace) -> bool:
+    return work.ledger.latest("endpoint") is None and work.ledger.latest("transform-job") is not None
+
+
+def _entry(work: Workspace, kind: str, name: str) -> Entry | None:
+    return next((row for row in work.ledger.entries() if (row.kind, row.name) == (kind, name)), None)

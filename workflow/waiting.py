@@ -1,0 +1,124 @@
+"""Waiting for a job or an endpoint: what state it is in, what it logs, and why it failed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from workflow.clients import Clients
+from workflow.errors import JobFailedError
+from workflow.logs import ENDPOINTS, TRAINING, TRANSFORM, LogTail
+
+Say = Callable[[str], None]
+
+GOOD_ENDS = ("Completed", "Stopped")
+BAD_ENDS = ("Failed",)
+
+# Long lines for programs, which the built-in image has too: they stay in the log.
+MACHINE_LINES = "#metrics {"
+
+
+def wait_for_training(clients: Clients, name: str, say: Say) -> dict[str, Any]:
+    """Wait until a training job has ended, and return its description.
+
+    Raises
+    ------
+    JobFailedError
+        If it failed.
+    """
+    known = 0
+    hosts = clients.sagemaker.describe_training_job(TrainingJobName=name)["ResourceConfig"]["InstanceCount"]
+    tail = LogTail(clients.logs, TRAINING, f"{name}/", names_hosts=hosts > 1)
+
+    def describe() -> tuple[dict[str, Any], str, list[str]]:
+        nonlocal known
+        job = clients.sagemaker.describe_training_job(TrainingJobName=name)
+        transitions = job.get("SecondaryStatusTransitions", [])
+        fresh = [f"{row['Status']}: {row.get('StatusMessage', '')}".rstrip(": ") for row in transitions[known:]]
+        known = len(transitions)
+        return job, job["TrainingJobStatus"], fresh
+
+    return _wait(clients, f"The training job {name}", describe, tail, say)
+
+
+def wait_for_transform(clients: Clients, name: str, say: Say) -> dict[str, Any]:
+    """Wait until a batch transform has ended, and return its description; errors are as of a training job."""
+
+    def describe() -> tuple[dict[str, Any], str]:
+        job = clients.sagemaker.describe_transform_job(TransformJobName=name)
+        return job, job["TransformJobStatus"]
+
+    tail = LogTail(clients.logs, TRANSFORM, f"{name}/")
+    return _wait(clients, f"The transform job {name}", _changes_of(describe), tail, say)
+
+
+def wait_for_tuning(clients: Clients, name: str, say: Say) -> dict[str, Any]:
+    """Wait until a tuning job has ended, and return its description; errors are as of a training job."""
+
+    def describe() -> tuple[dict[str, Any], str]:
+        job = clients.sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+        return job, job["HyperParameterTuningJobStatus"]
+
+    return _wait(clients, f"The tuning job {name}", _changes_of(describe), None, say)
+
+
+def wait_for_endpoint(clients: Clients, name: str, say: Say) -> dict[str, Any]:
+    """Wait until an endpoint answers, and return its description.
+
+    Raises
+    ------
+    JobFailedError
+        If it can't be brought up.
+    """
+
+    def describe() -> tuple[dict[str, Any], str]:
+        endpoint = clients.sagemaker.describe_endpoint(EndpointName=name)
+        return endpoint, endpoint["EndpointStatus"]
+
+    tail = LogTail(clients.logs, f"{ENDPOINTS}/{name}", "")
+    return _wait(clients, f"The endpoint {name}", _changes_of(describe), tail, say, good=("InService",))
+
+
+def _changes_of(
+    describe: Callable[[], tuple[dict[str, Any], str]],
+) -> Callable[[], tuple[dict[str, Any], str, list[str]]]:
+    """Return a ``describe`` that also gives the status as news whenever it is another one."""
+    last = ""
+
+    def with_changes() -> tuple[dict[str, Any], str, list[str]]:
+        nonlocal last
+        found, status = describe()
+        fresh = [status] if status != last else []
+        last = status
+        return found, status, fresh
+
+    return with_changes
+
+
+def _wait(
+    clients: Clients,
+    what: str,
+    describe: Callable[[], tuple[dict[str, Any], str, list[str]]],
+    tail: LogTail | None,
+    say: Say,
+    *,
+    good: tuple[str, ...] = GOOD_ENDS,
+) -> dict[str, Any]:
+    started = time.monotonic()
+    while True:
+        # First the state, then the lines: those of a job that has ended are complete.
+        found, status, fresh = describe()
+        is_over = status in good or status in BAD_ENDS
+        if is_over:
+            time.sleep(clients.log_delay_seconds)
+        for line in tail.new_lines() if tail else ():
+            if MACHINE_LINES not in line:
+                say(f"   | {line}")
+        for news in fresh:
+            say(f"   {time.monotonic() - started:6.1f} s  {news}")
+        if status in BAD_ENDS:
+            raise JobFailedError(f"{what} failed: {found.get('FailureReason', 'no reason was given')}")
+        if is_over:
+            return found
+        time.sleep(clients.poll_seconds)
