@@ -19,6 +19,10 @@ SDK3_READY = $(SDK3)/.ready
 PUSH       = .venv-push
 PUSH_READY = $(PUSH)/.ready
 
+# What a notebook needs is nothing to the others.
+NOTEBOOK       = .venv-notebook
+NOTEBOOK_READY = $(NOTEBOOK)/.ready
+
 # The peers stay out of all other environments.
 BENCH       = .venv-bench
 BENCH_READY = $(BENCH)/.ready
@@ -29,7 +33,7 @@ FUZZ_READY = $(FUZZ)/.ready
 RUNS      ?= 20000
 
 .DEFAULT_GOAL := help
-.PHONY: help run workflow test check fix image image-test conformance push-test sbom fuzz bench lock clean
+.PHONY: help run workflow test check fix image image-test conformance push-test notebook notebook-outputs sbom fuzz bench lock clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -75,6 +79,13 @@ conformance: $(CONFORMANCE_READY) $(SDK3_READY)  ## test against AWS's own toolk
 push-test: $(PUSH_READY)  ## test build_and_push.sh and the IAM policies against a registry and AWS on this machine
 	$(PUSH)/bin/python -m pytest tests/push
 
+notebook: $(NOTEBOOK_READY)  ## run workflow/mnist_kmeans.ipynb from start to end with $(IMAGE) in Docker, and check it; MNIST=DIR
+	$(WITH_MNIST) KMEANS_IMAGE=$(IMAGE) $(NOTEBOOK)/bin/python -m pytest tests/notebook
+
+notebook-outputs: $(NOTEBOOK_READY)  ## run the notebook and keep its outputs in the file; MNIST=DIR
+	$(WITH_MNIST) $(NOTEBOOK)/bin/python -m tests.notebook.execution
+WITH_MNIST = $(if $(MNIST),KMEANS_MNIST_DIR="$(abspath $(MNIST))")
+
 SBOM ?= build/kmeans.cdx.json
 sbom:  ## write what is in the image, $(IMAGE), to SBOM=build/kmeans.cdx.json (CycloneDX)
 	@mkdir -p "$(dir $(SBOM))"
@@ -98,6 +109,7 @@ lock:  ## pin the packages again, with hashes (needs uv)
 	uv pip compile tests/conformance/requirements.in $(LOCK) -o tests/conformance/requirements.lock
 	uv pip compile tests/conformance/sdk3/requirements.in $(LOCK) -o tests/conformance/sdk3/requirements.lock
 	uv pip compile tests/push/requirements.in $(LOCK) -o tests/push/requirements.lock
+	uv pip compile tests/notebook/requirements.in $(LOCK) -o tests/notebook/requirements.lock
 	uv pip compile tests/fuzz/requirements.in $(LOCK) -o tests/fuzz/requirements.lock
 	uv pip compile benchmarks/requirements.in $(LOCK) -o benchmarks/requirements.lock
 LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-config \
@@ -105,10 +117,10 @@ LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --n
        --custom-compile-command "make lock"
 
 clean:  ## remove the environment and what local jobs left
-	rm -rf $(VENV) $(CONFORMANCE) $(SDK3) $(PUSH) $(FUZZ) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CONFORMANCE) $(SDK3) $(PUSH) $(NOTEBOOK) $(FUZZ) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	git clean -fdXq local_test
 
-$(VENV)/bin/python $(CONFORMANCE)/bin/python $(SDK3)/bin/python $(PUSH)/bin/python $(FUZZ)/bin/python $(BENCH)/bin/python:
+$(VENV)/bin/python $(CONFORMANCE)/bin/python $(SDK3)/bin/python $(PUSH)/bin/python $(NOTEBOOK)/bin/python $(FUZZ)/bin/python $(BENCH)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "Python 3.11 or newer is needed, and $(PYTHON) is none: set PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(@D:/bin=)
@@ -141,6 +153,10 @@ $(SDK3_READY): tests/conformance/sdk3/requirements.lock | $(SDK3)/bin/python
 
 $(PUSH_READY): tests/push/requirements.lock | $(PUSH)/bin/python
 	$(PUSH)/bin/python $(INSTALL) $<
+	@touch $@
+
+$(NOTEBOOK_READY): tests/notebook/requirements.lock | $(NOTEBOOK)/bin/python
+	$(NOTEBOOK)/bin/python $(INSTALL) $<
 	@touch $@
 
 $(FUZZ_READY): tests/fuzz/requirements.lock | $(FUZZ)/bin/python
