@@ -74,7 +74,7 @@ def save(model: KMeansModel, directory: Path) -> None:
 
 
 def load(directory: Path) -> KMeansModel:
-    """Read the model in ``directory``.
+    """Read the model in ``directory``; it knows the name of the file in which its centers were found.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def load(directory: Path) -> KMeansModel:
         raise ModelError(f"The model {path} is corrupt: its checksum differs from the one in {CARD_FILE}.")
     try:
         centers = decode(content)
-        return KMeansModel(centers, _counts(card, len(centers)), card.get("training"))
+        return KMeansModel(centers, _counts(card, len(centers)), card.get("training"), file=_plain(path.name))
     except DataError as error:
         raise ModelError(f"The model is corrupt: {error.within(str(path))}") from None
     except (TypeError, ValueError, OverflowError):

@@ -74,12 +74,24 @@ class NearestCenters:
         labels = np.empty(len(points), dtype=np.int64)
         scores = np.empty(len(points), dtype=np.float32)
         for first, block in in_blocks(points, self.block_rows):
-            table = self.from_origin(block) @ self.factor
-            table += self.norms
+            table = self._score_table(block)
             nearest = table.argmin(axis=1)
             labels[first : first + len(block)] = nearest
             scores[first : first + len(block)] = np.take_along_axis(table, nearest[:, None], axis=1)[:, 0]
         return labels, scores
+
+    def labels(self, points: Float32) -> Int64:
+        """Return the nearest center of each point, (n,): those of :meth:`rank`, without the time its scores take."""
+        labels = np.empty(len(points), dtype=np.int64)
+        for first, block in in_blocks(points, self.block_rows):
+            self._score_table(block).argmin(axis=1, out=labels[first : first + len(block)])
+        return labels
+
+    def _score_table(self, block: Float32) -> Float32:
+        """Return the score of each of the points on each center, (b, k)."""
+        table: Float32 = self.from_origin(block) @ self.factor
+        table += self.norms
+        return table
 
     def from_origin(self, points: Float32) -> Float32:
         """Return ``points - origin`` (n, d); the same array if there is no origin to subtract."""
@@ -95,7 +107,7 @@ class NearestCenters:
         The distance is that of the difference, not of the three terms: it is 0 where a point is a center, and exact to
         float32 however far both are from the origin.
         """
-        labels, _ = self.rank(points)
+        labels = self.labels(points)
         return labels, self.squared_distances(points, labels)
 
     def squared_distances(self, points: Float32, labels: Int64 | Int32) -> Float32:

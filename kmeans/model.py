@@ -23,6 +23,8 @@ class KMeansModel:
         Number of training points of each cluster, int64 (k,); None if unknown.
     training
         How the model came about (settings, metrics), as JSON values; written into ``kmeans.json``.
+    file
+        Name of the file that the centers were read from, without its folder; None if they come from no file.
 
     Raises
     ------
@@ -38,11 +40,17 @@ class KMeansModel:
     """
 
     def __init__(
-        self, centers: ArrayLike, counts: Int64 | None = None, training: Mapping[str, Any] | None = None
+        self,
+        centers: ArrayLike,
+        counts: Int64 | None = None,
+        training: Mapping[str, Any] | None = None,
+        *,
+        file: str | None = None,
     ) -> None:
         self._nearest = NearestCenters(as_points(centers))
         self.counts = counts
         self.training: Mapping[str, Any] = dict(training or {})
+        self.file = file
 
     @property
     def centers(self) -> Float32:

@@ -33,6 +33,8 @@ UNLOAD_SECONDS = 60.0
 COLLECT_SECONDS = 1.0
 
 MAX_NAME, MAX_URL = 1024, 4096
+# Of a url that leads nowhere so many characters are repeated in the answer.
+MAX_SHOWN = 300
 # A model has two files.
 MAX_FILES = 1000
 # Where a model may lie below the folder that is named, as training leaves it in /opt/ml.
@@ -249,7 +251,7 @@ class Catalog:
         # By the root's own name, so that no message tells where a link leads to.
         directory = self._root / os.path.relpath(real, root)
         if not directory.is_dir():
-            raise ModelError(f"url: there is no folder {shown(url, MAX_URL)}.")
+            raise ModelError(f"url: there is no folder {shown(url, MAX_SHOWN)}.")
         return directory
 
     def _files(self, directory: Path) -> list[Path]:

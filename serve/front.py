@@ -61,7 +61,9 @@ class Front:
         start_response(STATUS_LINES[answer.status], headers)
         record.status, record.bytes_out = answer.status, answer.length or 0
         self._over(record)
-        return answer.body if answer.status < 400 else _Refusal(answer.body, environ)
+        # An answer to HEAD has the headers alone.
+        pieces = () if environ["REQUEST_METHOD"] == "HEAD" else answer.body
+        return pieces if answer.status < 400 else _Refusal(pieces, environ)
 
     def _invoke(self, environ: Environ, model: KMeansModel, record: Record) -> Answer:
         try:

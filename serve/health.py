@@ -10,7 +10,6 @@ import numpy as np
 from flask import Blueprint, Response
 
 from kmeans import __version__
-from kmeans.artifact import CENTERS_FILE
 from kmeans.errors import ModelError
 from kmeans.machine import usable_memory
 from kmeans.model import KMeansModel
@@ -99,6 +98,6 @@ def _described(model: KMeansModel) -> dict[str, Any]:
     return {
         "clusters": model.clusters,
         "features": model.features,
-        "file": CENTERS_FILE,
+        "file": model.file,
         "training_metrics": metrics if isinstance(metrics, dict) else {},
     }

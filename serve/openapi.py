@@ -9,6 +9,8 @@ from kmeans import __version__
 from kmeans.arrays import MAX_MAGNITUDE
 from kmeans.formats.media_type import JSON
 from kmeans.model import KMeansModel
+from serve import multi_model
+from serve.catalog import MAX_NAME, MAX_URL
 from serve.errors import REFUSALS
 from serve.negotiation import DECODERS, ENCODERS
 from serve.telemetry import MEDIA_TYPE
@@ -64,6 +66,27 @@ EXECUTION: Schema = {
     "properties": {"MaxConcurrentTransforms": INTEGER, "MaxPayloadInMB": INTEGER},
     "additionalProperties": False,
 }
+LOADED: Schema = {
+    "type": "object",
+    "required": ["modelName", "modelUrl"],
+    "properties": {"modelName": TEXT, "modelUrl": TEXT},
+    "additionalProperties": False,
+}
+LIST: Schema = {
+    "type": "object",
+    "required": ["models"],
+    "properties": {
+        "models": {"type": "array", "items": LOADED, "maxItems": multi_model.MAX_PAGE_MODELS},
+        "nextPageToken": TEXT,
+    },
+    "additionalProperties": False,
+}
+NAME: Schema = {"type": "string", "pattern": f"^[!-.0-~]{{1,{MAX_NAME}}}$"}
+LOAD: Schema = {
+    "type": "object",
+    "required": ["model_name", "url"],
+    "properties": {"model_name": NAME, "url": {"type": "string", "minLength": 1, "maxLength": MAX_URL}},
+}
 
 
 def describe(model: KMeansModel | None) -> dict[str, Any]:
@@ -82,6 +105,8 @@ def describe(model: KMeansModel | None) -> dict[str, Any]:
     }
     if model is not None:
         paths["/invocations"] = {"post": _invocation(request_schema(model.features))}
+    else:
+        paths |= _models()
     return {
         "openapi": "3.1.0",
         "info": {
@@ -93,10 +118,40 @@ def describe(model: KMeansModel | None) -> dict[str, Any]:
     }
 
 
-def request_schema(features: int) -> Schema:
-    """Return the schema of a JSON request: each of its instances in one of the shapes of the built-in image."""
+def _models() -> dict[str, Schema]:
+    """Return the paths of a multi-model endpoint."""
+    named = {"name": "name", "in": "path", "required": True, "schema": NAME}
+    limit = {"type": "integer", "minimum": 1, "maximum": 10**multi_model.MAX_DIGITS - 1}
+    load = _refused("Load a model.", LOADED, 400, 408, 409, 413, 507)
+    load["requestBody"] = {"required": True, "content": {JSON: {"schema": LOAD}}}
+    page = _refused("The models that are loaded, by name, some at a time.", LIST, 400)
+    page["parameters"] = [
+        {"name": "limit", "in": "query", "description": "Models of a page.", "schema": limit},
+        {"name": "next_page_token", "in": "query", "description": "From the page before.", "schema": TEXT},
+    ]
+    # How wide a request's rows must be is another matter for each model.
+    invoke = _invocation(request_schema(None))
+    invoke["parameters"] = [named, *invoke["parameters"]]
+    invoke["responses"] |= {str(status): _response(status, (JSON, ERROR)) for status in (404, 507)}
+    return {
+        "/models": {"get": page, "post": load},
+        "/models/{name}": {
+            "parameters": [named],
+            "get": _refused("A model that is loaded.", LOADED, 404),
+            "delete": _refused("Unload a model.", LOADED, 404, 503),
+        },
+        "/models/{name}/invoke": {"post": invoke},
+    }
+
+
+def request_schema(features: int | None) -> Schema:
+    """Return the schema of a JSON request: each of its instances in one of the shapes of the built-in image.
+
+    With ``features`` None any width will do.
+    """
     number = NUMBER | {"minimum": -MAX_MAGNITUDE, "maximum": MAX_MAGNITUDE}
-    vector: Schema = {"type": "array", "items": number, "minItems": features, "maxItems": features}
+    width = {"minItems": 1} if features is None else {"minItems": features, "maxItems": features}
+    vector: Schema = {"type": "array", "items": number, **width}
     instance = {
         "anyOf": [
             _object(features=vector),
@@ -114,6 +169,11 @@ def _object(**properties: Schema) -> Schema:
 
 def _operation(summary: str, answers: dict[int, tuple[str, Schema] | None]) -> Schema:
     return {"summary": summary, "responses": {str(status): _response(status, it) for status, it in answers.items()}}
+
+
+def _refused(summary: str, answer: Schema, *refusals: int) -> Schema:
+    """Return the description of an operation that is answered with ``answer``, or with one of the ``refusals``."""
+    return _operation(summary, {200: (JSON, answer), **dict.fromkeys(refusals, (JSON, ERROR))})
 
 
 def _response(status: int, content: tuple[str, Schema] | None) -> Schema:

@@ -4,7 +4,8 @@ What gunicorn's threaded worker doesn't do by itself:
 
 - a ping has a thread of its own, so that it is answered while all other threads compute or wait for slow clients;
 - a connection on which nothing has come yet waits in the main loop, not in a thread;
-- a client that stops in the middle of a request, or takes no answer, is given up after a while;
+- a client that stops in the middle of a request, or takes no answer, is given up after a while, and so is one that
+  does either byte by byte;
 - connections that the system has accepted when SIGTERM comes are answered too;
 - what is no HTTP is answered in the same JSON as all other errors.
 """
@@ -19,6 +20,7 @@ import select
 import selectors
 import socket
 import struct
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
@@ -30,6 +32,7 @@ from gunicorn import util
 from gunicorn.app.base import Application
 from gunicorn.http import errors as http_errors
 from gunicorn.http import wsgi
+from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers import gthread
 
 from kmeans.errors import ResourceError
@@ -52,6 +55,11 @@ NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 # Without a byte for so long, in either direction, a client is given up. A request as a whole may take any time.
 SILENCE_SECONDS = 60
 
+# For a request or an answer as a whole a client may let us wait so long, and longer only as far as bytes have moved at
+# this rate. SageMaker sends megabytes per second; whoever sends byte by byte means to keep a thread busy.
+GRACE_SECONDS = 60.0
+MIN_BYTES_PER_SECOND = 16 << 10
+
 # How long the last bytes of an answer may take to a client before its connection is closed.
 LINGER_SECONDS = 1.0
 
@@ -61,6 +69,7 @@ SERVER = "kmeans"
 # A ping, and the place where its head must end: SageMaker's is 100 bytes long.
 PINGS = (b"GET /ping ", b"HEAD /ping ", b"GET /ping?")
 HEAD_END = b"\r\n\r\n"
+BODY_HEADERS = (b"content-length", b"transfer-encoding")
 PEEKED_BYTES = 2048
 
 # Of what gunicorn finds wrong with the HTTP itself: status of the answer.
@@ -132,16 +141,61 @@ class Server(Application):  # type: ignore[misc]  # gunicorn has no type hints
         return min(row, self.telemetry.rows - 1)
 
 
+class Pace:
+    """How long a client has let us wait for the bytes of one request, or of its answer."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._seconds = 0.0
+
+    def add(self, size: int, seconds: float) -> None:
+        """Count ``size`` bytes that have come or gone after ``seconds`` of waiting.
+
+        Raises
+        ------
+        TimeoutError
+            If all waiting together is more than :data:`GRACE_SECONDS` and what :data:`MIN_BYTES_PER_SECOND` allows.
+        """
+        self._bytes += size
+        self._seconds += seconds
+        if self._seconds > GRACE_SECONDS + self._bytes / MIN_BYTES_PER_SECOND:
+            raise TimeoutError(f"{self._bytes} bytes in {self._seconds:.0f} s")
+
+
+class Unreader(SocketUnreader):  # type: ignore[misc]
+    """What gunicorn's parser reads a connection by; a request that comes too slowly is an error of reading."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.pace = Pace()
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        """Return what has come, after waiting for it if nothing has."""
+        began = time.monotonic()
+        content: bytes = super().chunk(size_hint)
+        self.pace.add(len(content), time.monotonic() - began)
+        return content
+
+
 class Connection(gthread.TConn):  # type: ignore[misc]
     """A client's connection; one that says nothing for too long is an error of reading or writing."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._is_closed = False
+        self.is_ping = False
         # Not Python's own timeouts: they would have to be renewed wherever gunicorn makes a socket blocking again.
         silence = struct.pack("ll", SILENCE_SECONDS, 0)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, silence)
+
+    def begin(self) -> None:
+        """Prepare to read a request, the first one or another."""
+        self.sock.setblocking(True)
+        if not self.initialized:
+            self.init()
+            self.parser.unreader = Unreader(self.sock)
+        self.parser.unreader.pace = Pace()
 
     def peek(self) -> bytes | None:
         """Return the first bytes that have come and are not read yet, None if nothing has; ``b""`` is the end."""
@@ -169,6 +223,10 @@ class Response(wsgi.Response):  # type: ignore[misc]
     headers_sent: bool
     _head = b""
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._pace = Pace()
+
     def send_headers(self) -> None:
         """Make the head, once."""
         if not self.headers_sent:
@@ -186,8 +244,12 @@ class Response(wsgi.Response):  # type: ignore[misc]
 
     def _send(self, data: bytes) -> None:
         head, self._head = self._head, b""
-        if head or data:
-            self.sock.sendall(head + data)
+        left = memoryview(head + data)
+        while left:
+            began = time.monotonic()
+            sent = self.sock.send(left)
+            self._pace.add(sent, time.monotonic() - began)
+            left = left[sent:]
 
 
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]
@@ -229,17 +291,17 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     def enqueue_req(self, conn: Connection) -> None:
         """Give a connection on which a request has begun to a thread: a ping to one of its own."""
         start = conn.peek() or b""
-        # Only a ping that is there as a whole: a slow client must not hold this thread.
-        is_ping = start.startswith(PINGS) and HEAD_END in start
-        future = (self._ping_pool if is_ping else self.tpool).submit(self.handle, conn)
+        # Only a ping that is there as a whole, and brings no body: a slow client must not hold this thread.
+        conn.is_ping = start.startswith(PINGS) and HEAD_END in start
+        conn.is_ping &= not any(header in start.lower() for header in BODY_HEADERS)
+        future = (self._ping_pool if conn.is_ping else self.tpool).submit(self.handle, conn)
         future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
     def handle(self, conn: Connection) -> bool:
         """Answer one request; return whether the connection is kept for another. Runs in a thread."""
         request, is_kept = None, False
         try:
-            conn.sock.setblocking(True)
-            conn.init()
+            conn.begin()
             request = next(conn.parser)
             is_kept = bool(request) and self._keepalive_after(conn, self.handle_request(request, conn))
         except (http_errors.NoMoreData, StopIteration, OSError) as gone:
@@ -247,7 +309,8 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         except Exception as error:
             self.handle_error(request, conn.sock, conn.client, error)
         if not is_kept:
-            conn.close(graceful=True)  # here and not in the main loop, which it would stop
+            # Here and not in the main loop, which it would stop. Of a ping nothing is left to come.
+            conn.close(graceful=not conn.is_ping)
         return is_kept
 
     def handle_request(self, req: Any, conn: Connection) -> bool:
@@ -300,7 +363,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
                 while self._has_connection(listener):
                     self.accept(listener)
         super().set_accept_enabled(enabled)
-        if not self.alive:
+        if not enabled and not self.alive:
             for listener in self.sockets:
                 listener.close()
 

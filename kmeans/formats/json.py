@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from kmeans.arrays import Float32, Int64, as_points
 from kmeans.errors import DataError, shown
 from kmeans.formats.instances import ID, Instances, Predictions
-from kmeans.formats.number_lists import read_instances, read_table
+from kmeans.formats.number_lists import count_keys, read_instances, read_table
 from kmeans.formats.sparse import DenseRows
 
 SHAPE = '{"instances": [{"features": [number, ...]}, ...]}'
@@ -52,6 +52,9 @@ def decode(data: bytes, features: int | None = None) -> Instances:
         raise DataError(f"expected JSON, but {error}") from None
     # A bare list is what AWS's inference toolkit sends.
     instances = request.get("instances") if isinstance(request, dict) else request
+    # The last would win, and of a large request, which is read in portions, some of each.
+    if isinstance(request, dict) and count_keys(data, "instances") > 1:
+        raise DataError('expected one list of instances, found the key "instances" several times')
     if not isinstance(instances, list):
         raise DataError(f"expected a JSON object of the form {SHAPE}, found {_kind(request)}")
     if not instances:

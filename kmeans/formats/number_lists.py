@@ -45,6 +45,15 @@ def read_instances(text: bytes) -> Float32 | None:
     return _finite(np.stack(vectors))
 
 
+def count_keys(text: bytes, name: str) -> int:
+    """Return how many times a JSON object has the key ``name``; 0 for what pysimdjson doesn't read."""
+    try:
+        thing = simdjson.Parser().parse(text)
+    except _REFUSALS:
+        return 0
+    return list(thing.keys()).count(name) if isinstance(thing, simdjson.Object) else 0
+
+
 def _only(thing: object, name: str) -> simdjson.Array | None:
     """Return the list that an object has under ``name`` and nothing besides; None if it is no such object."""
     if not isinstance(thing, simdjson.Object) or len(thing) != 1:

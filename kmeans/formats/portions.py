@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import orjson
 
 from kmeans.formats.csv import BYTE_ORDER_MARK
@@ -21,6 +22,7 @@ PORTION_BYTES = 1 << 20
 _JSON_HEAD = re.compile(rb'\s*(?:\{\s*"instances"\s*:\s*)?\[')
 _JSON_CUT = re.compile(rb"[}\]](\s*,\s*)(?=[{\[])")
 _JSON_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def of_instances(body: Body, size: int = PORTION_BYTES) -> Iterator[Portion]:
             start, wanted = cut.end(), size
         else:  # within a nested list, or within a text that looks like one
             wanted = max(2 * wanted, cut.end() - start)
-    yield Portion(head[0] + bytes(memoryview(body)[start:]), start)
+    yield Portion(b"".join((head[0], memoryview(body)[start:])), start)
 
 
 def of_records(body: Body, size: int = PORTION_BYTES) -> Iterator[Portion]:
@@ -135,4 +137,7 @@ def each_of_nothing(content: bytes) -> list[bytes] | None:
 def _is_complete(content: bytes) -> bool:
     """Tell whether ``content``, which begins outside of a text, ends outside of all texts, lists and objects."""
     bare = _JSON_TEXT.sub(b"", content)
-    return b'"' not in bare and bare.count(b"{") == bare.count(b"}") and bare.count(b"[") == bare.count(b"]")
+    brackets = np.frombuffer(bare.translate(None, _NO_BRACKETS), np.uint8)
+    depths = np.cumsum(np.where(np.isin(brackets, list(b"[{")), 1, -1), dtype=np.int32)
+    # Below 0 the list of instances has ended, and what follows are other keys of the request.
+    return b'"' not in bare and bool(not depths.size or (depths.min() >= 0 and depths[-1] == 0))

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,14 +132,14 @@ class Upload:
 
 
 @contextlib.contextmanager
-def start(base: Path, output: Path, **variables: str) -> Iterator[Server]:
+def start(base: Path, output: Path, command: Sequence[str] = SERVE, **variables: str) -> Iterator[Server]:
     """Start a server without waiting for it; it is stopped at the end in any case."""
     port = free_port()
     variables = {"SAGEMAKER_BIND_TO_PORT": str(port)} | variables
     with (
         output.open("wb") as out,
         subprocess.Popen(
-            SERVE, cwd=PROJECT, env=environment(base, **variables), stdout=out, stderr=subprocess.STDOUT
+            command, cwd=PROJECT, env=environment(base, **variables), stdout=out, stderr=subprocess.STDOUT
         ) as process,
     ):
         try:
@@ -149,9 +149,9 @@ def start(base: Path, output: Path, **variables: str) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def serving(base: Path, output: Path, **variables: str) -> Iterator[Server]:
+def serving(base: Path, output: Path, command: Sequence[str] = SERVE, **variables: str) -> Iterator[Server]:
     """Start a server and wait until it answers pings."""
-    with start(base, output, **variables) as server:
+    with start(base, output, command, **variables) as server:
 
         def is_up_or_gone() -> bool:
             if server.process.poll() is not None:

@@ -99,14 +99,18 @@ def test_json_comes_in_the_shapes_of_the_built_in_image(server: Server, trained:
     assert_right(server.invoke(body.encode(), "application/json"), trained, POINTS[:1])
 
 
-@pytest.mark.parametrize(
-    "content_type",
-    ["TEXT/CSV", "Text/Csv; charset=utf-8", "text/csv;label_size=0", "text/csv ; header=absent", "text/csv;"],
-)
+@pytest.mark.parametrize("written", ["upper case", "a parameter", "spaces and parameters", "an empty parameter"])
+@pytest.mark.parametrize("content_type", WRITERS)
 def test_a_content_type_may_have_parameters_and_any_letter_case(
-    server: Server, trained: OptMl, content_type: str
+    server: Server, trained: OptMl, content_type: str, written: str
 ) -> None:
-    assert_right(server.invoke(csv(POINTS), content_type), trained, POINTS)
+    forms = {
+        "upper case": content_type.upper(),
+        "a parameter": f"{content_type.title()}; charset=utf-8",
+        "spaces and parameters": f"{content_type} ; Header=absent;label_size=0",
+        "an empty parameter": f"{content_type};",
+    }
+    assert_right(server.invoke(WRITERS[content_type](POINTS), forms[written]), trained, POINTS)
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,12 @@ def test_one_byte_more_is_413(small: Server, chunked: bool) -> None:
     assert_error(answer, 413, "1 MiB", "SAGEMAKER_MAX_PAYLOAD_IN_MB")
 
 
+def test_an_endpoint_takes_25_mebibytes_and_no_more(server: Server) -> None:
+    body = _padded(25 * MIB)
+    assert server.invoke(body).status == 200
+    assert_error(server.invoke(body + b"\n"), 413, "25 MiB")
+
+
 def test_a_body_that_announces_to_be_too_long_is_refused_before_it_is_sent(small: Server) -> None:
     with small.upload(MIB + 1) as upload:
         assert upload.is_wanted  # gunicorn says so to everybody

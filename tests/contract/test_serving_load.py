@@ -3,10 +3,13 @@
 import contextlib
 import http.client
 import os
+import select
 import signal
 import socket
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +28,13 @@ LARGE = csv(np.tile(digits(), (5, 1)))
 # SageMaker gives up a ping after so long.
 PING_SECONDS = 2
 THREADS = 4
+
+# A server whose patience with slow clients ends soon.
+IMPATIENT = (
+    sys.executable,
+    "-c",
+    "import sys; from serve import __main__, server; server.GRACE_SECONDS = 0.5; sys.exit(__main__.main())",
+)
 
 
 @pytest.fixture
@@ -63,12 +73,61 @@ def test_pings_are_answered_beside_halves_of_pings(single: Server) -> None:
         assert ping(single) == 200
 
 
+@pytest.mark.parametrize("line", [b"Content-Length: 100000", b"Transfer-Encoding: chunked", b"Connection: close"])
+def test_pings_are_answered_beside_pings_that_never_end(single: Server, line: bytes) -> None:
+    """Clients that announce a body and send none, or don't close when the server has."""
+    with contextlib.ExitStack() as clients:
+        for _ in range(THREADS - 1):
+            client = clients.enter_context(socket.create_connection((HOST, single.port), timeout=30))
+            client.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n" + line + b"\r\n\r\n")
+        assert ping(single) == 200
+
+
 def test_silent_connections_take_no_thread(single: Server) -> None:
     with contextlib.ExitStack() as clients:
         for _ in range(20 * THREADS):
             clients.enter_context(socket.create_connection((HOST, single.port), timeout=30))
         assert ping(single) == 200
         assert single.invoke(CSV).status == 200
+
+
+def drip(connections: Iterable[socket.socket]) -> None:
+    """Send byte by byte on all connections, until the server has answered or hung up on each."""
+    waiting, deadline = set(connections), time.monotonic() + 30
+    while waiting:
+        assert time.monotonic() < deadline, f"{len(waiting)} connections still wait"
+        for connection in waiting:
+            with contextlib.suppress(OSError):
+                connection.send(b"1")
+        waiting -= set(select.select(list(waiting), [], [], 0.05)[0])
+
+
+def test_who_sends_byte_by_byte_is_refused_and_holds_no_thread_for_long(trained: OptMl, tmp_path: Path) -> None:
+    settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}
+    with (
+        serving(trained.base, tmp_path / "output", IMPATIENT, **settings) as server,
+        contextlib.ExitStack() as clients,
+    ):
+        uploads = [clients.enter_context(server.upload(1 << 20)) for _ in range(THREADS)]
+        assert all(upload.is_wanted for upload in uploads)
+        drip(upload.connection for upload in uploads)
+        for upload in uploads:
+            answer = upload.answer()
+            assert (answer.status, answer.error["code"]) == (408, "request_timeout")
+        assert server.invoke(CSV).status == 200
+
+
+def test_a_head_that_comes_byte_by_byte_is_hung_up_on(trained: OptMl, tmp_path: Path) -> None:
+    with (
+        serving(trained.base, tmp_path / "output", IMPATIENT, SAGEMAKER_MODEL_SERVER_WORKERS="1") as server,
+        contextlib.ExitStack() as clients,
+    ):
+        heads = [clients.enter_context(socket.create_connection((HOST, server.port), timeout=30)) for _ in range(5)]
+        for head in heads:
+            head.sendall(b"POST /invocations HTTP/1.1\r\nHost: ")
+        drip(heads)
+        assert [head.recv(1) for head in heads] == [b""] * len(heads)
+        assert server.invoke(CSV).status == 200
 
 
 def test_pings_are_answered_under_full_load(trained: OptMl, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -202,26 +203,48 @@ def test_what_is_no_http_is_answered_in_json_too(server: Server) -> None:
 
 @pytest.mark.parametrize("full", [False, True], ids=["JSON alone", "all types"])
 def test_the_openapi_description_is_true(server: Server, tmp_path: Path, full: bool) -> None:
-    """schemathesis makes requests of the description and looks whether the answers are as described."""
-    if importlib.util.find_spec("schemathesis") is None:
-        assert os.environ.get("CI") != "true", "schemathesis is not installed"
-        pytest.skip("schemathesis is not installed")
     description = json.loads(server.ask("GET", "/openapi.json").body)
     content = description["paths"]["/invocations"]["post"]["requestBody"]["content"]
     assert len(content) == 5
-    # Formats that have no schema can't be made so that they have to be accepted.
-    options = ["--exclude-checks", "positive_data_acceptance"] if full else []
     if not full:
         description["paths"]["/invocations"]["post"]["requestBody"]["content"] = {
             "application/json": content["application/json"]
         }
-    (tmp_path / "openapi.json").write_text(json.dumps(description))
+    # Formats that have no schema can't be made so that they have to be accepted.
+    check_description(server, description, tmp_path, 7, accepted=not full)
+
+
+def test_the_openapi_description_of_several_models_is_true(trained: OptMl, tmp_path: Path) -> None:
+    models = tmp_path / "ml" / "models"
+    models.mkdir(parents=True)
+    shutil.copytree(trained.model, models / "a")
+    with serving(models.parent, tmp_path / "output", SAGEMAKER_MULTI_MODEL="true") as server:
+        loaded = server.ask("POST", "/models", json.dumps({"model_name": "a", "url": str(models / "a")}).encode())
+        assert loaded.status == 200
+        description = json.loads(server.ask("GET", "/openapi.json").body)
+        assert {path for path in description["paths"] if "models" in path} == {
+            "/models",
+            "/models/{name}",
+            "/models/{name}/invoke",
+        }
+        assert "/invocations" not in description["paths"]
+        # Which urls have a model, and which names one that is loaded, no schema tells.
+        check_description(server, description, tmp_path, 11, accepted=False)
+
+
+def check_description(server: Server, description: Any, folder: Path, operations: int, *, accepted: bool) -> None:
+    """schemathesis makes requests of the description and looks whether the answers are as described."""
+    if importlib.util.find_spec("schemathesis") is None:
+        assert os.environ.get("CI") != "true", "schemathesis is not installed"
+        pytest.skip("schemathesis is not installed")
+    (folder / "openapi.json").write_text(json.dumps(description))
     command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run"]
-    command += [str(tmp_path / "openapi.json"), "--url", f"http://127.0.0.1:{server.port}", "--checks", "all", *options]
+    command += [str(folder / "openapi.json"), "--url", f"http://127.0.0.1:{server.port}", "--checks", "all"]
+    command += [] if accepted else ["--exclude-checks", "positive_data_acceptance"]
     command += ["--max-examples", "20", "--generation-deterministic"]
     done = subprocess.run(
         command,
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=120,
@@ -229,5 +252,15 @@ def test_the_openapi_description_is_true(server: Server, tmp_path: Path, full: b
         env=os.environ | {"PYTHONUTF8": "1"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "7 selected" in done.stdout, done.stdout
+    assert f"{operations} selected" in done.stdout, done.stdout
     assert "Traceback" not in server.output.read_text()
+
+
+def test_head_on_any_route_leaves_no_warning(fresh: Server) -> None:
+    """An answer to HEAD has no body, and gunicorn complains of an application that gives it one."""
+    for path in ("/ping", "/invocations", "/health", "/metrics", "/nowhere"):
+        assert fresh.ask("HEAD", path).body == b""
+    assert fresh.ask("HEAD", "/invocations").status == 405
+    assert fresh.stop() == 0
+    others = [line for line in fresh.output.read_text().splitlines() if not line.startswith("{")]
+    assert not [line for line in others if "WARNING" in line or "HEAD" in line], others

@@ -1,14 +1,21 @@
-"""The server as a target: raw bytes of a connection through gunicorn's parser into the application, in this process."""
+"""The server as a target: raw bytes of a connection through gunicorn's parser into the application, in this process.
+
+There are two: a server of one model, and one of many, to which the routes under /models belong.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
 import re
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flask import Flask
 from gunicorn.config import Config
 from gunicorn.http import RequestParser, wsgi
 from gunicorn.http.errors import NoMoreData, ParseException
@@ -30,6 +37,13 @@ ADDRESS = ("127.0.0.1", 50000)
 MAX_REQUESTS = 4
 
 STATUSES = {200, 400, 404, 405, 406, 413, 415}
+# A name can be loaded once.
+MODELS_STATUSES = STATUSES | {409}
+
+# What a server of many models may load: a file of centers that MXNet wrote. Its folder has the same name in all
+# processes, so that an input found by one means the same to another.
+MODELS_FOLDER = PROJECT / "tests" / "data"
+URL = str(MODELS_FOLDER / "golden")
 
 # What would tell a stranger how the server is built or where its files lie.
 LEAKS = (b"Traceback", b'File "', b"/opt/", b".py", b"site-packages", b"Error:", b"numpy", b"orjson")
@@ -85,13 +99,16 @@ def _configuration() -> Config:
 CONFIGURATION = _configuration()
 SETTINGS = Settings.from_environment({"SAGEMAKER_MAX_PAYLOAD_IN_MB": "1"}, 1)
 APPLICATION = create_app(SETTINGS, KMeansModel(CENTERS))
+MODELS_APPLICATION = create_app(
+    dataclasses.replace(SETTINGS, is_multi_model=True, models_directory=MODELS_FOLDER), None
+)
 DEFECTS = _Defects()
 logging.getLogger("kmeans").addHandler(DEFECTS)
 logging.getLogger("kmeans").propagate = False
 request_log.write = lambda record: None  # a line for each request is tested elsewhere
 
 
-def answers(data: bytes) -> Iterator[bytes]:
+def answers(data: bytes, application: Flask) -> Iterator[bytes]:
     """Yield the answer to each request in ``data``, as the worker would write it to the connection."""
     client = Connection()
     parser = RequestParser(CONFIGURATION, iter([data[: len(data) // 2], data[len(data) // 2 :]]), ADDRESS)
@@ -103,7 +120,7 @@ def answers(data: bytes) -> Iterator[bytes]:
         client.sent.clear()
         DEFECTS.found = None
         response, environment = wsgi.create(request, client, ADDRESS, ADDRESS, CONFIGURATION)
-        body = APPLICATION(environment, response.start_response)
+        body = application(environment, response.start_response)
         try:
             for part in body:
                 response.write(part)
@@ -118,14 +135,32 @@ def answers(data: bytes) -> Iterator[bytes]:
 
 def check_request(data: bytes) -> None:
     """Only 200 or 4xx, no defect in the log, no word of how the server is built, no header of the client's making."""
-    for answer in answers(data):
+    _check_answers(data, APPLICATION, STATUSES)
+
+
+def check_models_request(data: bytes) -> None:
+    """The same of a server of many models; each input finds none loaded."""
+    client = MODELS_APPLICATION.test_client()
+    try:
+        _check_answers(data, MODELS_APPLICATION, MODELS_STATUSES)
+        listed = client.get("/models").json
+        assert listed is not None
+        for model in listed["models"]:
+            assert model["modelUrl"].startswith(str(MODELS_FOLDER)), model
+    finally:
+        for model in (client.get("/models").json or {})["models"]:
+            assert client.delete(f"/models/{urllib.parse.quote(model['modelName'], safe='')}").status_code == 200
+
+
+def _check_answers(data: bytes, application: Flask, statuses: set[int]) -> None:
+    for answer in answers(data, application):
         if DEFECTS.found is not None:
             raise DEFECTS.found
         head, _, body = answer.partition(b"\r\n\r\n")
         first, *lines = head.split(b"\r\n")
         found = re.fullmatch(rb"HTTP/1\.\d (\d{3}) [ -~]*", first)
         assert found, first
-        assert int(found[1]) in STATUSES, answer
+        assert int(found[1]) in statuses, answer
         names = {line.partition(b":")[0].decode("latin1").lower() for line in lines}
         assert names <= HEADERS, names
         assert int(found[1]) == 200 or len(body) <= 1200, body
@@ -177,6 +212,43 @@ def request_seeds() -> list[bytes]:
         request(b"/%2e%2e/%00?a=%ff#x", method=b"GET"),
         request(b"http://x/ping", method=b"GET"),
         request(b"*", method=b"OPTIONS"),
+    ]
+
+
+def models_request_seeds() -> list[bytes]:
+    """The life of a model in one connection, and each route by itself."""
+
+    def load(name: object, url: object, **more: object) -> bytes:
+        content = json.dumps({"model_name": name, "url": url, **more}).encode()
+        return request(b"/models", content, Content_Type="application/json")
+
+    loaded = load("a", URL)
+    row = b"1,-2,3e4" + b",0.5" * 10
+    invoked = request(b"/models/a/invoke", row, Content_Type="text/csv", Accept="text/csv")
+    described = request(b"/models/a", method=b"GET")
+    deleted = request(b"/models/a", method=b"DELETE")
+    listed = request(b"/models?limit=1&next_page_token=a", method=b"GET")
+    return [
+        loaded + invoked + described + deleted,
+        loaded + loaded + load("b%2f~", f"{URL}/", later=[1, {}]) + listed,
+        loaded + request(b"/models/a/invoke", b"[[%s]]" % row, Content_Type="application/json") + deleted + invoked,
+        *(load(name, URL) for name in ("", "a/b", "\u00e4", None, ["a"])),
+        *(load("a", url) for url in ("", f"{URL}/../../..", f"{URL}/model_algo-1", f"{URL}\0", "/etc", None)),
+        listed,
+        request(b"/models", method=b"GET"),
+        request(b"/models?limit=0&limit=9999999999", method=b"GET"),
+        request(b"/models?limit=\xd9\xa1&next_page_token=%ff", method=b"GET"),
+        described,
+        deleted,
+        invoked,
+        request(b"/models/%2e%2e/invoke", b"1", Content_Type="text/csv"),
+        request(b"/models/a%2Fb", method=b"GET"),
+        request(b"/models/", method=b"PUT"),
+        request(b"/models", b"[" * 500),
+        request(b"/models", b'{"model_name": "\\ud800", "url": "x"}'),
+        request(b"/invocations", b"1,2", Content_Type="text/csv"),
+        request(b"/ping", method=b"GET"),
+        b"POST /models HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .containers import HARDENED, Containers, Endpoint, serve
+from .containers import HARDENED, STRANGER, Containers, Endpoint, serve
 from .samples import csv, digits, nearest, read_centers
 
 pytestmark = pytest.mark.image
@@ -80,6 +80,17 @@ def test_sigterm_ends_it_in_time_and_without_an_error(containers: Containers, di
 def test_listens_on_the_port_that_sagemaker_names(containers: Containers, digits_model: Path) -> None:
     with serve(containers, digits_model, port=9090, environment={"SAGEMAKER_BIND_TO_PORT": "9090"}) as endpoint:
         assert endpoint.ask("POST", "/invocations", csv(POINTS), Content_Type="text/csv").status == 200
+
+
+def test_serves_with_nothing_to_write_to_but_tmp(endpoint: Endpoint) -> None:
+    """All servers of these tests are started so; here it is shown what that means."""
+    places = ("/", "/opt/ml", "/opt/ml/model", "/root", "/tmp")  # noqa: S108 - the container's own
+    writable = [
+        place for place in places if endpoint.running.container.exec_run(["touch", f"{place}/x"]).exit_code == 0
+    ]
+    assert writable == ["/tmp"]  # noqa: S108 - the container's own
+    assert endpoint.running.container.exec_run(["id", "-u"]).output == f"{STRANGER}\n".encode()
+    assert endpoint.ask("POST", "/invocations", csv(POINTS), Content_Type="text/csv").status == 200
 
 
 def test_without_a_model_it_says_so_and_ends(containers: Containers, tmp_path: Path) -> None:

@@ -180,6 +180,33 @@ def test_a_broken_file_of_centers_is_corrupt(tmp_path: Path) -> None:
     assert_refused(tmp_path, "corrupt", "centers.npy")
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("notes of mine.txt", "found notes of mine.txt."),
+        ("a\nb\x1b[1m", r"found 'a\nb\x1b[1m'."),
+        ("\udcff", r"found '\udcff'."),
+        ("x" * 61, f"found '{'x' * 57}...'."),
+    ],
+    ids=["plain", "control characters", "no UTF-8", "long"],
+)
+def test_odd_names_of_files_are_quoted_in_the_message(tmp_path: Path, name: str, told: str) -> None:
+    (tmp_path / name).write_text("no centers")
+    with pytest.raises(ModelError) as raised:
+        artifact.load(tmp_path)
+    assert str(raised.value).endswith(told)
+    assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize(("name", "told"), [("centers.npy", "centers.npy"), ("a\nb", r"'a\nb'")])
+def test_a_loaded_model_knows_the_name_of_its_file(tmp_path: Path, name: str, told: str) -> None:
+    (tmp_path / name).write_bytes(npy(CENTERS))
+    assert artifact.load(tmp_path).file == told
+    artifact.save(MODEL, tmp_path / "saved")
+    assert artifact.load(tmp_path / "saved").file == "model_algo-1"
+    assert MODEL.file is None
+
+
 def test_a_card_without_a_checksum_is_fine(saved: Path) -> None:
     edit_card(saved, centers_sha256=..., counts=..., training=...)
     assert artifact.load(saved).centers.tobytes() == CENTERS.tobytes()

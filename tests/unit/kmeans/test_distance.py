@@ -180,6 +180,18 @@ def test_a_subset_of_centers_is_ranked_as_among_all(offset: float) -> None:
     assert np.array_equal(labels, oracle.nearest(points, centers[some])[0])
 
 
+@pytest.mark.parametrize("offset", [0.0, 5000.0])
+@pytest.mark.parametrize("n", [0, 1, 500])
+def test_labels_alone_are_those_of_the_ranking(n: int, offset: float) -> None:
+    generator = np.random.default_rng(n)
+    nearest = NearestCenters((generator.normal(size=(7, 5)) + offset).astype(np.float32))
+    nearest.block_rows = 64
+    points = (generator.normal(size=(n, 5)) + offset).astype(np.float32)
+    labels = nearest.labels(points)
+    assert labels.dtype == np.int64
+    assert labels.tolist() == nearest.rank(points)[0].tolist()
+
+
 @pytest.mark.parametrize("offset", [0.0, 1e6])
 def test_the_squared_distances_to_given_centers_are_those_of_the_differences(offset: float) -> None:
     points, centers = oracle.blobs(9, n=9000, k=30, spread=5)

@@ -1,10 +1,12 @@
 """/ping before and after the self-test, and what batch transforms are told."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kmeans import artifact
 from kmeans.errors import ModelError
 from kmeans.model import KMeansModel
 from serve.app import create_app
@@ -82,3 +84,13 @@ def test_execution_parameters_keep_to_a_hundred_megabytes(
     assert tuple(found) == ("MaxConcurrentTransforms", "MaxPayloadInMB")
     assert tuple(found.values()) == expected
     assert found["MaxConcurrentTransforms"] * found["MaxPayloadInMB"] <= 100
+
+
+@pytest.mark.parametrize(("name", "told"), [("centers.npy", "centers.npy"), ("a\nb\udcff", r"'a\nb\udcff'")])
+def test_health_names_the_file_of_the_centers_without_its_folder(tmp_path: Path, name: str, told: str) -> None:
+    np.save(tmp_path / "centers.npy", np.ones((2, 3)))
+    (tmp_path / "centers.npy").rename(tmp_path / name)
+    report = create_app(SETTINGS, artifact.load(tmp_path)).test_client().get("/health")
+    assert report.json is not None
+    assert report.json["model"]["file"] == told
+    assert str(tmp_path).encode() not in report.data

@@ -72,3 +72,9 @@ def test_every_route_is_there(is_multi_model: bool) -> None:
     routes = {re.sub(r"<(\w+)>", r"{\1}", rule.rule) for rule in create_app(settings, None).url_map.iter_rules()}
     named = {name.removeprefix("GET ").removeprefix("POST ") for name in quoted("Routes")}
     assert routes <= named
+
+
+def test_every_point_of_the_contract_has_a_test() -> None:
+    rows = table("The contract, point by point")
+    assert len(rows) == 20
+    assert [point for point, tests in rows if "`test_" not in tests] == []

@@ -110,6 +110,16 @@ def test_bytes_that_are_no_text_are_refused_at_their_place(content: bytes, encod
     assert str(raised.value) == sentence
 
 
+@pytest.mark.parametrize("most", [1, 1000])
+@pytest.mark.parametrize(("encoding", "name"), [("utf-16", "UTF-16"), ("utf-32", "UTF-32")])
+def test_text_without_the_byte_order_mark_of_its_encoding_is_refused(encoding: str, name: str, most: int) -> None:
+    """Python says so by an error of another kind than for bytes that are no text."""
+    content = "1,2\n".encode(f"{encoding}-le")
+    with pytest.raises(DataError) as raised:
+        read(Utf8Stream(Trickle(content, most), encoding))
+    assert str(raised.value) == f"byte 0: expected text in {encoding}, but {name} stream does not start with BOM."
+
+
 def test_half_a_surrogate_pair_is_left_to_the_reader() -> None:
     assert read(Utf8Stream(Trickle(b"1,\\ud800", 3), "unicode_escape")) == b"1,\xed\xa0\x80"
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kmeans.errors import DataError
 from kmeans.formats import json, portions, recordio
 from kmeans.formats.portions import Body, Portion
 
@@ -112,3 +113,20 @@ def test_any_bytes_are_cut_without_a_loss(body: bytes, size: int) -> None:
     list(portions.of_instances(body, size))
     portions.each_record(body)
     portions.each_instance(body)
+
+
+@pytest.mark.parametrize("size", [20, 200, 10_000])
+@pytest.mark.parametrize("rows", [1, 5, 50])
+@pytest.mark.parametrize("name", ["instances", "\\u0069nstances"])
+def test_a_request_with_two_lists_of_instances_is_refused_in_any_portions(rows: int, name: str, size: int) -> None:
+    instances = ", ".join(['{"features": [1, 2]}'] * rows)
+    body = f'{{"instances": [{instances}], "{name}": [{instances}]}}'.encode()
+    with pytest.raises(DataError, match='found the key "instances" several times'):
+        _ = [json.decode(portion.content) for portion in portions.of_instances(body, size)]
+
+
+@pytest.mark.parametrize("size", [20, 200, 10_000])
+def test_lists_under_other_keys_behind_the_instances_are_passed_over(size: int) -> None:
+    objects = ", ".join(['{"features": [1, 2]}'] * 50)
+    body = f'{{"instances": [{objects}], "other": [{objects}]}}'.encode()
+    assert sum(len(json.decode(portion.content).points) for portion in portions.of_instances(body, size)) == 50
