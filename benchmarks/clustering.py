@@ -27,6 +27,7 @@ import numpy as np
 
 import kmeans
 from benchmarks.cases import CASES, Case, load
+from benchmarks.machine import processor
 from benchmarks.methods import METHODS, Method, Variant
 from benchmarks.quality import mean_squared_distance
 from benchmarks.report import Run, as_json, draw, markdown
@@ -203,22 +204,12 @@ def _machine(threads: int, sources: str) -> dict[str, str]:
     program = f"kmeans {kmeans.__version__} ({_revision()}, sources {sources})"
     packages = ", ".join(f"{name} {version(name)}" for name in PEERS)
     return {
-        "machine": f"{_processor()}, {usable_cpus()} CPUs, {platform.system()} {platform.machine()}",
+        "machine": f"{processor()}, {usable_cpus()} CPUs, {platform.system()} {platform.machine()}",
         "threads": str(threads),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "versions": f"{program}, Python {platform.python_version()}, {packages}",
         "load average before the run": " ".join(f"{load:.1f}" for load in os.getloadavg()),
     }
-
-
-def _processor() -> str:
-    """Return the CPU's name as Linux gives it, or what Python knows."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown CPU"
 
 
 def _revision() -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.machine import busy_seconds
 from benchmarks.methods import METHODS, Method, Variant
 from kmeans.arrays import Float32
 
@@ -28,8 +29,6 @@ WARM_UP_ROWS, WARM_UP_CLUSTERS = 5_000, 10
 SETTLE_SECONDS = 0.05
 
 START_SECONDS = 300.0
-
-CPU_TIMES = Path("/proc/stat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +155,11 @@ def _serve(
 
 
 def _timed(method: Method, points: Float32, k: int, variant: Variant, seed: int, *, threads: int) -> Timed | Failed:
-    busy, cpu, started = _busy_seconds(), time.process_time(), time.perf_counter()
+    busy, cpu, started = busy_seconds(), time.process_time(), time.perf_counter()
     try:
         centers = method.run(points, k, seed, threads, variant.options)
     except Exception as error:  # one method's failure must not end the others
         return Failed(f"{type(error).__name__}: {error}")
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
-    others = max(0.0, _busy_seconds() - busy - cpu_seconds) / seconds
+    others = max(0.0, busy_seconds() - busy - cpu_seconds) / seconds
     return Timed(seconds, cpu_seconds, others, centers)
-
-
-def _busy_seconds() -> float:
-    """Return the seconds that all CPUs have worked since the machine started, as Linux tells; 0 if nothing does."""
-    try:
-        user, nice, system, _idle, _waiting, *rest = map(int, CPU_TIMES.read_text().split("\n")[0].split()[1:9])
-    except (OSError, ValueError):
-        return 0.0
-    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")

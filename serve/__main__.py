@@ -30,7 +30,8 @@ def main() -> int:
     from kmeans.machine import usable_cpus
     from serve.app import create_app
     from serve.health import Readiness
-    from serve.server import Server, open_port
+    from serve.port import open_port
+    from serve.server import Server
     from serve.settings import Settings
     from serve.telemetry import Telemetry
 

@@ -13,9 +13,7 @@ What gunicorn's threaded worker doesn't do by itself:
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
-import os
 import select
 import selectors
 import socket
@@ -30,27 +28,25 @@ from typing import Any
 from flask import Flask
 from gunicorn import util
 from gunicorn.app.base import Application
+from gunicorn.arbiter import Arbiter
 from gunicorn.http import errors as http_errors
 from gunicorn.http import wsgi
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers import gthread
 
-from kmeans.errors import ResourceError
 from serve import request_log
 from serve.answer import STATUS_LINES
 from serve.errors import answer_to, error_answer
 from serve.health import Readiness
+from serve.port import let_none_in
 from serve.request_log import Record, new_id
 from serve.settings import Settings
 from serve.telemetry import Telemetry, is_alive
 
 CONFIGURATION = Path(__file__).resolve().parents[1] / "container" / "gunicorn.conf.py"
 
-# Connections that may wait until a worker takes them.
-BACKLOG = 2048
-
-# What the system says if IPv6 is built in, but disabled.
-NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+# How long a connection that is being made at SIGTERM may take until it is there. SageMaker's network needs a few ms.
+HANDSHAKE_SECONDS = 0.1
 
 # Without a byte for so long, in either direction, a client is given up. A request as a whole may take any time.
 SILENCE_SECONDS = 60
@@ -81,33 +77,13 @@ HTTP_STATUSES: dict[type[Exception], HTTPStatus] = {
 }
 
 
-def open_port(port: int) -> socket.socket:
-    """Return a socket that listens on all addresses, IPv6 too where the system has it.
-
-    Raises
-    ------
-    kmeans.errors.ResourceError
-        If the port is taken or not permitted.
-    """
-    try:
-        if socket.has_dualstack_ipv6():
-            try:
-                return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
-            except OSError as error:
-                if error.errno not in NO_IPV6:
-                    raise
-        return socket.create_server(("0.0.0.0", port), backlog=BACKLOG)
-    except OSError as error:
-        raise ResourceError(f"Port {port} can't be opened: {os.strerror(error.errno or 0)}.") from None
-
-
 class Server(Application):  # type: ignore[misc]  # gunicorn has no type hints
     """What gunicorn's arbiter runs: the application, and what its workers share.
 
     Parameters
     ----------
     listener
-        From :func:`open_port`.
+        From :func:`serve.port.open_port`.
     """
 
     def __init__(
@@ -133,12 +109,26 @@ class Server(Application):  # type: ignore[misc]  # gunicorn has no type hints
         """Return the WSGI application."""
         return self._app
 
+    def run(self) -> None:
+        """Serve until SIGTERM; ends by SystemExit."""
+        Master(self).run()
+
     def row_for(self, worker: Worker) -> int:
         """Return the row of the telemetry for a new worker: one that no living worker counts in."""
         taken = {row for row, other in self._rows.items() if is_alive(other.pid)}
         row = next(row for row in itertools.count() if row not in taken)
         self._rows[row] = worker
         return min(row, self.telemetry.rows - 1)
+
+
+class Master(Arbiter):  # type: ignore[misc]
+    """The process that starts the workers, and ends them so that no connection is lost."""
+
+    def stop(self, graceful: bool = True) -> None:
+        """Let no connection in any more, close the port, and let the workers end what they have."""
+        if graceful and any([let_none_in(listener.sock) for listener in self.LISTENERS]):
+            time.sleep(HANDSHAKE_SECONDS)
+        super().stop(graceful)
 
 
 class Pace:

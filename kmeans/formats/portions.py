@@ -137,7 +137,13 @@ def each_of_nothing(content: bytes) -> list[bytes] | None:
 def _is_complete(content: bytes) -> bool:
     """Tell whether ``content``, which begins outside of a text, ends outside of all texts, lists and objects."""
     bare = _JSON_TEXT.sub(b"", content)
-    brackets = np.frombuffer(bare.translate(None, _NO_BRACKETS), np.uint8)
-    depths = np.cumsum(np.where(np.isin(brackets, list(b"[{")), 1, -1), dtype=np.int32)
-    # Below 0 the list of instances has ended, and what follows are other keys of the request.
-    return b'"' not in bare and bool(not depths.size or (depths.min() >= 0 and depths[-1] == 0))
+    depth = 0
+    for start in range(0, len(bare), PORTION_BYTES):  # as arrays, brackets take nine times their bytes
+        brackets = np.frombuffer(bare[start : start + PORTION_BYTES].translate(None, _NO_BRACKETS), np.uint8)
+        depths = depth + np.cumsum(np.where(np.isin(brackets, list(b"[{")), 1, -1), dtype=np.int32)
+        if depths.size:
+            # Below 0 the list of instances has ended, and what follows are other keys of the request.
+            if depths.min() < 0:
+                return False
+            depth = int(depths[-1])
+    return depth == 0 and b'"' not in bare

@@ -1,0 +1,87 @@
+"""Runs in containers of the image, on each host of a job: what it takes to add up the sums of a pass over the hosts.
+
+``python3 allreduce.py algo-1,algo-2 10x784,100x784`` starts a rank on each of the hosts ``algo-1`` and ``algo-2``, as
+``train`` does (``train.cluster``, ``train.hydra``). The ranks add up sums of 10 and of 100 clusters with the class that
+a fit uses (:class:`kmeans.sums.ClusterSums` over :class:`train.mpi.MpiHosts`), and the leader prints a line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from kmeans.hosts import Hosts
+from kmeans.sums import ClusterSums
+from train.cluster import Host
+from train.contract import HostNames
+from train.hydra import Hydra, rank_environment
+from train.leader import Leader
+from train.link import RANK_LINK, Message, encode
+from train.rank import claim_streams
+from train.worker import Worker
+
+AS_RANK = "--rank"
+
+# Of each shape: a few exchanges that aren't counted, then as many as take about so long, within limits.
+WARM_UP, SECONDS, FEWEST, MOST = 5, 0.8, 15, 400
+
+
+def watch(names: str, shapes: str) -> int:
+    """Be the process that watches over the rank of this container; return its exit code."""
+    current = socket.gethostname()
+    hosts = HostNames(current=current, names=tuple(sorted(names.split(","))))
+    launcher = Hydra([sys.executable, str(Path(__file__).resolve()), AS_RANK, shapes])
+    role: type[Host] = Leader if current == hosts.leader else Worker
+    failure = role(hosts, launcher, print).run()
+    if failure is not None:
+        print(failure.reason, file=sys.stderr)
+        return failure.exit_code
+    return 0
+
+
+def take_part(shapes: str) -> int:
+    """Be the rank; return its exit code."""
+    # MPI reads it when it starts.
+    os.environ.update(rank_environment("eth0"))
+    from train.mpi import MpiHosts  # noqa: PLC0415
+
+    claim_streams()
+    link = socket.socket(fileno=RANK_LINK)
+    link.sendall(encode(Message("started", number=os.getpid())))
+    hosts = MpiHosts.join()
+    link.sendall(encode(Message("ready")))
+    measured = {}
+    for shape in shapes.split(","):
+        clusters, columns = map(int, shape.split("x"))
+        sums = ClusterSums.zero(clusters, columns)
+        once = statistics.fmean(_seconds(sums, hosts, WARM_UP))
+        # All hosts must do as many.
+        once = float(hosts.sum(np.array([once]))[0]) / hosts.size
+        seconds = _seconds(sums, hosts, min(MOST, max(FEWEST, round(SECONDS / once))))
+        measured[shape] = {"mean": statistics.fmean(seconds), "median": statistics.median(seconds), "min": min(seconds)}
+    if hosts.rank == 0:
+        print(json.dumps(measured), flush=True)
+    hosts.leave()
+    link.sendall(encode(Message("done")))
+    return 0
+
+
+def _seconds(sums: ClusterSums, hosts: Hosts, times: int) -> list[float]:
+    """Return what each of so many exchanges of ``sums`` takes."""
+    seconds = []
+    for _ in range(times):
+        started = time.perf_counter()
+        sums.over(hosts)
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(take_part(sys.argv[2]) if sys.argv[1] == AS_RANK else watch(*sys.argv[1:]))

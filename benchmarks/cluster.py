@@ -1,0 +1,251 @@
+"""The hosts of a job as containers of the image, each pinned to one CPU, on a bridge network of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import busy_seconds
+from benchmarks.methods import HEAP_VARIABLES
+
+# What hangs is an error, not a figure.
+LIMIT_SECONDS = 300
+
+READ_BYTES = 4 << 20
+
+PROGRAM = "/benchmark.py"
+
+PHASE = re.compile(r"\] (\w+) took: [\d.]+%, \(([\d.]+) secs\)")
+TOTAL = re.compile(r"\] TOTAL took: ([\d.]+)")
+MOVES = re.compile(r"\] refined the centers (\d+) times")
+QUALITY = re.compile(r"train mean_squared_distance <loss>=(\S+)")
+# What the shell says last: user and system time of the shell itself, and of its children.
+CPU_TIMES = re.compile(r"(?:(\d+)m([\d.]+)s (\d+)m([\d.]+)s\n){2}\Z")
+
+
+class ContainerError(Exception):
+    """A container failed; the text is what it printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Containers that began at once and have ended.
+
+    Attributes
+    ----------
+    seconds
+        From the start of the first to the end of the last.
+    others
+        CPUs that were busy with anything else meanwhile.
+    outputs
+        What each printed, by number of the host.
+    """
+
+    seconds: float
+    others: float
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobTimes:
+    """Where the time of one job went.
+
+    Attributes
+    ----------
+    seconds
+        Of ``docker run`` on all hosts: from the start of the first container to the end of the last.
+    phases
+        Seconds by name: ``read``, ``seed``, ``stream``, ``shrink``, ``refine``, ``count``, ``write``; of the host that
+        took the longest.
+    total
+        Seconds of the process that trains, by its log.
+    moves
+        How many times phase 3 moved the centers on all rows.
+    mean_squared_distance
+        Of all rows to their nearest center, at the end.
+    others
+        CPUs that were busy with anything else meanwhile.
+    """
+
+    seconds: float
+    phases: Mapping[str, float]
+    total: float
+    moves: int
+    mean_squared_distance: float
+    others: float
+
+
+class Cluster:
+    """Runs jobs and programs in containers; a context that takes its network away at the end.
+
+    Parameters
+    ----------
+    image
+        Name of the image. The image is looked up once: the name may be given to another meanwhile.
+    folder
+        Where each host's ``/opt/ml`` is made, on the file system that the data are on.
+
+    Attributes
+    ----------
+    label
+        What the image is.
+    """
+
+    def __init__(self, image: str, folder: Path) -> None:
+        import docker  # noqa: PLC0415 - not for drawing again
+
+        self._engine = docker.from_env(timeout=LIMIT_SECONDS)
+        found = self._engine.images.get(image)
+        self._image = str(found.id)
+        labels = found.labels or {}
+        version, revision = (
+            labels.get(f"org.opencontainers.image.{name}", "unknown") for name in ("version", "revision")
+        )
+        self.label = f"{image}, version {version}, revision {revision}, {self._image[7:19]}"
+        self._folder = folder
+        self._cpus = sorted(os.sched_getaffinity(0))
+        self._stack = ExitStack()
+        self._network = ""
+
+    def __enter__(self) -> Cluster:
+        network = self._engine.networks.create(f"kmeans-scaling-{secrets.token_hex(4)}", driver="bridge")
+        self._stack.callback(network.remove)
+        self._network = network.name
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def train(self, hosts: int, shards: Sequence[Path], **hyperparameters: float) -> JobTimes:
+        """Run a job on the files ``shards``, which the ``hosts`` share as ``ShardedByS3Key`` says.
+
+        Raises
+        ------
+        ContainerError
+            If it fails.
+        """
+        names = _names(hosts)
+        with self._folders(names) as folders:
+            for rank, (name, folder) in enumerate(zip(names, folders, strict=True)):
+                _write_configuration(folder / "input" / "config", name, names, hyperparameters)
+                for shard in shards[rank::hosts]:
+                    (folder / "input" / "data" / "train" / shard.name).hardlink_to(shard)
+            _bring_into_memory(shards)
+            return _times(self._run(names, "train", [(folder, "/opt/ml") for folder in folders]))
+
+    def run(self, hosts: int, program: Path, *arguments: str) -> Ended:
+        """Run a Python ``program`` on each of the ``hosts``; its arguments are all their names, and ``arguments``.
+
+        Raises
+        ------
+        ContainerError
+            If it fails.
+        """
+        names = _names(hosts)
+        return self._run(
+            names, " ".join(["python3", PROGRAM, ",".join(names), *arguments]), [(program, PROGRAM)] * hosts
+        )
+
+    @contextmanager
+    def _folders(self, names: Sequence[str]) -> Iterator[list[Path]]:
+        folders = [self._folder / name for name in names]
+        try:
+            for folder in folders:
+                for part in ("input/config", "input/data/train", "model", "output"):
+                    (folder / part).mkdir(parents=True)
+            yield folders
+        finally:
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _run(self, names: Sequence[str], command: str, mounts: Sequence[tuple[Path, str]]) -> Ended:
+        # The shell tells what CPU time its children took; it adds 1 ms.
+        script = f"{command}; code=$?; times; exit $code"
+        with ExitStack() as stack:
+            containers = []
+            for number, (name, (source, target)) in enumerate(zip(names, mounts, strict=True)):
+                container = self._engine.containers.create(
+                    self._image,
+                    ["sh", "-c", script],
+                    hostname=name,
+                    cpuset_cpus=str(self._cpus[number % len(self._cpus)]),
+                    environment=HEAP_VARIABLES,  # as container/bin/train says; for programs too
+                    network=self._network,
+                    networking_config={self._network: self._engine.api.create_endpoint_config(aliases=[name])},
+                    volumes={str(source): {"bind": target, "mode": "rw"}},
+                )
+                stack.callback(container.remove, force=True, v=True)
+                containers.append(container)
+            with ThreadPoolExecutor(len(containers)) as threads:
+                busy, started = busy_seconds(), time.perf_counter()
+                codes = list(threads.map(_run_to_its_end, containers))
+                seconds, busy = time.perf_counter() - started, busy_seconds() - busy
+            outputs = tuple(str(container.logs().decode()) for container in containers)
+        if any(codes):
+            raise ContainerError("\n".join(outputs))
+        return Ended(seconds, max(0.0, busy - sum(map(_cpu_seconds, outputs))) / seconds, outputs)
+
+
+def _bring_into_memory(files: Sequence[Path]) -> None:
+    """Read the files: the system may have given up their pages, and a disk shall not be in the figures."""
+    buffer = bytearray(READ_BYTES)
+    for path in files:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
+def _run_to_its_end(container: Any) -> int:
+    container.start()
+    return int(container.wait()["StatusCode"])
+
+
+def _names(hosts: int) -> list[str]:
+    return [f"algo-{number}" for number in range(1, hosts + 1)]
+
+
+def _write_configuration(folder: Path, name: str, names: Sequence[str], hyperparameters: Mapping[str, float]) -> None:
+    channel = {"ContentType": "application/x-recordio-protobuf", "S3DistributionType": "ShardedByS3Key"}
+    for file, content in {
+        "hyperparameters": {key: str(value) for key, value in hyperparameters.items()},
+        "inputdataconfig": {"train": channel},
+        "resourceconfig": {"current_host": name, "hosts": names, "network_interface_name": "eth0"},
+    }.items():
+        (folder / f"{file}.json").write_text(json.dumps(content))
+
+
+def _cpu_seconds(output: str) -> float:
+    """Return the CPU time of a container's processes; 0 if it isn't there."""
+    found = CPU_TIMES.search(output)
+    if found is None:
+        return 0.0
+    minutes, seconds, more_minutes, more_seconds = map(float, found.groups())
+    return 60 * (minutes + more_minutes) + seconds + more_seconds
+
+
+def _times(ended: Ended) -> JobTimes:
+    phases: dict[str, float] = {}
+    for output in ended.outputs:
+        for name, seconds in PHASE.findall(output):
+            phases[name] = max(phases.get(name, 0.0), float(seconds))
+    moves, quality = (pattern.search(ended.outputs[0]) for pattern in (MOVES, QUALITY))
+    if moves is None or quality is None:
+        raise ContainerError(f"expected how the fit ended in the log of the leader, found:\n{ended.outputs[0]}")
+    return JobTimes(
+        seconds=ended.seconds,
+        phases=phases,
+        total=max(float(seconds) for output in ended.outputs for seconds in TOTAL.findall(output)),
+        moves=int(moves[1]),
+        mean_squared_distance=float(quality[1]),
+        others=ended.others,
+    )

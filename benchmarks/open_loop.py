@@ -1,0 +1,173 @@
+"""Requests that come when they come: sent at times fixed beforehand, and timed from there.
+
+A client that waits for an answer before it asks again asks less when the server is slow, and so leaves out the very
+requests that would have waited ("coordinated omission"). Here a request that is late because the one before it was, or
+because this client was, has waited since it should have been sent. https://github.com/giltene/wrk2 has the reasons.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Sequence
+from typing import cast
+
+from benchmarks.servers import HOST, Question
+
+# asyncio sleeps whole milliseconds: the rest of the time until a request is due it looks at its sockets instead.
+SPIN_SECONDS = 0.003
+
+LIMIT_SECONDS = 60.0
+
+HEAD_END = b"\r\n\r\n"
+LENGTH = b"content-length:"
+
+
+class OverloadError(Exception):
+    """The server did not keep up, or did not answer with 200."""
+
+
+def measure(port: int, question: Question, times: Sequence[float]) -> list[float]:
+    """Ask a question at each of these times; return how long each answer took from then.
+
+    Parameters
+    ----------
+    port
+        Of the server.
+    question
+        The same each time.
+    times
+        Seconds from the beginning, ascending.
+
+    Returns
+    -------
+    list of float
+        Seconds, in the order of ``times``.
+
+    Raises
+    ------
+    OverloadError
+        If an answer isn't 200, or a connection ends too early.
+    """
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        return asyncio.run(_measure(port, question, times))
+    finally:
+        if collected:
+            gc.enable()
+
+
+async def _measure(port: int, question: Question, times: Sequence[float]) -> list[float]:
+    client = _Client(port, _request(question))
+    try:
+        # The first connection, and what the server does once, don't count.
+        await client.ask(time.perf_counter())
+        began = time.perf_counter()
+        waiting = []
+        for due in times:
+            await _sleep_until(began + due)
+            waiting.append(asyncio.ensure_future(client.ask(began + due)))
+        return list(await asyncio.wait_for(asyncio.gather(*waiting), LIMIT_SECONDS))
+    except TimeoutError:
+        raise OverloadError(f"no answer within {LIMIT_SECONDS:g} s") from None
+    finally:
+        client.close()
+
+
+async def _sleep_until(moment: float) -> None:
+    left = moment - time.perf_counter()
+    if left > SPIN_SECONDS:
+        await asyncio.sleep(left - SPIN_SECONDS)
+    # At least once, so that answers are read even if requests are late.
+    await asyncio.sleep(0)
+    while time.perf_counter() < moment:
+        await asyncio.sleep(0)
+
+
+def _request(question: Question) -> bytes:
+    lines = (
+        f"POST {question.path} HTTP/1.1",
+        f"Host: {HOST}",
+        f"Content-Type: {question.content_type}",
+        f"Accept: {question.accept}",
+        f"Content-Length: {len(question.body)}",
+    )
+    return "\r\n".join((*lines, "", "")).encode() + question.body
+
+
+class _Client:
+    """As many connections as requests are under way; idle ones are used again, the last one first."""
+
+    def __init__(self, port: int, request: bytes) -> None:
+        self._port = port
+        self._request = request
+        self._idle: list[_Connection] = []
+        self._all: list[_Connection] = []
+
+    async def ask(self, due: float) -> float:
+        """Send the request and return the seconds from ``due`` to the end of its answer."""
+        if self._idle:
+            connection = self._idle.pop()
+        else:
+            loop = asyncio.get_running_loop()
+            _, connection = await loop.create_connection(_Connection, HOST, self._port)
+            self._all.append(connection)
+        ended = await connection.ask(self._request)
+        self._idle.append(connection)
+        return ended - due
+
+    def close(self) -> None:
+        for connection in self._all:
+            connection.transport.abort()
+
+
+class _Connection(asyncio.Protocol):
+    """One connection; answers must have a Content-Length."""
+
+    transport: asyncio.Transport
+
+    def __init__(self) -> None:
+        self._answer: asyncio.Future[float] | None = None
+        self._received = bytearray()
+        self._length: int | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def ask(self, request: bytes) -> asyncio.Future[float]:
+        """Send a request and return the moment that its answer will be complete."""
+        self._answer = asyncio.get_running_loop().create_future()
+        self._received.clear()
+        self._length = None
+        if self.transport.is_closing():
+            self._fail("the server has closed the connection")
+        else:
+            self.transport.write(request)
+        return self._answer
+
+    def data_received(self, data: bytes) -> None:
+        now = time.perf_counter()
+        self._received += data
+        if self._length is None and HEAD_END in self._received:
+            self._read_head()
+        is_complete = self._length is not None and len(self._received) >= self._length
+        if is_complete and self._answer is not None and not self._answer.done():
+            self._answer.set_result(now)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._fail(f"the connection ended before the answer did: {error}")
+
+    def _read_head(self) -> None:
+        head, _, _ = bytes(self._received).partition(HEAD_END)
+        status, *fields = head.lower().split(b"\r\n")
+        lengths = [int(field[len(LENGTH) :]) for field in fields if field.startswith(LENGTH)]
+        if b" 200 " not in status + b" " or not lengths:
+            self._fail(f"expected 200 and a Content-Length, found {head[:200]!r}")
+        else:
+            self._length = len(head) + len(HEAD_END) + lengths[0]
+
+    def _fail(self, text: str) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(OverloadError(text))

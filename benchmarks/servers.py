@@ -1,0 +1,309 @@
+"""The servers that are measured, each a process with one worker on the CPU it is given, all asked in the same way."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from benchmarks import bodies
+from kmeans import artifact
+from kmeans.arrays import Float32
+from kmeans.formats.media_type import CSV, JSON
+from kmeans.model import KMeansModel
+
+HOST = "127.0.0.1"
+PROJECT = Path(__file__).resolve().parents[1]
+START_SECONDS = 120.0
+
+# A server that uses no CPU for a moment (several of the system's ticks) has nothing left to do.
+IDLE_SECONDS, IDLE_STEP_SECONDS = 30.0, 0.05
+
+OURS, SAMPLE, MLFLOW, LIMIT = "ours", "AWS's sample", "MLflow", "the limit"
+
+# As many requests at a time as ours answers.
+GUNICORN = ("-m", "gunicorn", "--workers", "1", "--worker-class", "gthread", "--threads", "4", "--keep-alive", "65")
+
+ENVIRONMENT = {
+    **dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1"),
+    "PYTHONPATH": str(PROJECT),
+    # MLflow would report to its makers that it is used.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is posted to a server.
+
+    Attributes
+    ----------
+    path
+        Beginning with a slash.
+    content_type, accept
+        The headers.
+    body
+        Rows (n, d) as this server wants them.
+    """
+
+    path: str
+    content_type: str
+    accept: str
+    body: bytes
+
+    def ask(self, port: int) -> bytes:
+        """Return the answer.
+
+        Raises
+        ------
+        ValueError
+            If its status isn't 200.
+        """
+        with closing(http.client.HTTPConnection(HOST, port, timeout=60)) as connection:
+            connection.request("POST", self.path, self.body, {"Content-Type": self.content_type, "Accept": self.accept})
+            response = connection.getresponse()
+            answer = response.read()
+        if response.status != 200:
+            raise ValueError(f"expected the status 200, found {response.status}: {answer[:300]!r}")
+        return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of server.
+
+    Attributes
+    ----------
+    name, title
+        In the table; what it consists of.
+    formats
+        Media types of requests that it reads.
+    encode
+        Rows, media type -> body.
+    labels
+        Answer, media type of the request -> labels (n,).
+    """
+
+    name: str
+    title: str
+    formats: Sequence[str]
+    encode: Callable[[Float32, str], bytes]
+    labels: Callable[[bytes, str], NDArray[Any]]
+
+    def question(self, points: Float32, media_type: str) -> Question:
+        """Return ``points`` as this server is asked about them."""
+        return Question("/invocations", media_type, media_type, self.encode(points, media_type))
+
+
+def _mlflow_body(points: Float32, media_type: str) -> bytes:
+    if media_type == CSV:
+        # Its CSV has a header.
+        return b",".join(b"c%d" % column for column in range(points.shape[1])) + b"\n" + bodies.encode(points, CSV)
+    return b'{"inputs":' + bodies.as_json(points) + b"}"
+
+
+KINDS = (
+    Kind(OURS, "this project's server", bodies.FORMATS, bodies.encode, bodies.labels),
+    Kind(
+        SAMPLE,
+        "Flask, gunicorn, pandas, scikit-learn: CSV alone",
+        (CSV,),
+        bodies.encode,
+        lambda answer, _: np.array([float(line) for line in answer.split()]),
+    ),
+    Kind(
+        MLFLOW,
+        "`mlflow models serve` with scikit-learn's KMeans: CSV and JSON, answers in JSON",
+        (CSV, JSON),
+        _mlflow_body,
+        lambda answer, _: np.array(orjson.loads(answer)["predictions"], dtype=np.float64),
+    ),
+)
+
+
+class Servers:
+    """Servers that run at the same time; only the one that is asked computes.
+
+    Parameters
+    ----------
+    folder
+        For models and logs.
+    cpu
+        Number of the CPU that all of them share.
+    """
+
+    def __init__(self, folder: Path, cpu: int) -> None:
+        self._folder = folder
+        self._cpu = cpu
+        self._stack = ExitStack()
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Servers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def start(self, name: str, centers: Float32) -> int:
+        """Start a server of the kind ``name`` with these centers and return its port; it may not be ready yet."""
+        port = free_port()
+        folder = self._folder / str(port)
+        folder.mkdir()
+        file = folder / "centers.npy"
+        np.save(file, centers)
+        if name == OURS:
+            artifact.save(KMeansModel(centers), _made(folder / "model"))
+            variables = {
+                "SAGEMAKER_BASE_DIR": str(folder),
+                "SAGEMAKER_BIND_TO_PORT": str(port),
+                "SAGEMAKER_MODEL_SERVER_WORKERS": "1",
+            }
+            self._run(["-m", "serve"], port, folder, variables)
+        elif name == SAMPLE:
+            app = "benchmarks.serving_peers.sample:create_app()"
+            self._run([*GUNICORN, "--bind", f"{HOST}:{port}", app], port, folder, {"CENTERS": str(file)})
+        else:
+            model = folder / "mlflow"
+            self._finish(["-m", "benchmarks.serving_peers.mlflow_model", str(file), str(model)], folder)
+            command = ["-m", "mlflow", "models", "serve", "--model-uri", str(model), "--env-manager", "local"]
+            self._run([*command, "--host", HOST, "--port", str(port), "--workers", "1"], port, folder, {})
+        return port
+
+    def start_limit(self, lengths: set[int]) -> int:
+        """Start the server that answers constants of these lengths and return its port."""
+        port = free_port()
+        folder = _made(self._folder / str(port))
+        app = "benchmarks.serving_peers.limit:app"
+        variables = {"ANSWER_LENGTHS": ",".join(map(str, sorted(lengths)))}
+        self._run([*GUNICORN, "--bind", f"{HOST}:{port}", app], port, folder, variables)
+        return port
+
+    def wait_until_ready(self, port: int) -> None:
+        """Wait until the server answers a ping.
+
+        Raises
+        ------
+        RuntimeError
+            If it ends instead, or doesn't come up; the text is what it printed.
+        """
+        end = time.monotonic() + START_SECONDS
+        while not _answers(port):
+            if self._processes[port].poll() is not None or time.monotonic() > end:
+                log = (self._folder / str(port) / "log").read_text(errors="replace")
+                raise RuntimeError(f"a server doesn't start:\n{log[-3000:]}")
+            time.sleep(0.05)
+
+    def wait_until_idle(self, port: int) -> None:
+        """Wait until the server computes no more: a client that went away left requests behind.
+
+        Raises
+        ------
+        RuntimeError
+            If it goes on and on.
+        """
+        end = time.monotonic() + IDLE_SECONDS
+        before, now = -1.0, self.cpu_seconds(port)
+        while now > before:
+            if time.monotonic() > end:
+                raise RuntimeError("a server computes though nobody asks it")
+            time.sleep(IDLE_STEP_SECONDS)
+            before, now = now, self.cpu_seconds(port)
+
+    def cpu_seconds(self, port: int) -> float:
+        """Return what the processes of a server have used so far."""
+        return _cpu_seconds(self._processes[port].pid)
+
+    def _run(self, arguments: Sequence[str], port: int, folder: Path, variables: Mapping[str, str]) -> None:
+        log = self._stack.enter_context((folder / "log").open("wb"))
+        with pinned(self._cpu):
+            process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=folder,
+                env=_environment(variables),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._processes[port] = process
+        self._stack.callback(_end, process)
+
+    def _finish(self, arguments: Sequence[str], folder: Path) -> None:
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=folder, env=_environment({}), capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def pinned(cpu: int) -> Iterator[None]:
+    """Let this thread, and the processes it starts, run on one CPU."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+    # MLflow starts uvicorn by its name.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, **ENVIRONMENT, "PATH": path, **variables}
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _answers(port: int) -> bool:
+    with (
+        suppress(OSError, http.client.HTTPException),
+        closing(http.client.HTTPConnection(HOST, port, timeout=5)) as connection,
+    ):
+        connection.request("GET", "/ping")
+        return connection.getresponse().status == 200
+    return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a server and all processes that it started: they are a group of their own."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return user and system time of a process and of all below it, as Linux tells."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return 0.0
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(_cpu_seconds(int(child)) for child in children)

@@ -1,0 +1,66 @@
+"""The port: opened on all addresses, and closed without losing a connection that has been made."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+import sys
+
+from kmeans.errors import ResourceError
+
+# Connections that may wait until a worker takes them.
+BACKLOG = 2048
+
+# What the system says if IPv6 is built in, but disabled.
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+# Linux' number of the option, which Python has no name for, and a program for it, of (code, jump if true, jump if
+# false, operand): load byte 13 of the TCP header, the flags; without SYN take the whole packet, with it nothing.
+_SO_ATTACH_FILTER = 26
+_NO_SYN = ((0x30, 0, 0, 13), (0x45, 1, 0, 0x02), (0x06, 0, 0, 0xFFFFFFFF), (0x06, 0, 0, 0))
+
+
+def open_port(port: int) -> socket.socket:
+    """Return a socket that listens on all addresses, IPv6 too where the system has it.
+
+    Raises
+    ------
+    kmeans.errors.ResourceError
+        If the port is taken or not permitted.
+    """
+    try:
+        if socket.has_dualstack_ipv6():
+            try:
+                return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
+            except OSError as error:
+                if error.errno not in _NO_IPV6:
+                    raise
+        return socket.create_server(("0.0.0.0", port), backlog=BACKLOG)
+    except OSError as error:
+        raise ResourceError(f"Port {port} can't be opened: {os.strerror(error.errno or 0)}.") from None
+
+
+def let_none_in(listener: socket.socket) -> bool:
+    """Let no new connection come to ``listener``, in all processes that share it; those under way still do.
+
+    Whoever tries gets no answer, and tries again a second later, when the port is closed. Closed at once, it would
+    reset the connections that came after the last look at them. There is no way back.
+
+    Returns
+    -------
+    bool
+        Whether the system can do that: Linux can, and asks for no privileges.
+    """
+    if sys.platform != "linux":
+        return False
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _NO_SYN))
+    try:
+        listener.setsockopt(
+            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_NO_SYN), ctypes.addressof(program))
+        )
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,91 @@
+"""The arithmetic of the model of the cost; what it predicts of real jobs is measured by benchmarks.scaling."""
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.cost_model import (
+    Fit,
+    Measured,
+    Network,
+    Rates,
+    Shape,
+    efficiency,
+    message,
+    network_of,
+    predict,
+    rates_of,
+    rows_for,
+)
+
+RATES = Rates(serial=0.2, streamed=0.4, first=12e-6, each=0.8e-6, step=3e-3)
+NETWORK = Network(latency=0.3e-3, per_byte=1.5e-9)
+FREE = Network(latency=0.0, per_byte=0.0)
+FIT = Fit(Shape(columns=784, clusters=100), rows=1e6, hosts=2, moves=10)
+
+
+def alone(rows: float, moves: float) -> Measured:
+    """A fit on one host that takes just what the rates say."""
+    fit = Fit(FIT.shape, rows, 1, moves)
+    work = rows * (RATES.first + RATES.each * moves) + fit.steps * RATES.step
+    phases = {"seed": 0.05, "stream": RATES.streamed, "shrink": RATES.serial - 0.05, "refine": 0.9 * work}
+    return Measured(fit, {**phases, "count": 0.1 * work, "read": 5.0})
+
+
+def test_rates_are_found_in_what_they_give() -> None:
+    found = rates_of([alone(rows, moves) for rows in (16_000, 125_000) for moves in (2, 12)])
+    for name in ("serial", "streamed", "first", "each", "step"):
+        assert getattr(found, name) == pytest.approx(getattr(RATES, name)), name
+
+
+def test_rates_found_on_small_fits_predict_a_large_one() -> None:
+    found = rates_of([alone(rows, moves) for rows in (16_000, 125_000) for moves in (2, 12)])
+    large = alone(1e6, 30)
+    assert predict(large.fit, found, NETWORK) == pytest.approx(large.seconds)
+
+
+def test_no_rate_is_negative() -> None:
+    """Moves that cost nothing, and noise that makes more of them the cheaper."""
+    few, many = alone(125_000, 2), alone(125_000, 12)
+    assert rates_of([few, replace(many, phases=few.phases)]).each == 0
+
+
+def test_latency_and_bandwidth_are_found_in_what_they_give() -> None:
+    found = network_of({numbers: NETWORK.exchange(2, numbers) for numbers in (4, 7_852, 785_002)})
+    assert (found.latency, found.per_byte) == pytest.approx((NETWORK.latency, NETWORK.per_byte))
+
+
+def test_a_message_holds_what_a_fit_sends() -> None:
+    """Sums, weights, inertia and whether to stop: see kmeans.sums."""
+    assert message(100, 784) == 100 * 784 + 100 + 2
+
+
+@pytest.mark.parametrize(("hosts", "latencies", "shares"), [(1, 0, 0), (2, 1, 1), (4, 2, 1.5), (128, 7, 2 * 127 / 128)])
+def test_an_allreduce_takes_its_steps_and_its_bytes(hosts: int, latencies: float, shares: float) -> None:
+    assert NETWORK.exchange(hosts, 1000) == pytest.approx(0.3e-3 * latencies + 1.5e-9 * 8000 * shares)
+
+
+def test_hosts_divide_the_rows_and_nothing_else() -> None:
+    two, four = (predict(replace(FIT, hosts=hosts), RATES, FREE) for hosts in (2, 4))
+    rows = FIT.rows * (RATES.first + RATES.each * FIT.moves)
+    assert two - four == pytest.approx((rows + RATES.streamed) / 4)
+
+
+def test_one_host_tells_nobody_anything() -> None:
+    one = replace(FIT, hosts=1)
+    assert predict(one, RATES, NETWORK) == predict(one, RATES, FREE)
+    assert predict(FIT, RATES, NETWORK) > predict(FIT, RATES, FREE)
+
+
+def test_efficiency_is_that_of_all_hosts_together() -> None:
+    one, sixteen = (predict(replace(FIT, hosts=hosts), RATES, NETWORK) for hosts in (1, 16))
+    assert efficiency(replace(FIT, hosts=16), RATES, NETWORK) == pytest.approx(one / (16 * sixteen))
+    assert efficiency(replace(FIT, hosts=1), RATES, NETWORK) == 1
+
+
+@pytest.mark.parametrize("hosts", [2, 16, 128])
+def test_from_so_many_rows_on_hosts_are_worth_it(hosts: int) -> None:
+    fit = replace(FIT, hosts=hosts)
+    rows = rows_for(0.9, fit, RATES, NETWORK)
+    below, above = (efficiency(replace(fit, rows=rows * factor), RATES, NETWORK) for factor in (0.9, 1.1))
+    assert below < 0.9 < above
