@@ -16,7 +16,7 @@ import numpy as np
 from kmeans.arrays import Float32
 from kmeans.errors import DataError, shown
 from kmeans.formats.instances import Predictions
-from kmeans.formats.number_lists import read_table
+from kmeans.formats.number_lists import read_points
 from kmeans.formats.pieces import Piece, in_equal_blocks, joined
 from kmeans.formats.window import Stream, Window
 
@@ -98,7 +98,7 @@ def _fast(chunk: bytes, columns: int) -> Float32 | None:
     """Return the numbers of a chunk in which all is as it should be, else None."""
     if b"[" in chunk:  # a row of JSON within a line
         return None
-    points = read_table(b"[[" + chunk.removesuffix(b"\n").replace(b"\n", b"],[") + b"]]")
+    points = read_points(b"[[" + chunk.removesuffix(b"\n").replace(b"\n", b"],[") + b"]]")
     return points if points is not None and columns in (0, points.shape[1]) else None
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from kmeans.arrays import Float32, Int64, as_points
 from kmeans.errors import DataError, shown
 from kmeans.formats.instances import ID, Instances, Predictions
-from kmeans.formats.number_lists import count_keys, read_instances, read_table
+from kmeans.formats.number_lists import count_keys, read_points
 from kmeans.formats.sparse import DenseRows
 
 SHAPE = '{"instances": [{"features": [number, ...]}, ...]}'
@@ -43,7 +43,7 @@ def decode(data: bytes, features: int | None = None) -> Instances:
         If the bytes are no JSON, not of the request's shape, hold anything but finite numbers, or rows of two widths.
         Rows count instances from 1, columns their numbers from 1.
     """
-    points = (read_table if data.startswith(b"[") else read_instances)(data)
+    points = read_points(data)
     if points is not None:
         return Instances(points)
     try:

@@ -15,34 +15,26 @@ from kmeans.arrays import MAX_MAGNITUDE, Float32, Float64
 _REFUSALS = (ValueError, RuntimeError, TypeError)
 
 
-def read_table(text: bytes) -> Float32 | None:
-    """Return ``[[1, 2], [3, 4], ...]`` as an array (n, d), None if it is anything else or a number isn't finite."""
-    try:
-        table = simdjson.Parser().parse(text)
-        if not isinstance(table, simdjson.Array) or not _is_flat(text, table):
-            return None
-        lengths = {len(row) if isinstance(row, simdjson.Array) else 0 for row in table}
-        if len(lengths) != 1 or 0 in lengths:
-            return None
-        return _finite(_numbers(table).reshape(len(table), *lengths))
-    except _REFUSALS:
-        return None
+def read_points(text: bytes) -> Float32 | None:
+    """Return the rows of a JSON text as an array (n, d), None if it is of any other shape or a number isn't finite.
 
-
-def read_instances(text: bytes) -> Float32 | None:
-    """Return ``{"instances": [{"features": [1, 2]}, ...]}`` as an array (n, d), None if it is anything else."""
+    The shapes are ``[[1, 2], ...]`` and ``[{"features": [1, 2]}, ...]``, and ``{"instances": ...}`` with one of these.
+    """
     try:
         request = simdjson.Parser().parse(text)
-        instances = _only(request, "instances")
-        if instances is None or not _is_flat(text, instances):
+        rows = request if isinstance(request, simdjson.Array) else _only(request, "instances")
+        if rows is None or not _is_flat(text, rows):
             return None
-        lists = [_only(instance, "features") for instance in instances]
-        vectors = [_numbers(numbers) for numbers in lists if numbers is not None]
+        lists = [row if isinstance(row, simdjson.Array) else _only(row, "features") for row in rows]
+        vectors = [numbers for numbers in lists if numbers is not None]
+        widths = {len(vector) for vector in vectors}
+        if len(vectors) != len(lists) or len(widths) != 1 or 0 in widths:
+            return None
+        if isinstance(next(iter(rows)), simdjson.Array):  # all of them, or they have no buffer
+            return _finite(_numbers(rows).reshape(len(rows), *widths))
+        return _finite(np.stack([_numbers(vector) for vector in vectors]))
     except _REFUSALS:
         return None
-    if not vectors or len(vectors) != len(lists) or {len(vector) for vector in vectors} != {len(vectors[0])}:
-        return None
-    return _finite(np.stack(vectors))
 
 
 def count_keys(text: bytes, name: str) -> int:
@@ -63,7 +55,7 @@ def _only(thing: object, name: str) -> simdjson.Array | None:
 
 
 def _is_flat(text: bytes, lists: simdjson.Array) -> bool:
-    """Tell whether no list lies within one of the ``lists``: their buffer would hide that."""
+    """Tell whether each of ``lists`` is, or has, one list and none within it: their buffer would hide that."""
     return text.count(b"[") == len(lists) + 1
 
 

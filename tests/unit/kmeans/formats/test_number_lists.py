@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmeans.formats.number_lists import read_instances, read_table
+from kmeans.formats.number_lists import read_points
 
 NUMBERS = st.one_of(
     st.integers(-(2**46), 2**46), st.floats(-1e14, 1e14, allow_nan=False), st.sampled_from([0, -0.0, 1e-400, 5e-324])
@@ -20,11 +20,9 @@ TABLES = st.integers(1, 7).flatmap(lambda d: st.lists(st.lists(NUMBERS, min_size
 @given(TABLES)
 def test_numbers_are_those_of_pythons_own_parser(table: list[list[float]]) -> None:
     expected = np.array(json.loads(json.dumps(table)), dtype=np.float64).astype(np.float32)
-    for text, read in (
-        (json.dumps(table), read_table),
-        (json.dumps({"instances": [{"features": row} for row in table]}), read_instances),
-    ):
-        found = read(text.encode())
+    objects = [{"features": row} for row in table]
+    for shape in (table, objects, {"instances": table}, {"instances": objects}):
+        found = read_points(json.dumps(shape).encode())
         assert found is not None
         assert found.dtype == np.float32
         assert found.tobytes() == expected.tobytes()
@@ -56,9 +54,10 @@ def test_numbers_are_those_of_pythons_own_parser(table: list[list[float]]) -> No
     ],
 )
 def test_what_is_no_table_of_finite_numbers_is_left_to_others(rows: str) -> None:
-    assert read_table(rows.encode()) is None
     instances = ", ".join(f'{{"features": {row}}}' for row in _rows(rows))
-    assert read_instances(f'{{"instances": [{instances}]}}'.encode()) is None
+    for text in (rows, f"[{instances}]"):
+        assert read_points(text.encode()) is None
+        assert read_points(f'{{"instances": {text}}}'.encode()) is None
 
 
 def _rows(rows: str) -> list[str]:
@@ -79,16 +78,20 @@ def _rows(rows: str) -> list[str]:
         b'{"instances": [{"data": {"features": {"values": [1]}}}]}',
         b'{"instances": {"features": [1]}}',
         b'{"instances": [{"Features": [1]}]}',
-        b'{"instances": [[1]]}',
-        b'[{"features": [1]}]',
+        b'[[1], {"features": [2]}]',
+        b'[{"features": [1]}, [2, 3]]',
+        b'[{"features": [[1]]}]',
+        b'[[1], {"features": [[2]]}, {}]',
+        b'{"features": [1]}',
+        b'[{"instances": [[1]]}]',
         b'{"instances": [{"features": 1}]}',
         b'\xff{"instances": [{"features": [1]}]}',
     ],
 )
 def test_what_has_more_than_features_is_left_to_others(text: bytes) -> None:
-    assert read_instances(text) is None
+    assert read_points(text) is None
 
 
 def test_deep_text_is_left_to_others() -> None:
-    assert read_table(b"[" * 100_000) is None
-    assert read_instances(b'{"instances": ' * 100_000) is None
+    assert read_points(b"[" * 100_000) is None
+    assert read_points(b'{"instances": ' * 100_000) is None
