@@ -264,6 +264,7 @@ def test_a_job_is_described_as_sagemaker_does(
 ) -> None:
     job = trained
     assert job["TrainingJobStatus"] == job["SecondaryStatus"] == "Completed"
+    assert job["TrainingJobArn"].endswith(":training-job/near")
     centers = model_of(service, job, tmp_path).centers
     assert sorted(centers.tolist()) == [[0.0, 0.5], [9.0, 8.5]]
     assert {row["MetricName"]: row["Value"] for row in job["FinalMetricDataList"]}[
@@ -273,6 +274,11 @@ def test_a_job_is_described_as_sagemaker_does(
         train(service, image, "near", POINTS)
 
 
+def data(**source: str) -> dict[str, Any]:
+    place = {"S3DataType": "S3Prefix", "S3Uri": "s3://bucket-1/none/", **source}
+    return {"ChannelName": "train", "DataSource": {"S3DataSource": place}}
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -280,6 +286,8 @@ def test_a_job_is_described_as_sagemaker_does(
         ({"RoleArn": "short"}, "Invalid length for parameter RoleArn"),
         ({"Unknown": 1}, 'Unknown parameter in input: "Unknown"'),
         ({"HyperParameters": {"k": 2}}, "Invalid type for parameter HyperParameters.k"),
+        ({"InputDataConfig": [data(S3DataType="ManifestFile")]}, "S3DataType S3Prefix, not ManifestFile"),
+        ({"InputDataConfig": [data() | {"CompressionType": "Gzip"}]}, "CompressionType None, not Gzip"),
     ],
 )
 def test_what_boto3_or_sagemaker_would_refuse_is_refused(

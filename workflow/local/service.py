@@ -16,7 +16,7 @@ from workflow.local.registry import Registry
 from workflow.local.streams import LogStreams
 from workflow.local.training import TrainingJob
 from workflow.local.transform import TransformJob
-from workflow.local.validation import check, refusal
+from workflow.local.validation import check, check_input, refusal
 from workflow.objects import FolderObjects
 
 # How long the end of a job is waited for when the program ends before it.
@@ -56,13 +56,15 @@ class SageMaker:
         if "TrainingImage" not in algorithm or "InstanceCount" not in request.get("ResourceConfig", {}):
             message = "The local target needs AlgorithmSpecification.TrainingImage and ResourceConfig.InstanceCount."
             raise refusal("CreateTrainingJob", message)
+        for channel in request.get("InputDataConfig", ()):
+            check_input("CreateTrainingJob", channel)
         self._docker.require_image(algorithm["TrainingImage"])
         name = request["TrainingJobName"]
-        description = {**request, "TrainingJobStatus": "InProgress", "SecondaryStatus": "Starting"}
-        self._registry.add("CreateTrainingJob", "training-job", name, description)
+        arn, status = _arn("training-job", name), {"TrainingJobStatus": "InProgress", "SecondaryStatus": "Starting"}
+        self._registry.add("CreateTrainingJob", "training-job", name, {"TrainingJobArn": arn, **request, **status})
         folder = self._folder / "jobs" / name
         self._start(TrainingJob(request, folder=folder, region=self._region, **self._parts), "training-job")
-        return {"TrainingJobArn": _arn("training-job", name)}
+        return {"TrainingJobArn": arn}
 
     def describe_training_job(self, **request: Any) -> dict[str, Any]:
         """Return what is known of a training job."""
@@ -141,14 +143,16 @@ class SageMaker:
     def create_transform_job(self, **request: Any) -> dict[str, Any]:
         """Start a batch transform."""
         check("sagemaker", "CreateTransformJob", request)
+        check_input("CreateTransformJob", request["TransformInput"])
         model = self._registry.get("CreateTransformJob", "model", request["ModelName"])
         self._docker.require_image(model["PrimaryContainer"]["Image"])
         name = request["TransformJobName"]
-        self._registry.add("CreateTransformJob", "transform-job", name, {**request, "TransformJobStatus": "InProgress"})
+        arn, status = _arn("transform-job", name), {"TransformJobStatus": "InProgress"}
+        self._registry.add("CreateTransformJob", "transform-job", name, {"TransformJobArn": arn, **request, **status})
         folder = self._folder / "jobs" / name
         job = TransformJob(request, model["PrimaryContainer"], folder=folder, **self._parts)
         self._start(job, "transform-job")
-        return {"TransformJobArn": _arn("transform-job", name)}
+        return {"TransformJobArn": arn}
 
     def describe_transform_job(self, **request: Any) -> dict[str, Any]:
         """Return what is known of a batch transform."""
