@@ -64,11 +64,7 @@ class BucketObjects(FolderObjects):
         self.s3.put(uri, content, content_type)
 
     def find(self, prefix: str) -> list[str]:
-        """A manifest stands for the objects that it lists, as in a channel of the type ManifestFile."""
-        if not prefix.endswith(".amazon.manifest"):
-            return self.s3.find(prefix)
-        head, *names = json.loads(self.s3.get(prefix))
-        return [head["prefix"] + name for name in names]
+        return self.s3.find(prefix)
 
 
 @dataclass

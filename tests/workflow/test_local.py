@@ -286,7 +286,7 @@ def data(**source: str) -> dict[str, Any]:
         ({"RoleArn": "short"}, "Invalid length for parameter RoleArn"),
         ({"Unknown": 1}, 'Unknown parameter in input: "Unknown"'),
         ({"HyperParameters": {"k": 2}}, "Invalid type for parameter HyperParameters.k"),
-        ({"InputDataConfig": [data(S3DataType="ManifestFile")]}, "S3DataType S3Prefix, not ManifestFile"),
+        ({"InputDataConfig": [data(S3DataType="AugmentedManifestFile")]}, "S3Prefix or ManifestFile, not Augm"),
         ({"InputDataConfig": [data() | {"CompressionType": "Gzip"}]}, "CompressionType None, not Gzip"),
     ],
 )
@@ -305,6 +305,52 @@ def test_what_boto3_or_sagemaker_would_refuse_is_refused(
     )
     with pytest.raises(Exception, match=problem):
         service.sagemaker.create_training_job(**{**request, **change})
+
+
+def train_by_manifest(service: Service, image: Any, name: str, manifest: bytes) -> dict[str, Any]:
+    """Train on what a manifest lists; of three objects below the prefix it should be the first two."""
+    for number in range(3):
+        part = recordio.encode(POINTS[:4] + 100 * (number // 2))
+        service.objects.put(f"s3://bucket-1/{name}/data/{number}.pbr", part, "")
+    service.objects.put(f"s3://bucket-1/{name}/list", manifest, "")
+    request = create_training_job(
+        name,
+        image=image.id,
+        role=ROLE,
+        hyperparameters={"k": 2},
+        channels=[Channel("train", f"s3://bucket-1/{name}/list", RECORDIO)],
+        output_uri="s3://bucket-1/models",
+        instances=Instances("ml.m5.large"),
+        limits=Limits(600),
+    )
+    request["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3DataType"] = "ManifestFile"
+    service.sagemaker.create_training_job(**request)
+    return wait_for_training(clients(service), name, print)
+
+
+def test_a_manifest_says_which_objects_are_read(service: Service, image: Any, tmp_path: Path) -> None:
+    manifest = b'[{"prefix": "s3://bucket-1/listed/data/"}, "0.pbr", "1.pbr"]'
+    centers = model_of(service, train_by_manifest(service, image, "listed", manifest), tmp_path).centers
+    assert sorted(centers.tolist()) == [[0.0, 0.5], [9.0, 8.5]]
+
+
+NO_MANIFESTS = (
+    b"0.pbr",
+    b"[]",
+    b"{}",
+    b'["0.pbr"]',
+    b'[{"prefix": "s3://bucket-1/x/"}]',
+    b'[{"prefix": 1}, "0.pbr"]',
+    b'[{"prefix": "s3://bucket-1/x/"}, 7]',
+    b'[{"prefix": "s3://bucket-1/x/"}, "../0.pbr"]',
+)
+
+
+@pytest.mark.parametrize("number", range(len(NO_MANIFESTS)))
+def test_what_is_no_manifest_fails_the_job(service: Service, image: Any, number: int) -> None:
+    name = f"bad-{number}"
+    with pytest.raises(JobFailedError, match=f"ClientError: s3://bucket-1/{name}/list is no manifest"):
+        train_by_manifest(service, image, name, NO_MANIFESTS[number])
 
 
 def test_a_channel_without_objects_fails_the_job(service: Service, image: Any) -> None:

@@ -13,10 +13,11 @@ from workflow.errors import WorkflowError
 from workflow.local.engine import Engine, owner
 from workflow.local.hosting import Hosting
 from workflow.local.registry import Registry
+from workflow.local.sources import check_source
 from workflow.local.streams import LogStreams
 from workflow.local.training import TrainingJob
 from workflow.local.transform import TransformJob
-from workflow.local.validation import check, check_input, refusal
+from workflow.local.validation import check, refusal
 from workflow.objects import FolderObjects
 
 # How long the end of a job is waited for when the program ends before it.
@@ -57,7 +58,7 @@ class SageMaker:
             message = "The local target needs AlgorithmSpecification.TrainingImage and ResourceConfig.InstanceCount."
             raise refusal("CreateTrainingJob", message)
         for channel in request.get("InputDataConfig", ()):
-            check_input("CreateTrainingJob", channel)
+            check_source("CreateTrainingJob", channel)
         self._docker.require_image(algorithm["TrainingImage"])
         name = request["TrainingJobName"]
         arn, status = _arn("training-job", name), {"TrainingJobStatus": "InProgress", "SecondaryStatus": "Starting"}
@@ -143,7 +144,7 @@ class SageMaker:
     def create_transform_job(self, **request: Any) -> dict[str, Any]:
         """Start a batch transform."""
         check("sagemaker", "CreateTransformJob", request)
-        check_input("CreateTransformJob", request["TransformInput"])
+        check_source("CreateTransformJob", request["TransformInput"])
         model = self._registry.get("CreateTransformJob", "model", request["ModelName"])
         self._docker.require_image(model["PrimaryContainer"]["Image"])
         name = request["TransformJobName"]

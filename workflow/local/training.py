@@ -18,6 +18,7 @@ from workflow.errors import WorkflowError
 from workflow.local import archive, engine
 from workflow.local.engine import Engine, LogCopy, owner
 from workflow.local.registry import Registry
+from workflow.local.sources import find_objects
 from workflow.local.streams import LogStreams
 from workflow.logs import TRAINING
 from workflow.objects import FolderObjects
@@ -119,7 +120,7 @@ class TrainingJob(threading.Thread):
             if channel.get("ContentType"):
                 channels[name]["ContentType"] = channel["ContentType"]
             share = (hosts.index(host), len(hosts)) if distribution == SHARDED else (0, 1)
-            self._copy(source["S3Uri"], base / "input" / "data" / name, *share)
+            self._copy(source, base / "input" / "data" / name, *share)
         kind = self._request["ResourceConfig"].get("InstanceType", "")
         group = {"instance_group_name": "homogeneousCluster", "instance_type": kind, "hosts": hosts}
         configuration = {
@@ -143,16 +144,15 @@ class TrainingJob(threading.Thread):
         for folder in ("model", "output/data"):
             (base / folder).mkdir(parents=True)
 
-    def _copy(self, uri: str, folder: Path, first: int, step: int) -> None:
-        """Copy every ``step``-th object below ``uri``, from number ``first`` on, into a channel's folder."""
-        found = self._objects.find(uri)
-        if not found:
-            raise _FailedError(f"ClientError: No S3 objects found under S3 URL {uri!r} given in input data source.")
+    def _copy(self, source: dict[str, str], folder: Path, first: int, step: int) -> None:
+        """Copy every ``step``-th object of an S3DataSource, from number ``first`` on, into a channel's folder."""
+        try:
+            found = find_objects(self._objects, source)
+        except WorkflowError as error:
+            raise _FailedError(f"ClientError: {error}") from None
         folder.mkdir(parents=True)
-        inside, beside = f"{uri.rstrip('/')}/", f"{uri.rpartition('/')[0]}/"
-        for address in found[first::step]:
-            # A prefix may name a folder, or be the beginning of names.
-            path = folder / address.removeprefix(inside if address.startswith(inside) else beside)
+        for address, name in found[first::step]:
+            path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self._objects.path(address), path)
 

@@ -17,6 +17,7 @@ from workflow.local import archive, engine, records
 from workflow.local.engine import Engine, LogCopy, owner
 from workflow.local.hosting import START_SECONDS, answers_ping, ask
 from workflow.local.registry import Registry
+from workflow.local.sources import find_objects
 from workflow.local.streams import LogStreams
 from workflow.logs import TRANSFORM
 from workflow.objects import FolderObjects
@@ -85,10 +86,7 @@ class TransformJob(threading.Thread):
         self._registry.update(KIND, self.job_name, FailureReason=reason, TransformJobStatus="Failed")
 
     def _run(self) -> None:
-        source = self._request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
-        addresses = self._objects.find(source)
-        if not addresses:
-            raise WorkflowError(f"No S3 objects found under S3 URL {source!r}.")
+        found = find_objects(self._objects, self._request["TransformInput"]["DataSource"]["S3DataSource"])
         uri = self._model["ModelDataUrl"]
         archive.unpack(self._objects.get(uri), self._folder / "model", uri)
         container = self._docker.serve(
@@ -102,8 +100,8 @@ class TransformJob(threading.Thread):
         try:
             port = self._ready_port(container)
             sender = self._sender(port)
-            for address in addresses:
-                self._transform(address, address.removeprefix(source).lstrip("/"), sender)
+            for address, name in found:
+                self._transform(address, name, sender)
         finally:
             engine.stop(container, 30)
             copy.join()

@@ -39,16 +39,6 @@ def check_name(operation: str, name: str) -> None:
         raise refusal(operation, f"expected a name of at most 63 letters, digits and hyphens, found {name!r}.")
 
 
-def check_input(operation: str, source: dict[str, Any]) -> None:
-    """Refuse a channel, or the input of a transform job, that isn't simply all objects below a prefix, as they are."""
-    place, compression = source["DataSource"].get("S3DataSource", {}), source.get("CompressionType", "None")
-    if place.get("S3DataType") != "S3Prefix":
-        kind = place.get("S3DataType", "no S3DataSource")
-        raise refusal(operation, f"The local target reads data of S3DataType S3Prefix, not {kind}.")
-    if compression != "None":
-        raise refusal(operation, f"The local target takes data as they are: CompressionType None, not {compression}.")
-
-
 def refusal(operation: str, message: str, code: str = "ValidationException") -> ClientError:
     """Return the error that boto3 raises when the service refuses a request."""
     return ClientError({"Error": {"Code": code, "Message": message}}, operation)
