@@ -112,8 +112,9 @@ lock:  ## pin the packages again, with hashes (needs uv)
 	uv pip compile tests/notebook/requirements.in $(LOCK) -o tests/notebook/requirements.lock
 	uv pip compile tests/fuzz/requirements.in $(LOCK) -o tests/fuzz/requirements.lock
 	uv pip compile benchmarks/requirements.in $(LOCK) -o benchmarks/requirements.lock
+# --no-strip-extras: without `jsonschema[format]==...` pip asks for the newest release, which has no hash here.
 LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-config \
-       --no-emit-index-url --no-emit-find-links \
+       --no-emit-index-url --no-emit-find-links --no-strip-extras \
        --custom-compile-command "make lock"
 
 clean:  ## remove the environment and what local jobs left

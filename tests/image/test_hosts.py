@@ -188,8 +188,14 @@ def test_a_training_process_that_is_killed_fails_all(cluster: Cluster) -> None:
     cluster.set_hyperparameters(**ENDLESS)
     hosts = cluster.start_all()
     wait_for_training(hosts)
-    script = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline | grep -q 'train --rank' && kill -9 ${p#/proc/}; done"
-    hosts[1].container.exec_run(["sh", "-c", script])
+    # The brackets keep the shell and the grep, whose own command lines hold the pattern, from being found by it.
+    script = """
+for process in /proc/[0-9]*; do
+    tr '\\0' ' ' <"$process/cmdline" | grep -q '[t]rain --rank' && kill -9 "${process#/proc/}" && echo killed
+done
+"""
+    _, killed = hosts[1].container.exec_run(["sh", "-c", script], stderr=False)
+    assert killed == b"killed\n"
     finished = finish(hosts)
     assert [host.exit_code for host in finished] == [2, 2], finished
     for number in (0, 1):
