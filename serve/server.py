@@ -56,6 +56,10 @@ SILENCE_SECONDS = 60
 GRACE_SECONDS = 60.0
 MIN_BYTES_PER_SECOND = 16 << 10
 
+# A busy client sends its next request as soon as it has an answer. So many milliseconds its thread waits for that, if
+# nobody waits for a thread: on the way through the main loop three threads would have to take turns.
+FOLLOW_UP_MS = 1
+
 # How long the last bytes of an answer may take to a client before its connection is closed.
 LINGER_SECONDS = 1.0
 
@@ -187,6 +191,14 @@ class Connection(gthread.TConn):  # type: ignore[misc]
             self.parser.unreader = Unreader(self.sock)
         self.parser.unreader.pace = Pace()
 
+    def has_more(self, milliseconds: int) -> bool:
+        """Wait for a next request, or for the end of the connection; return whether anything has come."""
+        if self.parser.unreader.buf.getvalue():
+            return True
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return bool(poll.poll(milliseconds))
+
     def peek(self) -> bytes | None:
         """Return the first bytes that have come and are not read yet, None if nothing has; ``b""`` is the end."""
         try:
@@ -248,6 +260,8 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._row = self.app.row_for(self)  # this is still the parent's process
+        # Connections whose requests no thread has begun to answer.
+        self._waiting: set[Connection] = set()
 
     def init_process(self) -> None:
         """Begin to work, in the new process."""
@@ -284,11 +298,20 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         # Only a ping that is there as a whole, and brings no body: a slow client must not hold this thread.
         conn.is_ping = start.startswith(PINGS) and HEAD_END in start
         conn.is_ping &= not any(header in start.lower() for header in BODY_HEADERS)
+        self._waiting.add(conn)
         future = (self._ping_pool if conn.is_ping else self.tpool).submit(self.handle, conn)
         future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
     def handle(self, conn: Connection) -> bool:
-        """Answer one request; return whether the connection is kept for another. Runs in a thread."""
+        """Answer requests as long as one follows the other; return whether more may come. Runs in a thread."""
+        self._waiting.discard(conn)
+        while self._answer_one(conn):
+            if conn.is_ping or self._waiting or not self.alive or not conn.has_more(FOLLOW_UP_MS):
+                return True
+        return False
+
+    def _answer_one(self, conn: Connection) -> bool:
+        """Answer a request; return whether the connection is kept for another."""
         request, is_kept = None, False
         try:
             conn.begin()

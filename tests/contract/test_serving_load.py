@@ -130,6 +130,30 @@ def test_a_head_that_comes_byte_by_byte_is_hung_up_on(trained: OptMl, tmp_path: 
         assert server.invoke(CSV).status == 200
 
 
+def test_busy_clients_leave_threads_to_others(single: Server) -> None:
+    """Each sends its next request as soon as it has an answer, and there are more of them than threads."""
+    stop = threading.Event()
+
+    def ask_again_and_again() -> int:
+        answers = 0
+        with single.connection() as connection:
+            while not stop.is_set():
+                connection.request("POST", "/invocations", CSV, {"Content-Type": "text/csv"})
+                response = connection.getresponse()
+                response.read()
+                assert response.status == 200
+                answers += 1
+        return answers
+
+    with ThreadPoolExecutor(3 * THREADS) as clients:
+        busy = [clients.submit(ask_again_and_again) for _ in range(3 * THREADS)]
+        try:
+            assert [single.invoke(CSV).status for _ in range(20)] == [200] * 20
+        finally:
+            stop.set()
+        assert min(client.result() for client in busy) > 1, "none of them waits for ever"
+
+
 def test_pings_are_answered_under_full_load(trained: OptMl, tmp_path: Path) -> None:
     with serving(trained.base, tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
         stop = threading.Event()
