@@ -294,6 +294,7 @@ def test_allows_what_the_notebook_does_by_default(filled: Path) -> None:
         ("person", "ecr:PutImage", f"{REPOSITORY}-other"),
         ("person", "s3:GetObject", f"{BUCKET}/payroll/2026.csv"),
         ("person", "s3:DeleteBucket", BUCKET),
+        ("person", "logs:DeleteLogGroup", f"{LOGS}:/aws/sagemaker/TrainingJobs"),
     ],
 )
 def test_does_not_allow(filled: Path, name: str, action: str, resource: str) -> None:
