@@ -369,7 +369,9 @@ def test_the_image_stays_known_as_it_stays_in_ecr(account: Account, run: Run, tm
     run("data", *ACCOUNT, "--rows", "100")
     Ledger(tmp_path / "workflow" / "aws" / "created.json", REGION, "123456789012").record("image", IMAGE[1])
     for keep in (("--keep-data",), ()):
-        assert f"image {IMAGE[1]} stays" in run("delete", *ACCOUNT, *keep)
+        out = run("delete", *ACCOUNT, *keep)
+        assert f"image {IMAGE[1]} stays" in out
+        assert f"all but the image{' and the objects' if keep else ''} is deleted" in out
     run("data", *ACCOUNT, "--rows", "100")
     plan = json.loads(run("train", *ACCOUNT, "--dry-run"))
     assert plan["CreateTrainingJob"]["AlgorithmSpecification"]["TrainingImage"] == IMAGE[1]

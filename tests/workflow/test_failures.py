@@ -22,6 +22,9 @@ from workflow.local.engine import host_port
 from workflow.local.hosting import Hosting
 from workflow.local.registry import Registry
 from workflow.local.service import open_service
+from workflow.local.streams import LogStreams
+from workflow.local.training import TrainingJob
+from workflow.objects import FolderObjects
 
 
 def step(*arguments: str, python: tuple[str, ...] = (sys.executable,), **environment: str) -> str:
@@ -79,6 +82,30 @@ runpy.run_module("workflow", run_name="__main__")
 def test_an_engine_that_ends_in_the_middle(engine_answers: None, tmp_path: Path, error: Exception) -> None:
     with pytest.raises(WorkflowError, match="Docker failed: see whether it still runs"), open_service(tmp_path, "r"):
         raise error
+
+
+class Gone:
+    """An engine that answered once, and does no more."""
+
+    def network(self, owner: str, *, is_isolated: bool) -> Any:
+        raise requests.ConnectionError("Connection\nrefused")
+
+
+def test_a_job_whose_engine_ends_fails_with_a_reason(tmp_path: Path) -> None:
+    request = {
+        "TrainingJobName": "digits-1",
+        "ResourceConfig": {"InstanceCount": 1},
+        "AlgorithmSpecification": {"TrainingImage": "some", "TrainingInputMode": "File"},
+        "StoppingCondition": {},
+    }
+    registry, streams = Registry(tmp_path / "sagemaker"), LogStreams(tmp_path / "logs")
+    registry.add("CreateTrainingJob", "training-job", "digits-1", {"TrainingJobStatus": "InProgress"})
+    objects = FolderObjects(tmp_path / "s3")
+    parts: dict[str, Any] = {"objects": objects, "registry": registry, "streams": streams, "docker": Gone()}
+    TrainingJob(request, folder=tmp_path / "job", region="r", **parts).run()
+    job = registry.get("DescribeTrainingJob", "training-job", "digits-1")
+    assert (job["TrainingJobStatus"], job["FailureReason"]) == ("Failed", "InternalServerError: Connection refused")
+    assert not (tmp_path / "job").exists()
 
 
 class Container:

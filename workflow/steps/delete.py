@@ -55,6 +55,7 @@ def carry_out(work: Workspace, plan: dict[str, Any], options: Namespace) -> None
     left = []
     living: list[Entry] = []
     entries = _in_order(work)
+    is_image_known = any(entry.kind in STAYING for entry in entries)
     work.say_what_is_elsewhere()
     if not entries and work.ledger.elsewhere():
         raise WorkflowError(f"Nothing was created in {work.account.region}: name the region with --region.")
@@ -78,7 +79,8 @@ def carry_out(work: Workspace, plan: dict[str, Any], options: Namespace) -> None
     if left:
         more = f" ({len(left) - 1} more)" if len(left) > 1 else ""
         raise WorkflowError(f"Not all could be deleted; run the step again. {left[0]}{more}")
-    work.say("all is deleted" if not options.keep_data else "all but the objects is deleted")
+    stays = [what for what, does in (("image", is_image_known), ("objects", options.keep_data)) if does]
+    work.say(f"all but the {' and the '.join(stays)} is deleted" if stays else "all is deleted")
     work.say(
         f"The logs stay in {work.settings.folder / work.settings.target / 'logs'}."
         if work.settings.is_local
