@@ -263,22 +263,19 @@ def test_the_metrics_are_found_in_what_the_job_logs() -> None:
 
 
 def test_the_readme_has_the_same_metrics() -> None:
-    (call,) = [node for node in ast.walk(snippet("README.md", "Estimator(")) if is_call(node, "Estimator")]
+    nodes = ast.walk(ast.parse(snippet("README.md", "Estimator(")))
+    (call,) = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "Estimator"]
     given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
     assert given["metric_definitions"] == list(METRIC_DEFINITIONS)
     hyperparameters.parse({name: str(value) for name, value in given["hyperparameters"].items()})
     assert given["base_job_name"] == DEFAULT_NAME
 
 
-def snippet(page: str, text: str) -> ast.Module:
+def snippet(page: str, text: str) -> str:
     """Return the Python code of a page that has ``text`` in it."""
     blocks = re.findall(r"^```python\n(.*?)^```$", (PROJECT / page).read_text(), re.MULTILINE | re.DOTALL)
     (code,) = [block for block in blocks if text in block]
-    return ast.parse(code)
-
-
-def is_call(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Call) and ast.unparse(node.func) == name
+    return str(code)
 
 
 def test_the_python_of_the_page_creates_a_job_that_sagemaker_takes(monkeypatch: pytest.MonkeyPatch) -> None:
