@@ -279,6 +279,8 @@ def test_steps_in_the_wrong_order_say_what_comes_first(
 def test_what_the_local_target_lacks_is_said(engine: Any, run: Run, folder: Path) -> None:
     run("data", "--rows", "100")
     assert "The local target has no tuning jobs" in run("tune", fails=True)
+    assert "Could not find 'search': they are in an account" in run("tune", "--follow", "search", fails=True)
+    assert "Could not find training-job 'none'" in run("train", "--follow", "none", fails=True)
     assert "The local target keeps no algorithms" in run("algorithm", fails=True)
     assert "--no-wait needs --target aws" in run("train", "--no-wait", fails=True)
     assert "There is no /no/such/folder/train-images" in run("data", "--mnist", "/no/such/folder", fails=True)

@@ -175,6 +175,12 @@ class SageMaker:
             "request with --dry-run."
         )
 
+    def describe_hyper_parameter_tuning_job(self, **request: Any) -> dict[str, Any]:
+        """Refuse: there is none."""
+        operation = "DescribeHyperParameterTuningJob"
+        check("sagemaker", operation, request)
+        raise refusal(operation, f"Could not find {request['HyperParameterTuningJobName']!r}: they are in an account.")
+
     def create_algorithm(self, **request: Any) -> dict[str, Any]:
         """Refuse: there is no list of algorithms here."""
         check("sagemaker", "CreateAlgorithm", request)
