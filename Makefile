@@ -33,7 +33,7 @@ FUZZ_READY = $(FUZZ)/.ready
 RUNS      ?= 20000
 
 .DEFAULT_GOAL := help
-.PHONY: help run workflow test check fix image image-test conformance push-test notebook notebook-outputs sbom fuzz bench lock clean
+.PHONY: help run workflow workflow-ready test check fix image image-test conformance push-test notebook notebook-outputs sbom fuzz bench lock clean
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -42,14 +42,17 @@ run: $(RUN_READY)  ## train on real digits, serve the model, send requests (no D
 	$(VENV)/bin/python -m local_test $(if $(MNIST),--mnist "$(MNIST)")
 
 workflow: $(WORKFLOW_READY)  ## the five steps of docs/workflow.md with $(IMAGE) in Docker, and delete what they made; MNIST=DIR for MNIST
-	$(STEP) data $(if $(MNIST),--mnist "$(MNIST)")
-	$(STEP) train --image $(IMAGE) --instances 2
-	$(STEP) deploy --image $(IMAGE)
-	$(STEP) validate
-	$(STEP) transform --image $(IMAGE)
-	$(STEP) validate --of transform
-	$(STEP) delete
-STEP = $(VENV)/bin/python -m workflow
+	@step() { echo "python -m workflow $$*"; $(VENV)/bin/python -m workflow "$$@" --target local --folder .workflow/make; }; \
+	trap 'code=$$?; step delete || code=1; exit $$code' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; set -e; \
+	step data $(if $(MNIST),--mnist "$(MNIST)"); \
+	step train --image $(IMAGE) --instances 2; \
+	step deploy --image $(IMAGE); \
+	step validate; \
+	step transform --image $(IMAGE); \
+	step validate --of transform
+# Whatever KMEANS_TARGET says, and in a folder of its own: delete, which also follows a failure, finds nobody else's endpoint.
+
+workflow-ready: $(WORKFLOW_READY)  ## set up what `.venv/bin/python -m workflow` needs, and nothing else
 
 test: $(TEST_READY)  ## run all tests; those of the image if a Docker engine answers
 	$(VENV)/bin/python -m pytest
@@ -76,8 +79,8 @@ conformance: $(CONFORMANCE_READY) $(SDK3_READY)  ## test against AWS's own toolk
 	KMEANS_CONFORMANCE=1 KMEANS_SDK3_PYTHON=$(SDK3)/bin/python KMEANS_IMAGE=$(IMAGE) \
 	    $(CONFORMANCE)/bin/python -m pytest tests/conformance
 
-push-test: $(PUSH_READY)  ## test build_and_push.sh and the IAM policies against a registry and AWS on this machine
-	$(PUSH)/bin/python -m pytest tests/push
+push-test: $(PUSH_READY) $(WORKFLOW_READY)  ## test build_and_push.sh and the IAM policies against a registry and AWS on this machine
+	KMEANS_WORKFLOW_PYTHON=$(VENV)/bin/python $(PUSH)/bin/python -m pytest tests/push
 
 notebook: $(NOTEBOOK_READY)  ## run workflow/mnist_kmeans.ipynb from start to end with $(IMAGE) in Docker, and check it; MNIST=DIR
 	$(WITH_MNIST) KMEANS_IMAGE=$(IMAGE) $(NOTEBOOK)/bin/python -m pytest tests/notebook

@@ -19,10 +19,20 @@ EXIT_BROKEN_PIPE = 141
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one step; return 0, or 1 with a sentence on standard error if it can't be done."""
+    try:
+        return _run(arguments)
+    except ModuleNotFoundError as error:
+        return _fail(
+            f"The package {error.name} isn't installed here: run `make workflow-ready`, then `.venv/bin/python -m "
+            "workflow`."
+        )
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     from botocore.exceptions import BotoCoreError, ClientError
 
     from kmeans.errors import KMeansError
-    from workflow.errors import WorkflowError, explain
+    from workflow.errors import WorkflowError, explain, explain_system
     from workflow.steps import STEPS
     from workflow.workspace import open_workspace
 
@@ -42,11 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output wants no more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
+    except OSError as error:
+        return _fail(explain_system(error))
     except KeyboardInterrupt:
         _fail(
-            "interrupted. What runs in an account goes on: `python -m workflow list` shows it, `delete` ends it."
+            "interrupted. What runs in an account goes on: `python -m workflow list` shows it, `delete` ends it, and "
+            "`train --follow JOB` or `tune --follow JOB` waits for it again."
             if options.target == "aws"
-            else "interrupted; the job was stopped."
+            else "interrupted. A job that ran was stopped; an endpoint lives on: `python -m workflow list` shows it, "
+            "`delete` ends it."
         )
         return EXIT_INTERRUPTED
     return 0

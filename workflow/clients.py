@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import boto3
+from botocore.exceptions import NoRegionError
 
 from workflow.objects import Objects, S3Objects
 from workflow.settings import ANY_ACCOUNT, ANY_ROLE, DEFAULT_REGION, LOCAL_IMAGE, Settings
@@ -52,6 +53,8 @@ class Account:
     ----------
     region, bucket
         As requests need them.
+    number
+        The account's 12 digits.
     role
         ARN of the role under which SageMaker works; None if none was given.
     is_usual_bucket
@@ -61,6 +64,7 @@ class Account:
     """
 
     region: str
+    number: str
     bucket: str
     role: str | None
     is_usual_bucket: bool
@@ -104,6 +108,7 @@ def local_account(settings: Settings) -> Account:
     """Return what stands for an account on this machine."""
     return Account(
         region=settings.region or DEFAULT_REGION,
+        number=ANY_ACCOUNT,
         bucket=settings.bucket or LOCAL_BUCKET,
         role=settings.role or ANY_ROLE,
         is_usual_bucket=True,
@@ -118,6 +123,7 @@ def imagined_account(settings: Settings) -> Account:
     region = settings.region or DEFAULT_REGION
     return Account(
         region=region,
+        number=ANY_ACCOUNT,
         bucket=settings.bucket or f"sagemaker-{region}-{ANY_ACCOUNT}",
         role=settings.role or ANY_ROLE,
         is_usual_bucket=not settings.bucket,
@@ -127,9 +133,8 @@ def imagined_account(settings: Settings) -> Account:
 
 def _aws_account(settings: Settings, session: Any) -> Account:
     region = session.region_name
-    bucket = settings.bucket
-    if not bucket:
-        # The client is made first: without a region it says so, and STS would answer from anywhere.
-        identity = session.client("sts").get_caller_identity()
-        bucket = f"sagemaker-{region}-{identity['Account']}"
-    return Account(region, bucket, settings.role, not settings.bucket, settings.image)
+    if not region:  # STS would answer from anywhere
+        raise NoRegionError
+    number = session.client("sts").get_caller_identity()["Account"]
+    bucket = settings.bucket or f"sagemaker-{region}-{number}"
+    return Account(region, number, bucket, settings.role, not settings.bucket, settings.image)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmeans.arrays import Float32
-from kmeans.formats import recordio
+from kmeans.errors import DataError
+from kmeans.formats import csv, recordio
 from kmeans.formats.media_type import CSV, JSON, RECORDIO
 from local_test import digits as sources
 from workflow.errors import WorkflowError
@@ -92,6 +92,8 @@ def write(objects: Objects, uri: str, mnist: Path | None, rows: int | None) -> D
         raise WorkflowError(f"The digits can't be read: {error}.") from None
     train, test, shown = found.train[:rows], found.test[:rows], found.test_digits[:rows]
     places = parts(uri)
+    # First: whoever is cut off in the middle leaves no description of a mixture of these digits and older ones.
+    objects.delete(f"{uri}/{DESCRIPTION}")
     for part, points in zip(places[TRAIN], np.array_split(train, TRAIN_PARTS), strict=True):
         objects.put(part.uri, recordio.encode(points), part.content_type)
     blocks = zip(np.array_split(test, VALIDATION_PARTS), np.array_split(shown, VALIDATION_PARTS), strict=True)
@@ -106,23 +108,39 @@ def write(objects: Objects, uri: str, mnist: Path | None, rows: int | None) -> D
 
 
 def describe(objects: Objects, uri: str) -> Description:
-    """Read what is said of the data set below ``uri``.
+    """Read what is said of the data set below ``uri``: that it is there means that all of it is.
 
     Raises
     ------
     WorkflowError
         If there is none.
     """
+    place = f"{uri}/{DESCRIPTION}"
+    if place not in objects.find(place):
+        raise WorkflowError(
+            f"The data below {uri} are not whole, {DESCRIPTION} is missing: run `python -m workflow data` again."
+        )
     try:
-        return Description(**json.loads(objects.get(f"{uri}/{DESCRIPTION}")))
+        return Description(**json.loads(objects.get(place)))
     except (ValueError, TypeError):
-        raise WorkflowError(f"{uri}/{DESCRIPTION} is none of ours: run `python -m workflow data` again.") from None
+        raise WorkflowError(f"{place} is none of ours: run `python -m workflow data` again.") from None
 
 
 def read_validation(objects: Objects, uri: str) -> tuple[Float32, NDArray[np.int64]]:
-    """Return the rows of the validation split, (n, d), and the digits they show, (n,), in the objects' order."""
+    """Return the rows of the validation split, (n, d), and the digits they show, (n,), in the objects' order.
+
+    Raises
+    ------
+    WorkflowError
+        If an object is missing, or isn't CSV as the step ``data`` writes it.
+    """
     content = b"".join(objects.get(part.uri) for part in parts(uri)[VALIDATION])
-    table = np.loadtxt(io.BytesIO(content), delimiter=",", dtype=np.float32, ndmin=2)
+    try:
+        table = csv.decode(content)
+        if table.shape[1] < 2:
+            raise DataError("expected a digit and its pixels, found one column")
+    except DataError as error:
+        raise WorkflowError(f"{error.within(f'{uri}/{VALIDATION}/')} Run `python -m workflow data` again.") from None
     return np.ascontiguousarray(table[:, 1:]), table[:, 0].astype(np.int64)
 
 

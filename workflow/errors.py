@@ -52,6 +52,13 @@ def explain(error: BotoCoreError | ClientError) -> str:
     return " ".join(str(error).split())
 
 
+def explain_system(error: OSError) -> str:
+    """Return what the system has to say as one sentence with the cause first."""
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    place = f": {error.filename}" if error.filename else ""
+    return f"{reason}{place}. Correct that, or name another folder with --folder."
+
+
 def code_of(error: ClientError) -> str:
     """Return the code of a refusal, for example ``ValidationException``."""
     return str(_details(error).get("Code", ""))

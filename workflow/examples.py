@@ -32,37 +32,55 @@ class Example:
 
 EXAMPLES = (
     Example("Data", ("data",)),
-    Example("Training", ("train", "--job-name", "digits-1")),
+    Example("Training", ("train", "--job-name", "kmeans-digits-1")),
     Example(
         "Training on two spot instances, through pipes, with checkpoints",
-        ("train", "--job-name", "digits-2", "--instances", "2", "--input-mode", "Pipe", "--spot"),
+        ("train", "--job-name", "kmeans-digits-2", "--instances", "2", "--input-mode", "Pipe", "--spot"),
     ),
     Example(
         "Training with FastFile, every host on all data, without network",
         (
-            *("train", "--job-name", "digits-3", "--instances", "2", "--input-mode", "FastFile"),
+            *("train", "--job-name", "kmeans-digits-3", "--instances", "2", "--input-mode", "FastFile"),
             *("--distribution", "FullyReplicated", "--network-isolation", "--hyperparameter", "epochs=2"),
         ),
     ),
-    Example("Tuning", ("tune", "--job-name", "digits-tuning", "--jobs", "8", "--at-a-time", "2")),
+    Example("Tuning", ("tune", "--job-name", "kmeans-digits-tuning", "--jobs", "8", "--at-a-time", "2")),
     Example(
         "Hosting on an instance, with data capture",
-        ("deploy", "--endpoint-name", "digits", "--training-job", "digits-1", "--data-capture", "10"),
+        (
+            "deploy",
+            "--endpoint-name",
+            "kmeans-digits-endpoint",
+            "--training-job",
+            "kmeans-digits-1",
+            "--data-capture",
+            "10",
+        ),
     ),
     Example(
         "Hosting without instances",
-        ("deploy", "--endpoint-name", "digits-serverless", "--training-job", "digits-1", "--serverless", "2048"),
+        (
+            "deploy",
+            "--endpoint-name",
+            "kmeans-digits-serverless",
+            "--training-job",
+            "kmeans-digits-1",
+            "--serverless",
+            "2048",
+        ),
     ),
-    Example("Hosting the models of all training jobs", ("deploy", "--endpoint-name", "digits-all", "--multi-model")),
+    Example(
+        "Hosting the models of all training jobs", ("deploy", "--endpoint-name", "kmeans-digits-all", "--multi-model")
+    ),
     Example("Asking an endpoint", ("validate", "--of", "endpoint")),
     Example(
         "Batch transform of CSV, joined with its input",
-        ("transform", "--job-name", "digits-csv", "--training-job", "digits-1"),
+        ("transform", "--job-name", "kmeans-digits-csv", "--training-job", "kmeans-digits-1"),
     ),
     Example(
         "Batch transform of RecordIO-protobuf, record by record",
         (
-            *("transform", "--job-name", "digits-recordio", "--training-job", "digits-1"),
+            *("transform", "--job-name", "kmeans-digits-recordio", "--training-job", "kmeans-digits-1"),
             *("--format", "recordio", "--strategy", "SingleRecord"),
         ),
     ),

@@ -30,28 +30,100 @@ class Entry:
         UTC, ISO 8601.
     details
         What later steps want to know of it.
+    region, account
+        Where it is; empty on this machine, and where it isn't known.
     """
 
     kind: str
     name: str
     created: str
     details: dict[str, str] = field(default_factory=dict)
+    region: str = ""
+    account: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What was recorded of a thing before it was recorded again: where in the list, and the entry, if there was one."""
+
+    place: int
+    entry: Entry | None
 
 
 class Ledger:
-    """The list of what was created, in a JSON file that is written whole or not at all."""
+    """The list of what was created, in a JSON file that is written whole or not at all.
 
-    def __init__(self, file: Path) -> None:
+    Parameters
+    ----------
+    file
+        Where it is kept.
+    region, account
+        Whose things are meant. SageMaker doesn't find those of another region or account, which doesn't mean that
+        they are gone. Empty: all.
+    """
+
+    def __init__(self, file: Path, region: str = "", account: str = "") -> None:
         self._file = file
+        self._region = region
+        self._account = account
 
     def entries(self) -> list[Entry]:
-        """Return all entries, the oldest first.
+        """Return the entries of this region and account, the oldest first; errors are as of :meth:`elsewhere`."""
+        return [entry for entry in self._read() if self._is_here(entry)]
+
+    def elsewhere(self) -> list[Entry]:
+        """Return the entries of other regions and accounts.
 
         Raises
         ------
         WorkflowError
             If the file is there, but isn't what this class writes.
         """
+        return [entry for entry in self._read() if not self._is_here(entry)]
+
+    def find(self, kind: str, name: str) -> Entry | None:
+        """Return the entry of a thing."""
+        return next((entry for entry in self.entries() if (entry.kind, entry.name) == (kind, name)), None)
+
+    def record(self, kind: str, name: str, **details: str) -> Before:
+        """Add an entry, or replace the details of one that is there; return what was there before."""
+        with self._changing() as entries:
+            before = self._take(entries, kind, name)
+            old = before.entry
+            created = old.created if old else datetime.now(UTC).isoformat(timespec="seconds")
+            known = old.details if old else {}
+            entries.append(Entry(kind, name, created, {**known, **details}, self._region, self._account))
+        return before
+
+    def take_back(self, kind: str, name: str, before: Before) -> None:
+        """Undo a :meth:`record`, because what it was about has not come about."""
+        with self._changing() as entries:
+            self._take(entries, kind, name)
+            if before.entry is not None:
+                entries.insert(before.place, before.entry)
+
+    def forget(self, kind: str, name: str) -> None:
+        """Remove an entry, because what it names is deleted."""
+        with self._changing() as entries:
+            self._take(entries, kind, name)
+
+    def latest(self, kind: str) -> Entry | None:
+        """Return the last entry of its kind."""
+        return next((entry for entry in reversed(self.entries()) if entry.kind == kind), None)
+
+    def _is_here(self, entry: Entry) -> bool:
+        pairs = ((entry.region, self._region), (entry.account, self._account))
+        return all(theirs == ours or not theirs or not ours for theirs, ours in pairs)
+
+    def _take(self, entries: list[Entry], kind: str, name: str) -> Before:
+        """Take the entry of a thing out of the list."""
+        for place, entry in enumerate(entries):
+            if (entry.kind, entry.name) == (kind, name) and self._is_here(entry):
+                del entries[place]
+                return Before(place, entry)
+        return Before(len(entries), None)
+
+    def _read(self) -> list[Entry]:
         try:
             with self._file.open("rb") as file:
                 content = file.read(LONGEST_FILE)
@@ -67,31 +139,13 @@ class Ledger:
                 "what it names by other means."
             ) from None
 
-    def record(self, kind: str, name: str, **details: str) -> None:
-        """Add an entry, or replace the details of one that is there."""
-        with self._changing() as entries:
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            old = next((entry for entry in entries if (entry.kind, entry.name) == (kind, name)), None)
-            if old is not None:
-                entries.remove(old)
-            entries.append(Entry(kind, name, old.created if old else now, {**(old.details if old else {}), **details}))
-
-    def forget(self, kind: str, name: str) -> None:
-        """Remove an entry, because what it names is deleted."""
-        with self._changing() as entries:
-            entries[:] = [entry for entry in entries if (entry.kind, entry.name) != (kind, name)]
-
-    def latest(self, kind: str) -> Entry | None:
-        """Return the last entry of its kind."""
-        return next((entry for entry in reversed(self.entries()) if entry.kind == kind), None)
-
     @contextmanager
     def _changing(self) -> Iterator[list[Entry]]:
         """Return the entries, to be changed while no other process does; they are written at the end."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            entries = self.entries()
+            entries = self._read()
             yield entries
             document = {"created": [asdict(entry) for entry in entries]}
             content = (json.dumps(document, indent=2) + "\n").encode()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
 
 from workflow.clients import Clients
-from workflow.errors import JobFailedError
+from workflow.errors import JobFailedError, WorkflowError
 from workflow.logs import ENDPOINTS, TRAINING, TRANSFORM, LogTail
 
 Say = Callable[[str], None]
@@ -55,21 +56,38 @@ def wait_for_transform(clients: Clients, name: str, say: Say) -> dict[str, Any]:
 
 def wait_for_tuning(clients: Clients, name: str, say: Say) -> dict[str, Any]:
     """Wait until a tuning job has ended, and return its description; errors are as of a training job."""
+    last = ""
 
-    def describe() -> tuple[dict[str, Any], str]:
+    def describe() -> tuple[dict[str, Any], str, list[str]]:
+        nonlocal last
         job = clients.sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
-        return job, job["HyperParameterTuningJobStatus"]
+        status = job["HyperParameterTuningJobStatus"]
+        news = f"{status}: {_counts(job)}"
+        fresh = [news] if news != last else []
+        last = news
+        return job, status, fresh
 
-    return _wait(clients, f"The tuning job {name}", _changes_of(describe), None, say)
+    return _wait(clients, f"The tuning job {name}", describe, None, say)
 
 
-def wait_for_endpoint(clients: Clients, name: str, say: Say) -> dict[str, Any]:
-    """Wait until an endpoint answers, and return its description.
+def _counts(tuning_job: dict[str, Any]) -> str:
+    """Return how many of a tuning job's training jobs are how far."""
+    counts = tuning_job.get("TrainingJobStatusCounters", {})
+    failed = counts.get("RetryableError", 0) + counts.get("NonRetryableError", 0)
+    limit = tuning_job["HyperParameterTuningJobConfig"]["ResourceLimits"].get("MaxNumberOfTrainingJobs", "any number")
+    done, running, stopped = (counts.get(name, 0) for name in ("Completed", "InProgress", "Stopped"))
+    return f"of {limit} training jobs {done} completed, {running} in progress, {stopped} stopped, {failed} failed"
+
+
+def wait_for_endpoint(clients: Clients, name: str, say: Say, *, seconds: float = math.inf) -> dict[str, Any]:
+    """Wait until an endpoint answers, at most so many seconds, and return its description.
 
     Raises
     ------
     JobFailedError
         If it can't be brought up.
+    WorkflowError
+        If the time is over.
     """
 
     def describe() -> tuple[dict[str, Any], str]:
@@ -77,7 +95,9 @@ def wait_for_endpoint(clients: Clients, name: str, say: Say) -> dict[str, Any]:
         return endpoint, endpoint["EndpointStatus"]
 
     tail = LogTail(clients.logs, f"{ENDPOINTS}/{name}", "")
-    return _wait(clients, f"The endpoint {name}", _changes_of(describe), tail, say, good=("InService",))
+    return _wait(
+        clients, f"The endpoint {name}", _changes_of(describe), tail, say, good=("InService",), seconds=seconds
+    )
 
 
 def _changes_of(
@@ -104,6 +124,7 @@ def _wait(
     say: Say,
     *,
     good: tuple[str, ...] = GOOD_ENDS,
+    seconds: float = math.inf,
 ) -> dict[str, Any]:
     started = time.monotonic()
     while True:
@@ -121,4 +142,6 @@ def _wait(
             raise JobFailedError(f"{what} failed: {found.get('FailureReason', 'no reason was given')}")
         if is_over:
             return found
+        if time.monotonic() - started > seconds:
+            raise WorkflowError(f"{what} is still {status} after {seconds:g} s: try again later.")
         time.sleep(clients.poll_seconds)

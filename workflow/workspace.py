@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -146,14 +147,22 @@ class Workspace:
     def create(self, kind: str, operation: str, request: dict[str, Any], member: str, **details: str) -> None:
         """Send a request that creates something, which is recorded before."""
         name = request[member]
-        self.ledger.record(kind, name, **details)
+        before = self.ledger.record(kind, name, **details)
         self.say(f"{operation} {name}")
         try:
             self.call(operation, request)
         except (ClientError, ParamValidationError, WorkflowError):
-            # Refused, or not even sent: there is nothing to delete. After any other error there may be.
-            self.ledger.forget(kind, name)
+            # Refused, or not even sent: nothing new is there. After any other error there may be. What was recorded
+            # before stays: a name is refused, too, because it is that of a thing we made.
+            self.ledger.take_back(kind, name, before)
             raise
+
+    def say_what_is_elsewhere(self) -> None:
+        """Say a line for each other region or account whose things are recorded, too."""
+        found = Counter((entry.region, entry.account) for entry in self.ledger.elsewhere())
+        for (region, account), count in found.items():
+            place = f"{region or 'an unknown region'}, account {account or 'unknown'}"
+            self.say(f"{count} more in {place}: `--region {region}` with that account's credentials reaches them")
 
     def call(self, operation: str, request: dict[str, Any]) -> Any:
         """Send a request to SageMaker."""
@@ -169,12 +178,15 @@ def open_workspace(settings: Settings, say: Callable[[str], None] = _print) -> I
     WorkflowError
         As :func:`workflow.clients.open_clients`.
     """
-    ledger = Ledger(settings.ledger_file)
     if settings.is_dry_run:
+        # Whose account it would be is known to nobody who isn't asked.
+        ledger = Ledger(settings.ledger_file, "" if settings.is_local else settings.region)
         yield Workspace(settings, ledger, imagined_account(settings), None, say)
         return
     with open_clients(settings) as (clients, account):
-        yield Workspace(settings, ledger, account, clients, say)
+        # This machine is one place, whatever region is named.
+        place = () if settings.is_local else (account.region, account.number)
+        yield Workspace(settings, Ledger(settings.ledger_file, *place), account, clients, say)
 
 
 def _method(operation: str) -> str:

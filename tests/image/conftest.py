@@ -18,7 +18,7 @@ from .containers import Containers, Endpoint, Job, serve
 from .samples import csv, digits
 
 
-def _missing(what: str) -> NoReturn:
+def missing(what: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(what, pytrace=False)
     pytest.skip(what)
@@ -37,7 +37,7 @@ def engine() -> Iterator[Any]:
             client, reason = None, str(error)
         gc.collect()
     if client is None:
-        _missing(f"no Docker engine answers: {reason}")
+        missing(f"no Docker engine answers: {reason}")
     yield client
     client.close()
 
@@ -48,7 +48,7 @@ def image(engine: Any) -> Any:
     name = os.environ.get("KMEANS_IMAGE", "kmeans:latest")
     with contextlib.suppress(docker.errors.ImageNotFound):
         return engine.images.get(name)
-    _missing(f"no image {name}: build it, or name another one with KMEANS_IMAGE")
+    missing(f"no image {name}: build it, or name another one with KMEANS_IMAGE")
 
 
 @pytest.fixture(scope="session")

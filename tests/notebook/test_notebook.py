@@ -9,6 +9,8 @@ import io
 import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,7 +27,7 @@ from moto.server import ThreadedMotoServer
 from nbclient.exceptions import CellExecutionError
 from numpy.typing import NDArray
 
-from tests.image.conftest import engine, image  # noqa: F401 - fixtures
+from tests.image.conftest import engine, image, missing  # noqa: F401 - fixtures
 from tests.workflow.conftest import leftovers, remove_leftovers
 from workflow.ledger import Ledger
 
@@ -51,7 +53,7 @@ class Run(NamedTuple):
 def run(engine: Any, image: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:  # noqa: F811
     """The notebook, executed once in a folder of its own."""
     if "KMEANS_MNIST_DIR" not in os.environ:
-        pytest.skip("no KMEANS_MNIST_DIR, the folder with the four files of MNIST")
+        missing("no KMEANS_MNIST_DIR, the folder with the four files of MNIST: run `make notebook MNIST=DIR`")
     folder = tmp_path_factory.mktemp("notebook")
     notebook = execution.read()
     mnist = str(Path(os.environ["KMEANS_MNIST_DIR"]).resolve())
@@ -100,6 +102,17 @@ def results_of(notebook: Any) -> dict[str, float]:
 def test_all_cells_run_within_five_minutes(run: Run) -> None:
     assert all(cell.execution_count for cell in code_cells(run.notebook))
     assert run.seconds < LONGEST_SECONDS
+
+
+def test_without_mnist_a_check_of_everything_fails_and_says_so() -> None:
+    """Skipped in silence, the whole run was missing from what looked like a check of it."""
+    command = [sys.executable, "-m", "pytest", f"{__file__}::test_the_pictures_show_something"]
+    environment = {name: text for name, text in os.environ.items() if name != "KMEANS_MNIST_DIR"}
+    ended = subprocess.run(
+        command, env={**environment, "CI": "true"}, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 1
+    assert "no KMEANS_MNIST_DIR, the folder with the four files of MNIST" in ended.stdout
 
 
 def test_the_pictures_show_something(run: Run) -> None:
@@ -237,8 +250,8 @@ def test_with_the_switch_turned_the_same_cells_fill_the_bucket_and_create_the_jo
     assert job["ResourceConfig"]["InstanceCount"] == 2
     assert job["HyperParameters"] == {"k": "10", "feature_dim": "784"}
     train = job["InputDataConfig"][0]["DataSource"]["S3DataSource"]
-    assert train["S3Uri"] == f"s3://{bucket}/kmeans-mnist/data/train/"
-    found = boto3.client("s3", **account).list_objects_v2(Bucket=bucket, Prefix="kmeans-mnist/data/train/")
+    assert train["S3Uri"] == f"s3://{bucket}/kmeans-digits/data/train/"
+    found = boto3.client("s3", **account).list_objects_v2(Bucket=bucket, Prefix="kmeans-digits/data/train/")
     assert [row["Key"].rpartition("/")[2] for row in found["Contents"]] == [f"part-0000{n}.pbr" for n in range(4)]
     assert "they are the pixels" in text_of(notebook.cells[6])
     # Written down, so that the last cell finds them.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from moto.core.authorization import enable_iam_authentication
 from moto.iam.access_control import IAMPolicy, PermissionResult
 from policy_sentry.querying.actions import get_action_data
 
+from .conftest import missing
 from .person import PROJECT, Person
 
 FOLDER = PROJECT / "workflow" / "policies"
@@ -43,7 +45,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(FOLDER, folder / "workflow" / "policies")
     (command,) = re.findall(r"```\n(mkdir .*?sed .*?)```", PAGE.read_text(), re.DOTALL)
     subprocess.run(["bash", "-euc", command], cwd=folder, check=True, timeout=60)
-    return folder / "policies"
+    return folder / "build" / "policies"
 
 
 def statements(policy: Path) -> list[dict[str, Any]]:
@@ -73,6 +75,27 @@ def test_the_page_names_every_file_placeholder_and_statement() -> None:
 def test_the_command_of_the_page_leaves_no_placeholder(filled: Path) -> None:
     for name in NAMES:
         assert re.findall(r"\b(ACCOUNT|REGION|BUCKET|NAME|REPOSITORY|ROLE)\b", (filled / name).read_text()) == []
+
+
+def test_what_the_pages_write_leaves_the_tree_as_it_is(tmp_path: Path) -> None:
+    """With changes in it build_and_push.sh leaves out the tags of version and revision."""
+    pages = [PAGE, *(PROJECT / "docs").glob("sdk-*.md")]
+    (tmp_path / ".gitignore").write_bytes((PROJECT / ".gitignore").read_bytes())
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    subprocess.run(["git", "add", ".gitignore"], cwd=tmp_path, check=True)
+    written = (
+        "build/policies/role-trust.json",
+        "digits.csv",
+        "data/train/digits.pbr",
+        "compressed_artifacts/model.tar.gz",
+    )
+    for name in written:
+        assert any(name.split("/")[0] in page.read_text() for page in pages), name
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    command = ["git", "status", "--porcelain", "--untracked-files=all"]
+    status = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert status.splitlines() == ["A  .gitignore"]
 
 
 # ---- what they say ---------------------------------------------------------------------------------------------------
@@ -206,6 +229,47 @@ def test_allows(filled: Path, name: str, action: str, resource: str) -> None:
     assert allowed(filled / f"{name}-permissions.json", action, resource)
 
 
+# A kind of a thing, as the operations that create it name it: as ARNs name it.
+KINDS = {
+    "TrainingJob": "training-job",
+    "HyperParameterTuningJob": "hyper-parameter-tuning-job",
+    "TransformJob": "transform-job",
+    "Model": "model",
+    "EndpointConfig": "endpoint-config",
+    "Endpoint": "endpoint",
+    "Algorithm": "algorithm",
+}
+
+
+@pytest.mark.parametrize("step", ["data", "train", "tune", "deploy", "transform", "algorithm"])
+def test_allows_what_every_step_does_by_default(filled: Path, step: str, tmp_path: Path) -> None:
+    if "KMEANS_WORKFLOW_PYTHON" not in os.environ:
+        missing("no KMEANS_WORKFLOW_PYTHON, the Python of `make workflow-ready`: run `make push-test`")
+    python = os.environ["KMEANS_WORKFLOW_PYTHON"]
+    command = [python, "-m", "workflow", step, "--target", "aws", "--region", REGION, "--dry-run"]
+    environment = {name: text for name, text in os.environ.items() if not name.startswith(("AWS_", "KMEANS_"))}
+    printed = subprocess.run(
+        [*command, "--folder", str(tmp_path)], cwd=PROJECT, env=environment, check=True, capture_output=True, timeout=60
+    )
+    for operation, request in json.loads(printed.stdout).items():
+        if operation == "PutObject":
+            resources = [f"arn:aws:s3:::{part['Bucket']}/{part['Key']}" for part in request]
+        else:
+            kind = operation.removeprefix("Create")
+            resources = [f"{SAGEMAKER}:{KINDS[kind]}/{request[f'{kind}Name']}"]
+        action = f"{'s3' if operation == 'PutObject' else 'sagemaker'}:{operation}"
+        assert all(allowed(filled / "person-permissions.json", action, resource) for resource in resources), operation
+
+
+def test_allows_what_the_notebook_does_by_default(filled: Path) -> None:
+    notebook = json.loads((PROJECT / "workflow" / "mnist_kmeans.ipynb").read_text())
+    (parameters,) = ["".join(cell["source"]) for cell in notebook["cells"] if cell["id"] == "parameters"]
+    (name,) = re.findall(r'^NAME = "(.+?)"', parameters, re.MULTILINE)
+    job = f"{SAGEMAKER}:training-job/{name}-260102-030405"
+    assert allowed(filled / "person-permissions.json", "sagemaker:CreateTrainingJob", job)
+    assert allowed(filled / "role-permissions.json", "s3:GetObject", f"{BUCKET}/{name}/data/train/part-00000.pbr")
+
+
 @pytest.mark.parametrize(
     ("name", "action", "resource"),
     [
@@ -230,6 +294,7 @@ def test_allows(filled: Path, name: str, action: str, resource: str) -> None:
         ("person", "ecr:PutImage", f"{REPOSITORY}-other"),
         ("person", "s3:GetObject", f"{BUCKET}/payroll/2026.csv"),
         ("person", "s3:DeleteBucket", BUCKET),
+        ("person", "logs:DeleteLogGroup", f"{LOGS}:/aws/sagemaker/TrainingJobs"),
     ],
 )
 def test_does_not_allow(filled: Path, name: str, action: str, resource: str) -> None:

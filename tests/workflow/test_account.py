@@ -2,6 +2,7 @@
 
 import io
 import json
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +18,17 @@ from botocore.stub import Stubber
 from kmeans import artifact
 from kmeans.formats import recordio
 from kmeans.model import KMeansModel
+from workflow.__main__ import main
 from workflow.clients import Clients
-from workflow.errors import JobFailedError, explain
+from workflow.errors import JobFailedError, WorkflowError, explain
 from workflow.ledger import Ledger
 from workflow.local.archive import pack
 from workflow.logs import TRAINING, LogTail
 from workflow.objects import S3Objects
+from workflow.settings import Settings
+from workflow.steps import tune
 from workflow.waiting import wait_for_endpoint, wait_for_training
+from workflow.workspace import open_workspace
 
 from .conftest import Run
 
@@ -35,7 +40,14 @@ ACCOUNT = ("--target", "aws", "--region", REGION, "--role", ROLE)
 IMAGE = ("--image", f"123456789012.dkr.ecr.{REGION}.amazonaws.com/kmeans:1")
 
 # Of the operations that the workflow calls, moto lacks these.
-NOT_IN_MOTO = ("StopTrainingJob", "DeleteTrainingJob", "StopTransformJob", "StopHyperParameterTuningJob")
+NOT_IN_MOTO = (
+    "StopTrainingJob",
+    "DeleteTrainingJob",
+    "StopTransformJob",
+    "StopHyperParameterTuningJob",
+    "CreateAlgorithm",
+    "DeleteAlgorithm",
+)
 
 
 @dataclass
@@ -48,14 +60,22 @@ class Account:
         Operations that were called and that moto doesn't know: they succeed.
     errors
         What calls of an operation end with.
+    answers
+        What calls of an operation are told one after the other, or end with, before moto is asked.
     """
 
     called: list[str] = field(default_factory=list)
     errors: dict[str, Exception] = field(default_factory=dict)
+    answers: dict[str, list[dict[str, Any] | Exception]] = field(default_factory=dict)
 
     def answer(self, model: Any, **_: Any) -> tuple[Any, dict[str, Any]] | None:
         if model.name in self.errors:
             raise self.errors[model.name]
+        if self.answers.get(model.name):
+            answer = self.answers[model.name].pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return Ok(), answer
         if model.name in NOT_IN_MOTO:
             self.called.append(model.name)
             return Ok(), {}
@@ -250,6 +270,262 @@ def test_a_deployment_that_breaks_off_leaves_a_record_of_what_is_there(
     assert aws("sagemaker").list_models()["Models"] == []
 
 
+def endpoint_is(status: str) -> dict[str, Any]:
+    return {"EndpointName": "digits", "EndpointStatus": status}
+
+
+def test_an_endpoint_of_another_region_is_neither_deleted_nor_forgotten(
+    account: Account, run: Run, trained: KMeansModel, tmp_path: Path
+) -> None:
+    """SageMaker says "could not find" of it in any other region: it went on costing, and nothing remembered it."""
+    upload(trained, tmp_path)
+    run("deploy", *ACCOUNT, *IMAGE, "--endpoint-name", "digits")
+    elsewhere = ("--target", "aws", "--region", "us-east-1")
+    error = run("delete", *elsewhere, fails=True)
+    assert error == "workflow: Nothing was created in us-east-1: name the region with --region.\n"
+    assert json.loads(run("delete", *elsewhere, "--dry-run")) == {}
+    listed = run("list", *elsewhere)
+    assert "nothing was created" in listed
+    assert "6 more in eu-west-1, account 123456789012: `--region eu-west-1`" in listed
+    run("data", *elsewhere, "--rows", "100")
+    assert "6 more in eu-west-1" in run("delete", *elsewhere)
+    assert [row["EndpointName"] for row in aws("sagemaker").list_endpoints()["Endpoints"]] == ["digits"]
+    run("delete", *ACCOUNT)
+    assert aws("sagemaker").list_endpoints()["Endpoints"] == []
+    assert run("list", *ACCOUNT) == "nothing was created\n"
+
+
+def test_data_and_models_of_another_region_are_not_taken(
+    account: Account, run: Run, trained: KMeansModel, tmp_path: Path
+) -> None:
+    upload(trained, tmp_path)
+    elsewhere = ("--target", "aws", "--region", "us-east-1", "--role", ROLE, *IMAGE)
+    assert "There is no data yet" in run("train", *elsewhere, fails=True)
+    assert "There is no training job yet" in run("deploy", *elsewhere, fails=True)
+
+
+def test_a_name_that_is_taken_is_refused_and_what_has_it_stays_recorded(
+    account: Account, run: Run, trained: KMeansModel, tmp_path: Path
+) -> None:
+    upload(trained, tmp_path)
+    run("deploy", *ACCOUNT, *IMAGE, "--endpoint-name", "digits")
+    before = sorted(run("list", *ACCOUNT).splitlines())
+    for operation, *command in (
+        ("CreateModel", "deploy", "--endpoint-name", "digits"),
+        ("CreateTrainingJob", "train", "--job-name", "digits-1"),
+    ):
+        account.errors[operation] = refused(operation, "ResourceInUse")
+        assert f"{operation} was refused" in run(command[0], *ACCOUNT, *IMAGE, *command[1:], fails=True)
+        assert sorted(run("list", *ACCOUNT).splitlines()) == before
+    account.errors.clear()
+    plan = json.loads(run("deploy", *ACCOUNT, *IMAGE, "--dry-run"))
+    assert "/digits-1/" in plan["CreateModel"]["PrimaryContainer"]["ModelDataUrl"]
+    run("delete", *ACCOUNT)
+    assert aws("sagemaker").list_models()["Models"] == []
+
+
+def test_an_endpoint_that_is_still_creating_is_waited_for(
+    account: Account, run: Run, trained: KMeansModel, tmp_path: Path
+) -> None:
+    upload(trained, tmp_path)
+    run("deploy", *ACCOUNT, *IMAGE, "--endpoint-name", "digits")
+    account.answers["DeleteEndpoint"] = [refused("DeleteEndpoint", "ValidationException")]
+    account.answers["DescribeEndpoint"] = [endpoint_is(status) for status in ("Creating", "Creating", "Failed")]
+    assert "endpoint digits is Creating" in run("delete", *ACCOUNT)
+    assert aws("sagemaker").list_endpoints()["Endpoints"] == []
+    assert run("list", *ACCOUNT) == "nothing was created\n"
+
+
+def test_an_endpoint_that_does_not_come_up_is_not_waited_for_without_end(
+    account: Account, run: Run, trained: KMeansModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(trained, tmp_path)
+    run("deploy", *ACCOUNT, *IMAGE, "--endpoint-name", "digits")
+    monkeypatch.setattr("workflow.steps.delete.LONGEST_CHANGE_SECONDS", 0)
+    account.answers["DeleteEndpoint"] = [refused("DeleteEndpoint", "ValidationException")]
+    account.answers["DescribeEndpoint"] = [endpoint_is("Creating")] * 3
+    assert "The endpoint digits is still Creating after 0 s: try again later" in run("delete", *ACCOUNT, fails=True)
+    account.answers.clear()
+    kinds = [line.split()[1] for line in run("list", *ACCOUNT).splitlines()]
+    assert kinds == ["objects", "model", "endpoint-config", "endpoint"]
+
+
+def test_what_an_endpoint_needs_stays_as_long_as_it_does(
+    account: Account, run: Run, trained: KMeansModel, tmp_path: Path
+) -> None:
+    upload(trained, tmp_path)
+    run("deploy", *ACCOUNT, *IMAGE, "--endpoint-name", "digits")
+    account.errors["DeleteEndpoint"] = refused("DeleteEndpoint", "AccessDeniedException")
+    assert "endpoint digits: DeleteEndpoint was refused" in run("delete", *ACCOUNT, fails=True)
+    sagemaker = aws("sagemaker")
+    assert len(sagemaker.list_models()["Models"]) == len(sagemaker.list_endpoint_configs()["EndpointConfigs"]) == 1
+    assert S3Objects(aws("s3")).find(f"{PREFIX}/") == [f"{PREFIX}/models/digits-1/output/model.tar.gz"]
+    account.errors.clear()
+    run("delete", *ACCOUNT)
+    assert run("list", *ACCOUNT) == "nothing was created\n"
+
+
+def test_the_image_stays_known_as_it_stays_in_ecr(account: Account, run: Run, tmp_path: Path) -> None:
+    run("data", *ACCOUNT, "--rows", "100")
+    Ledger(tmp_path / "workflow" / "aws" / "created.json", REGION, "123456789012").record("image", IMAGE[1])
+    for keep in (("--keep-data",), ()):
+        out = run("delete", *ACCOUNT, *keep)
+        assert f"image {IMAGE[1]} stays" in out
+        assert f"all but the image{' and the objects' if keep else ''} is deleted" in out
+    run("data", *ACCOUNT, "--rows", "100")
+    plan = json.loads(run("train", *ACCOUNT, "--dry-run"))
+    assert plan["CreateTrainingJob"]["AlgorithmSpecification"]["TrainingImage"] == IMAGE[1]
+
+
+def test_data_that_were_cut_off_in_the_middle_are_not_trained_on(
+    account: Account, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("data", *ACCOUNT)
+    put = S3Objects.put
+
+    def cut_off(self: S3Objects, uri: str, content: bytes, content_type: str) -> None:
+        if uri.endswith("test/part-00001.pbr"):
+            raise KeyboardInterrupt
+        put(self, uri, content, content_type)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(S3Objects, "put", cut_off)
+        assert main(["data", *ACCOUNT, "--rows", "100", "--folder", str(tmp_path / "workflow")]) == 130
+    for step in ("train", "tune"):
+        assert "are not whole, description.json is missing" in run(step, *ACCOUNT, *IMAGE, fails=True)
+    assert aws("sagemaker").list_training_jobs()["TrainingJobSummaries"] == []
+    run("data", *ACCOUNT)
+    run("train", *ACCOUNT, *IMAGE, "--no-wait")
+
+
+def test_validation_data_that_are_none_are_said_with_their_row(
+    account: Account, run: Run, trained: KMeansModel, tmp_path: Path
+) -> None:
+    upload(trained, tmp_path)
+    run("deploy", *ACCOUNT, *IMAGE)
+    for content, problem in ((b"1,2\n3,x\n", "row 2, column 2: expected a number"), (b"1\n2\n", "found one column")):
+        for part in ("part-00000.csv", "part-00001.csv"):
+            S3Objects(aws("s3")).put(f"{PREFIX}/data/validation/{part}", content, "text/csv")
+        error = run("validate", *ACCOUNT, fails=True)
+        assert error.startswith(f"workflow: {PREFIX}/data/validation/")
+        assert problem in error
+        assert "Run `python -m workflow data` again." in error
+
+
+def test_a_transform_of_an_account_is_made_and_listed(
+    account: Account, run: Run, trained: KMeansModel, tmp_path: Path
+) -> None:
+    assert "There is no model at" in run("transform", *ACCOUNT, *IMAGE, fails=True)
+    upload(trained, tmp_path)
+    command = ("transform", *ACCOUNT, *IMAGE, "--job-name", "digits-t")
+    plan = json.loads(run(*command, "--dry-run"))
+    assert "Completed" in run(*command)
+    made = aws("sagemaker").describe_transform_job(TransformJobName="digits-t")
+    assert {name: made[name] for name in plan["CreateTransformJob"]} == plan["CreateTransformJob"]
+    model = aws("sagemaker").describe_model(ModelName="digits-t")
+    assert model["PrimaryContainer"] == plan["CreateModel"]["PrimaryContainer"]
+    assert ["transform-job", "Completed", "digits-t"] in [
+        line.split()[1:4] for line in run("list", *ACCOUNT).splitlines()
+    ]
+    run("delete", *ACCOUNT)
+    assert "StopTransformJob" in account.called
+    assert aws("sagemaker").list_models()["Models"] == []
+
+
+def test_the_algorithm_of_an_account_is_made_and_deleted(account: Account, run: Run) -> None:
+    run("algorithm", *ACCOUNT, *IMAGE)
+    assert [line.split()[1:] for line in run("list", *ACCOUNT).splitlines()] == [["algorithm", "-", "kmeans-digits"]]
+    run("delete", *ACCOUNT)
+    assert account.called == ["CreateAlgorithm", "DeleteAlgorithm"]
+
+
+def test_a_job_that_nobody_waited_for_can_be_followed(
+    account: Account, run: Run, trained: KMeansModel, tmp_path: Path
+) -> None:
+    upload(trained, tmp_path)
+    out = run("train", "--follow", "digits-1", *ACCOUNT)
+    assert "Starting: " in out
+    assert f"model: {PREFIX}/models/digits-1/output/model.tar.gz" in out
+    assert "CreateTrainingJob" not in out
+    failed = job("Failed", "Failed", FailureReason="ClientError: k is too\nlarge, exit code: 1")
+    account.answers["DescribeTrainingJob"] = [failed] * 2
+    assert "The training job digits-1 failed: ClientError: k is too" in run(
+        "train", "--follow", "digits-1", *ACCOUNT, fails=True
+    )
+    assert "has left no model" in run("deploy", *ACCOUNT, *IMAGE, fails=True)
+    account.answers["DescribeTrainingJob"] = [failed]
+    (line,) = [line for line in run("list", *ACCOUNT).splitlines() if "training-job" in line]
+    assert line.endswith("Failed       digits-1  ClientError: k is too large, exit code: 1")
+
+
+def test_a_job_that_is_not_ours_can_be_followed_and_is_not_deleted(account: Account, run: Run) -> None:
+    account.answers["DescribeTrainingJob"] = [job("Failed", "Failed", FailureReason="no")] * 2
+    assert "digits-1 failed: no" in run("train", "--follow", "digits-1", *ACCOUNT, fails=True)
+    assert run("list", *ACCOUNT) == "nothing was created\n"
+
+
+def tuning(status: str, **counts: int) -> dict[str, Any]:
+    limits = {"ResourceLimits": {"MaxNumberOfTrainingJobs": 8, "MaxParallelTrainingJobs": 2}}
+    return {
+        "HyperParameterTuningJobName": "search",
+        "HyperParameterTuningJobConfig": limits,
+        "HyperParameterTuningJobStatus": status,
+        "TrainingJobStatusCounters": counts,
+    }
+
+
+def test_a_search_tells_how_far_it_is_and_fails_without_a_best_job(account: Account, tmp_path: Path) -> None:
+    said: list[str] = []
+    account.answers["DescribeHyperParameterTuningJob"] = [
+        tuning("InProgress", InProgress=2),
+        tuning("InProgress", InProgress=2),
+        tuning("InProgress", Completed=1, InProgress=1, NonRetryableError=1),
+        tuning("Completed", Completed=1, RetryableError=1, NonRetryableError=6),
+    ]
+    with (
+        open_workspace(Settings("aws", tmp_path / "workflow", region=REGION), said.append) as work,
+        pytest.raises(WorkflowError, match="None of the training jobs of the tuning job search has come to a good end"),
+    ):
+        tune.carry_out(work, {}, Namespace(follow="search"))
+    assert [line.split("s  ")[1] for line in said] == [
+        "InProgress: of 8 training jobs 0 completed, 2 in progress, 0 stopped, 0 failed",
+        "InProgress: of 8 training jobs 1 completed, 1 in progress, 0 stopped, 1 failed",
+        "Completed: of 8 training jobs 1 completed, 0 in progress, 0 stopped, 7 failed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("train", "--job-name", "../x"), "--job-name: expected at most 63 letters, digits and hyphens"),
+        (("train", "--follow", "../x"), "--follow: expected at most 63"),
+        (("transform", "--job-name", "a_b"), "--job-name: expected at most 63"),
+        (("deploy", "--endpoint-name", "x" * 64), "--endpoint-name: expected at most 63"),
+        (("algorithm", "--algorithm-name", "x-"), "--algorithm-name: expected at most 63"),
+        (("tune", "--job-name", "x" * 33), "--job-name: expected at most 32"),
+        (("deploy", "--serverless", "2048", "--multi-model"), "--multi-model needs instances"),
+        (("deploy", "--serverless", "2048", "--network-isolation"), "--network-isolation needs instances"),
+        (("train", "--instances", "9"), "9 hosts can't share the 4 objects of the channel train"),
+        (("tune", "--instances", "5"), "5 hosts can't share the 4 objects"),
+    ],
+)
+def test_what_sagemaker_would_refuse_is_said_by_the_plan(
+    account: Account, run: Run, tmp_path: Path, arguments: tuple[str, ...], problem: str
+) -> None:
+    ledger = Ledger(tmp_path / "workflow" / "aws" / "created.json", REGION, "123456789012")
+    for kind in ("data", "training-job"):
+        ledger.record(kind, f"s3://{BUCKET}/x", model=f"s3://{BUCKET}/x")
+    before = ledger.entries()
+    for dry in (("--dry-run",), ()):
+        assert run(*arguments, *ACCOUNT, *IMAGE, *dry, fails=True).startswith(f"workflow: {problem}")
+    assert ledger.entries() == before
+
+
+def test_more_hosts_than_objects_may_all_read_all(run: Run) -> None:
+    command = ("train", "--target", "aws", "--instances", "9", "--distribution", "FullyReplicated", "--dry-run")
+    assert json.loads(run(*command))["CreateTrainingJob"]["ResourceConfig"]["InstanceCount"] == 9
+
+
 def test_a_deleted_thing_is_missing_and_no_error(
     account: Account, run: Run, trained: KMeansModel, tmp_path: Path
 ) -> None:
@@ -336,6 +612,7 @@ def job(status: str, *transitions: str, **members: Any) -> dict[str, Any]:
         "TrainingJobArn": "arn:aws:sagemaker:eu-west-1:123456789012:training-job/digits-1",
         "ModelArtifacts": {"S3ModelArtifacts": "s3://b/m"},
         "AlgorithmSpecification": {"TrainingInputMode": "File"},
+        "OutputDataConfig": {"S3OutputPath": "s3://b/models"},
         "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1},
         "StoppingCondition": {"MaxRuntimeInSeconds": 1},
         "CreationTime": 0,

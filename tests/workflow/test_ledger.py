@@ -56,6 +56,28 @@ def test_only_what_is_named_is_forgotten(ledger: Ledger) -> None:
     assert [(entry.kind, entry.name) for entry in ledger.entries()] == [("endpoint", "a"), ("model", "b")]
 
 
+def test_what_a_record_has_replaced_can_be_taken_back(ledger: Ledger) -> None:
+    for name in ("a", "b"):
+        ledger.record("model", name, uri=f"s3://bucket/{name}")
+    before = ledger.entries()
+    for name in ("a", "c"):
+        ledger.take_back("model", name, ledger.record("model", name, uri="s3://bucket/other"))
+    assert ledger.entries() == before
+
+
+def test_things_of_another_region_or_account_are_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "created.json"
+    places = [("eu-west-1", "123456789012"), ("us-east-1", "123456789012"), ("eu-west-1", "210987654321")]
+    ledgers = [Ledger(file, *place) for place in places]
+    for number, ledger in enumerate(ledgers):
+        ledger.record("model", "a", uri=str(number))
+    for number, ledger in enumerate(ledgers):
+        assert [entry.details["uri"] for entry in ledger.entries()] == [str(number)]
+        assert len(ledger.elsewhere()) == 2
+    ledgers[1].forget("model", "a")
+    assert [(entry.region, entry.account) for entry in Ledger(file).entries()] == [places[0], places[2]]
+
+
 def _record(file: Path, first: int) -> None:
     for number in range(first, first + 20):
         Ledger(file).record("model", str(number))

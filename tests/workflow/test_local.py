@@ -17,6 +17,7 @@ from kmeans.formats import recordio
 from kmeans.formats.media_type import CSV, JSON_LINES, RECORDIO
 from tests.contract.opt_ml import PROJECT
 from tests.contract.samples import nearest
+from workflow.__main__ import main
 from workflow.clients import Clients
 from workflow.errors import JobFailedError, WorkflowError
 from workflow.local.archive import pack, unpack
@@ -102,6 +103,79 @@ def test_an_answer_that_is_not_the_models_fails_the_validation(
     assert "run the step before again" in run("validate", fails=True) or "aren't those" in run("validate", fails=True)
 
 
+def test_an_endpoint_without_instances_and_data_that_are_kept(
+    engine: Any, here: tuple[str, ...], run: Run, folder: Path
+) -> None:
+    run("data", "--rows", "200")
+    run("train", *here, "--job-name", "digits-1", "--input-mode", "FastFile")
+    run("deploy", *here, "--endpoint-name", "digits", "--serverless", "1024")
+    (container,) = leftovers(engine, folder)
+    assert engine.containers.get(container).attrs["HostConfig"]["Memory"] == 1024 << 20
+    assert "are those of the model" in run("validate")
+    run("delete", "--keep-data")
+    assert leftovers(engine, folder) == []
+    left = {line.split()[1] for line in run("list").splitlines()}
+    assert left == {"data", "objects"}
+    kept = [path.name for path in (folder / "local" / "s3").rglob("*") if path.is_file()]
+    assert "model.tar.gz" in kept
+    assert "description.json" in kept
+    run("train", *here, "--job-name", "digits-2")
+    run("delete")
+    assert run("list") == "nothing was created\n"
+
+
+def test_one_endpoint_of_several_models_is_asked_for_the_last_and_validated(
+    engine: Any, here: tuple[str, ...], run: Run, folder: Path
+) -> None:
+    run("data", "--rows", "200")
+    for job, k in (("digits-1", "10"), ("digits-2", "5")):
+        run("train", *here, "--job-name", job, "--k", k)
+    run("deploy", *here, "--endpoint-name", "all", "--multi-model")
+    assert json.loads(run("validate", "--dry-run"))["InvokeEndpoint"]["TargetModel"] == "digits-2/output/model.tar.gz"
+    assert "are those of the model" in run("validate")
+    run("deploy", *here, "--endpoint-name", "first", "--multi-model", "--training-job", "digits-1")
+    assert "200 answers of the endpoint first" in run("validate")
+
+
+def test_an_endpoint_in_a_closed_network_answers(engine: Any, here: tuple[str, ...], run: Run, folder: Path) -> None:
+    run("data", "--rows", "100")
+    run("train", *here, "--network-isolation")
+    run("deploy", *here, "--endpoint-name", "digits", "--network-isolation")
+    registered = json.loads((folder / "local" / "sagemaker" / "model" / "digits.json").read_text())
+    assert registered["EnableNetworkIsolation"] is True
+    assert "are those of the model" in run("validate")
+
+
+def test_a_transform_that_was_killed_leaves_nothing(engine: Any, here: tuple[str, ...], run: Run, folder: Path) -> None:
+    run("data")
+    run("train", *here)
+    slow = ("--job-name", "long", "--strategy", "SingleRecord", "--max-payload", "1")
+    with start(folder, here, "transform", *slow) as process:
+        wait_for_line(process, "Listening at")
+        process.kill()
+        process.communicate(timeout=60)
+    assert leftovers(engine, folder), "nobody could stop it"
+    assert (folder / "local" / "jobs" / "long").is_dir()
+    run("delete")
+    assert leftovers(engine, folder) == []
+    assert not (folder / "local" / "jobs" / "long").exists()
+    assert run("list") == "nothing was created\n"
+
+
+def test_a_deployment_that_is_interrupted_says_that_the_endpoint_lives_on(
+    here: tuple[str, ...], run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    run("data", "--rows", "100")
+    run("train", *here)
+    monkeypatch.setattr("workflow.steps.deploy.wait_for_endpoint", interrupted)
+    assert main(["deploy", *here, "--folder", str(folder)]) == 130
+    assert "an endpoint lives on: `python -m workflow list` shows it, `delete` ends it" in capsys.readouterr().err
+    assert rows_of(run("list"), "endpoint")[0][2] in ("Creating", "InService")
+
+
 def test_pipes_and_checkpoints(here: tuple[str, ...], run: Run, folder: Path) -> None:
     run("data")
     out = run("train", *here, "--input-mode", "Pipe", "--job-name", "piped", "--hyperparameter", "epochs=2")
@@ -119,7 +193,7 @@ def test_a_job_that_fails_shows_its_reason_and_the_model_before_stays(
     error = run("train", *here, "--k", "300", "--instances", "2", "--job-name", "bad", fails=True)
     assert error.startswith("workflow: The training job bad failed: ClientError: ")
     assert "k=300 clusters were asked for, but there are only 100 rows" in error
-    assert rows_of(run("list"), "training-job")[-1][2:] == ["Failed", "bad"]
+    assert rows_of(run("list"), "training-job")[-1][2:5] == ["Failed", "bad", "ClientError:"]
     assert leftovers(engine, folder) == []
     plan = json.loads(run("deploy", *here, "--dry-run"))
     assert "/good/" in plan["CreateModel"]["PrimaryContainer"]["ModelDataUrl"]
@@ -205,6 +279,8 @@ def test_steps_in_the_wrong_order_say_what_comes_first(
 def test_what_the_local_target_lacks_is_said(engine: Any, run: Run, folder: Path) -> None:
     run("data", "--rows", "100")
     assert "The local target has no tuning jobs" in run("tune", fails=True)
+    assert "Could not find 'search': they are in an account" in run("tune", "--follow", "search", fails=True)
+    assert "Could not find training-job 'none'" in run("train", "--follow", "none", fails=True)
     assert "The local target keeps no algorithms" in run("algorithm", fails=True)
     assert "--no-wait needs --target aws" in run("train", "--no-wait", fails=True)
     assert "There is no /no/such/folder/train-images" in run("data", "--mnist", "/no/such/folder", fails=True)

@@ -1,5 +1,6 @@
 """Every request is one that SageMaker takes, by botocore's model of the service, and says what was asked for."""
 
+import ast
 import io
 import json
 import re
@@ -30,6 +31,7 @@ from workflow.requests.removal import ENDINGS, endings
 from workflow.requests.training import Channel, Instances, Limits, create_training_job, training_definition
 from workflow.requests.transform import DIGIT_AND_ANSWER, create_transform_job
 from workflow.requests.tuning import create_tuning_job
+from workflow.settings import DEFAULT_NAME
 
 from .conftest import Run
 from .service_model import OPERATIONS, faults
@@ -261,5 +263,44 @@ def test_the_metrics_are_found_in_what_the_job_logs() -> None:
 
 
 def test_the_readme_has_the_same_metrics() -> None:
-    readme = (PROJECT / "README.md").read_text()
-    assert set(re.findall(r'"Name": "([^"]+)"', readme)) == {row["Name"] for row in METRIC_DEFINITIONS}
+    nodes = ast.walk(ast.parse(snippet("README.md", "Estimator(")))
+    (call,) = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "Estimator"]
+    given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    assert given["metric_definitions"] == list(METRIC_DEFINITIONS)
+    hyperparameters.parse({name: str(value) for name, value in given["hyperparameters"].items()})
+    assert given["base_job_name"] == DEFAULT_NAME
+
+
+def snippet(page: str, text: str) -> str:
+    """Return the Python code of a page that has ``text`` in it."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", (PROJECT / page).read_text(), re.MULTILINE | re.DOTALL)
+    (code,) = [block for block in blocks if text in block]
+    return str(code)
+
+
+def test_the_python_of_the_page_creates_a_job_that_sagemaker_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[dict[str, Any]] = []
+
+    class Client:
+        def create_training_job(self, **request: Any) -> None:
+            sent.append(request)
+
+    monkeypatch.setattr("boto3.client", lambda service: {"sagemaker": Client()}[service])
+    code = compile(snippet("docs/workflow.md", "create_training_job"), "workflow.md", "exec")
+    exec(code, {})  # noqa: S102 - code of our own docs
+    (request,) = sent
+    assert faults("CreateTrainingJob", request) == []
+    hyperparameters.parse(request["HyperParameters"])
+    assert request["TrainingJobName"].startswith(f"{DEFAULT_NAME}-"), "what docs/permissions.md allows"
+    for channel in request["InputDataConfig"]:
+        assert f"/{DEFAULT_NAME}/" in channel["DataSource"]["S3DataSource"]["S3Uri"]
+    assert f"/{DEFAULT_NAME}/" in request["OutputDataConfig"]["S3OutputPath"]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.title)
+def test_every_printed_name_is_one_that_the_policies_allow(example: Any) -> None:
+    for operation, requests in json.loads(printed(example.command)).items():
+        for request in requests if isinstance(requests, list) else [requests]:
+            names = {member: name for member, name in request.items() if member.endswith(("Name", "Key"))}
+            assert names, operation
+            assert all(name.startswith(DEFAULT_NAME) for name in names.values()), names

@@ -14,12 +14,16 @@ from typing import Any
 
 import docker
 import docker.errors
+import requests
 
 from workflow.errors import WorkflowError
 
 # Containers and networks carry it, with the folder of the workflow and the kind and name of their job or endpoint.
 LABEL = "kmeans-workflow"
 PORT = 8080
+
+# How a refusal of Docker's and an engine that has gone away show themselves; the latter as an error of the network.
+DOCKER_ERRORS = (docker.errors.DockerException, requests.RequestException)
 
 # A container that writes no more than this at its end is worth showing.
 SHOWN_LOG_LINES = 20
@@ -82,7 +86,7 @@ class Engine:
         try:
             container = self._client.containers.create(image, command, labels=self._labels(owner), **options)
             container.start()
-        except docker.errors.DockerException as error:
+        except DOCKER_ERRORS as error:
             if container is not None:
                 remove(container)
             raise WorkflowError(f"Docker can't start {image}: {' '.join(str(error).split())}") from None
@@ -121,12 +125,12 @@ class Engine:
             network = self._client.networks.create(
                 name, driver="bridge", internal=is_isolated, labels=self._labels(owner)
             )
-        except docker.errors.DockerException as error:
+        except DOCKER_ERRORS as error:
             raise WorkflowError(f"Docker can't make a network: {' '.join(str(error).split())}") from None
         try:
             yield name
         finally:
-            with contextlib.suppress(docker.errors.DockerException):
+            with contextlib.suppress(*DOCKER_ERRORS):
                 network.remove()
 
     def find(self, owner: str) -> list[Any]:
@@ -139,7 +143,7 @@ class Engine:
         for container in self.find(owner):
             remove(container)
         for network in self._client.networks.list(filters=self._filters(owner)):
-            with contextlib.suppress(docker.errors.DockerException):
+            with contextlib.suppress(*DOCKER_ERRORS):
                 network.remove()
 
     def _labels(self, owner: str) -> dict[str, str]:
@@ -161,7 +165,7 @@ class LogCopy(threading.Thread):
         """Copy chunk after chunk."""
         with self._file.open("ab", buffering=0) as file:
             # The container may be removed meanwhile: then there is no more.
-            with contextlib.suppress(docker.errors.DockerException, OSError):
+            with contextlib.suppress(*DOCKER_ERRORS, OSError):
                 for chunk in self._container.logs(stream=True, follow=True):
                     file.write(chunk)
             file.write(b"\n")  # a last line may have none, and a line without an end isn't read
@@ -187,9 +191,18 @@ def exit_code(container: Any) -> int:
 
 
 def host_port(container: Any) -> int:
-    """Return the port of the loopback interface behind which the container's server is."""
+    """Return the port of the loopback interface behind which the container's server is.
+
+    Raises
+    ------
+    WorkflowError
+        If the container has ended.
+    """
     container.reload()
-    return int(container.attrs["NetworkSettings"]["Ports"][f"{PORT}/tcp"][0]["HostPort"])
+    try:
+        return int(container.attrs["NetworkSettings"]["Ports"][f"{PORT}/tcp"][0]["HostPort"])
+    except (KeyError, IndexError, TypeError):
+        raise WorkflowError(f"The server of {container.name} has ended: see its log.") from None
 
 
 def last_lines(container: Any) -> str:
@@ -200,11 +213,11 @@ def last_lines(container: Any) -> str:
 
 def stop(container: Any, seconds: int) -> None:
     """End a container by SIGTERM, and by SIGKILL after ``seconds``."""
-    with contextlib.suppress(docker.errors.DockerException):
+    with contextlib.suppress(*DOCKER_ERRORS):
         container.stop(timeout=seconds)
 
 
 def remove(container: Any) -> None:
     """Remove a container, whatever it does."""
-    with contextlib.suppress(docker.errors.DockerException):
+    with contextlib.suppress(*DOCKER_ERRORS):
         container.remove(force=True, v=True)

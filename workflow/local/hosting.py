@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from workflow.errors import WorkflowError
 from workflow.local import archive, engine
 from workflow.local.engine import Engine, owner
@@ -109,7 +111,7 @@ class Hosting:
         endpoint = self.describe(name)
         if endpoint["EndpointStatus"] != "InService":
             raise refusal("InvokeEndpoint", f"Endpoint {name} is {endpoint['EndpointStatus']}, not InService.")
-        port = engine.host_port(self._docker.find(owner(KIND, name))[0])
+        port = self._port(name)
         body = request["Body"].encode() if isinstance(request["Body"], str) else bytes(request["Body"])
         headers = {"Content-Type": request.get("ContentType", ""), "Accept": request.get("Accept", "*/*")}
         path = "/invocations"
@@ -118,7 +120,7 @@ class Hosting:
                 raise refusal("InvokeEndpoint", f"Endpoint {name} serves several models: TargetModel is missing.")
             model = self._load(endpoint, port, request["TargetModel"])
             path, headers["X-Amzn-SageMaker-Target-Model"] = f"/models/{model}/invoke", request["TargetModel"]
-        status, content_type, content = ask(port, "POST", path, body, headers)
+        status, content_type, content = _answer(port, "POST", path, body, headers)
         if status != 200:
             whose = "client" if status < 500 else "server"
             text = content.decode("utf-8", "replace")
@@ -143,10 +145,17 @@ class Hosting:
             options["mem_limit"] = f"{variant['ServerlessConfig']['MemorySizeInMB']}m"
         self._docker.serve(container["Image"], owner(KIND, name), environment, folders, **options)
 
+    def _port(self, name: str) -> int:
+        # It may have ended, or been deleted, since it was described.
+        for container in self._docker.find(owner(KIND, name)):
+            with contextlib.suppress(WorkflowError):
+                return engine.host_port(container)
+        raise _no_answer("its container has ended")
+
     def _load(self, endpoint: dict[str, Any], port: int, target: str) -> str:
         """Have the server load an archive, if it hasn't yet; return the name under which it did."""
         name = hashlib.sha256(target.encode()).hexdigest()[:32]
-        if ask(port, "GET", f"/models/{name}")[0] == 200:
+        if _answer(port, "GET", f"/models/{name}")[0] == 200:
             return name
         uri = f"{endpoint['MultiModelUri'].rstrip('/')}/{target.lstrip('/')}"
         folder = self._folder / endpoint["EndpointName"] / "models" / name / "model"
@@ -158,9 +167,9 @@ class Hosting:
                 raise refusal("InvokeEndpoint", f"Failed to download model data: {error}") from None
         request = json.dumps({"model_name": name, "url": f"/opt/ml/models/{name}/model"}).encode()
         headers = {"Content-Type": "application/json"}
-        status, _, content = ask(port, "POST", "/models", request, headers)
+        status, _, content = _answer(port, "POST", "/models", request, headers)
         while status == INSUFFICIENT_MEMORY and self._unload_one(port):
-            status, _, content = ask(port, "POST", "/models", request, headers)
+            status, _, content = _answer(port, "POST", "/models", request, headers)
         if status not in (200, 409):
             raise refusal("InvokeEndpoint", f"Loading {uri} failed ({status}): {content.decode()}", "ModelError")
         return name
@@ -168,8 +177,8 @@ class Hosting:
     @staticmethod
     def _unload_one(port: int) -> bool:
         """Have the server give back the memory of some model; tell whether there was one."""
-        loaded = json.loads(ask(port, "GET", "/models")[2])["models"]
-        return bool(loaded) and ask(port, "DELETE", f"/models/{loaded[0]['modelName']}")[0] == 200
+        loaded = json.loads(_answer(port, "GET", "/models")[2])["models"]
+        return bool(loaded) and _answer(port, "DELETE", f"/models/{loaded[0]['modelName']}")[0] == 200
 
 
 def ask(
@@ -186,6 +195,22 @@ def ask(
         connection.request(method, path, body, headers or {})
         with connection.getresponse() as response:
             return response.status, response.getheader("Content-Type", ""), response.read()
+
+
+def _answer(
+    port: int, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+) -> tuple[int, str, bytes]:
+    """Ask an endpoint's server; that it doesn't answer is told as SageMaker tells it."""
+    try:
+        return ask(port, method, path, body, headers, seconds=ANSWER_SECONDS)
+    except TimeoutError:
+        raise _no_answer(f"it took longer than {ANSWER_SECONDS} s") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise _no_answer(str(error) or type(error).__name__) from None
+
+
+def _no_answer(reason: str) -> ClientError:
+    return refusal("InvokeEndpoint", f"The container gave no answer: {reason}. See its log.", "ModelError")
 
 
 def answers_ping(port: int) -> bool:

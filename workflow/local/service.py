@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow.errors import WorkflowError
-from workflow.local.engine import Engine, owner
+from workflow.local.engine import DOCKER_ERRORS, Engine, owner
 from workflow.local.hosting import Hosting
 from workflow.local.registry import Registry
 from workflow.local.sources import check_source
@@ -162,7 +162,7 @@ class SageMaker:
         return self._describe("DescribeTransformJob", "transform-job", name, "TransformJobStatus")
 
     def stop_transform_job(self, **request: Any) -> dict[str, Any]:
-        """Have a batch transform end, and forget it: SageMaker deletes none, and here nothing is to remain."""
+        """Have a batch transform end; its description stays, as SageMaker's does."""
         check("sagemaker", "StopTransformJob", request)
         self._stop("StopTransformJob", "transform-job", request["TransformJobName"], "TransformJobStatus")
         return {}
@@ -174,6 +174,12 @@ class SageMaker:
             "The local target has no tuning jobs: run `train` with other values of --hyperparameter, or see the "
             "request with --dry-run."
         )
+
+    def describe_hyper_parameter_tuning_job(self, **request: Any) -> dict[str, Any]:
+        """Refuse: there is none."""
+        operation = "DescribeHyperParameterTuningJob"
+        check("sagemaker", operation, request)
+        raise refusal(operation, f"Could not find {request['HyperParameterTuningJobName']!r}: they are in an account.")
 
     def create_algorithm(self, **request: Any) -> dict[str, Any]:
         """Refuse: there is no list of algorithms here."""
@@ -205,13 +211,14 @@ class SageMaker:
 
     def _stop(self, operation: str, kind: str, name: str, member: str) -> None:
         description = self._describe(operation, kind, name, member)
+        if (kind, name) not in self._jobs:
+            # Of another program that was killed, or that will notice.
+            self._docker.remove_all(owner(kind, name))
+            shutil.rmtree(self._folder / "jobs" / name, ignore_errors=True)
         if description[member] != "InProgress":
             raise refusal(operation, f"The {kind} {name} has ended: it is {description[member]}.")
         if (kind, name) in self._jobs:
             self._jobs[kind, name].stop()
-            return
-        # Of another program that was killed, or that will notice.
-        self._docker.remove_all(owner(kind, name))
 
     def _forget(self, operation: str, kind: str, name: str) -> None:
         if (kind, name) in self._jobs:
@@ -238,7 +245,7 @@ def open_service(folder: Path, region: str) -> Iterator[Service]:
     Raises
     ------
     WorkflowError
-        If no Docker engine answers.
+        If no Docker engine answers, or it does no more.
     """
     docker = Engine(str(folder.resolve()))
     try:
@@ -257,6 +264,9 @@ def open_service(folder: Path, region: str) -> Iterator[Service]:
         )
         try:
             yield Service(sagemaker, hosting, streams, objects)
+        except DOCKER_ERRORS as error:
+            reason = " ".join(str(error).split())
+            raise WorkflowError(f"Docker failed: see whether it still runs, then try again. ({reason})") from None
         finally:
             sagemaker.close()
     finally:

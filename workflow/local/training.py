@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from kmeans.errors import KMeansError
 from local_test.feeding import feeding
 from workflow.errors import WorkflowError
 from workflow.local import archive, engine
-from workflow.local.engine import Engine, LogCopy, owner
+from workflow.local.engine import DOCKER_ERRORS, Engine, LogCopy, owner
 from workflow.local.registry import Registry
 from workflow.local.sources import find_objects
 from workflow.local.streams import LogStreams
@@ -81,6 +82,8 @@ class TrainingJob(threading.Thread):
             self._run()
         except (_FailedError, WorkflowError) as error:
             self._end("Failed", "Failed", str(error))
+        except (*DOCKER_ERRORS, KMeansError, OSError) as error:
+            self._end("Failed", "Failed", f"InternalServerError: {' '.join(str(error).split())}")
         except Exception as error:
             self._end("Failed", "Failed", f"InternalServerError: {type(error).__name__}: {error}")
             raise

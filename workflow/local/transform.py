@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from kmeans.errors import KMeansError
 from workflow.errors import WorkflowError
 from workflow.local import archive, engine, records
-from workflow.local.engine import Engine, LogCopy, owner
+from workflow.local.engine import DOCKER_ERRORS, Engine, LogCopy, owner
 from workflow.local.hosting import START_SECONDS, answers_ping, ask
 from workflow.local.registry import Registry
 from workflow.local.sources import find_objects
@@ -72,6 +73,8 @@ class TransformJob(threading.Thread):
             self._registry.update(KIND, self.job_name, TransformJobStatus="Stopped")
         except WorkflowError as error:
             self._fail(f"ClientError: {error}")
+        except (*DOCKER_ERRORS, KMeansError) as error:
+            self._fail(f"InternalServerError: {' '.join(str(error).split())}")
         except (OSError, http.client.HTTPException) as error:
             self._fail(f"AlgorithmError: the container gave no answer: {error}")
         except Exception as error:

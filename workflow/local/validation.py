@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import Any
 
@@ -10,8 +9,7 @@ import botocore.session
 from botocore.exceptions import ClientError, ParamValidationError
 from botocore.validate import ParamValidator
 
-# SageMaker's rule for names, which botocore's model leaves to the service. Names become folders here.
-NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+from workflow.names import LONGEST, is_name
 
 
 @lru_cache
@@ -35,8 +33,8 @@ def check(service: str, operation: str, request: dict[str, Any]) -> None:
 
 def check_name(operation: str, name: str) -> None:
     """Refuse a name that SageMaker would refuse."""
-    if not NAME.fullmatch(name):
-        raise refusal(operation, f"expected a name of at most 63 letters, digits and hyphens, found {name!r}.")
+    if not is_name(name):
+        raise refusal(operation, f"expected a name of at most {LONGEST} letters, digits and hyphens, found {name!r}.")
 
 
 def refusal(operation: str, message: str, code: str = "ValidationException") -> ClientError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
+from workflow.names import checked
 from workflow.requests.algorithm import create_algorithm
 from workflow.workspace import Workspace
 
@@ -13,12 +14,13 @@ HELP = "print or create the algorithm's specification: CreateAlgorithm (--target
 
 def configure(parser: ArgumentParser) -> None:
     """Add its name."""
-    parser.add_argument("--algorithm-name", default="kmeans", help="(default: %(default)s)")
+    parser.add_argument("--algorithm-name", help="(default: --name)")
 
 
 def plan(work: Workspace, options: Namespace) -> dict[str, Any]:
     """Return CreateAlgorithm."""
-    return {"CreateAlgorithm": create_algorithm(options.algorithm_name, image=work.image())}
+    name = checked("--algorithm-name", options.algorithm_name or work.settings.name)
+    return {"CreateAlgorithm": create_algorithm(name, image=work.image())}
 
 
 def carry_out(work: Workspace, plan: dict[str, Any], options: Namespace) -> None:

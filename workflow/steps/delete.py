@@ -11,12 +11,19 @@ from botocore.exceptions import BotoCoreError, ClientError
 from workflow.errors import JobFailedError, WorkflowError, code_of, explain, is_not_found
 from workflow.ledger import Entry
 from workflow.requests.removal import ENDINGS, endings
-from workflow.waiting import wait_for_training, wait_for_transform, wait_for_tuning
+from workflow.waiting import wait_for_endpoint, wait_for_training, wait_for_transform, wait_for_tuning
 from workflow.workspace import Workspace
 
 HELP = "stop and delete all that was created"
 
 OBJECTS = ("data", "objects")
+
+# Later steps take it, and it costs next to nothing: whoever wants it deleted does so in ECR.
+STAYING = ("image",)
+
+# SageMaker deletes no endpoint while it changes, and gives up on one that doesn't come up long before.
+CHANGING = ("Creating", "Updating", "SystemUpdating", "RollingBack")
+LONGEST_CHANGE_SECONDS = 3600
 WAITS = {"training-job": wait_for_training, "transform-job": wait_for_transform, "tuning-job": wait_for_tuning}
 
 
@@ -38,16 +45,25 @@ def plan(work: Workspace, options: Namespace) -> dict[str, Any]:
 
 
 def carry_out(work: Workspace, plan: dict[str, Any], options: Namespace) -> None:
-    """Delete thing by thing; what can't be deleted stays in the record, and doesn't keep the rest.
+    """Delete thing by thing; what can't be deleted stays in the record, and keeps only what it needs.
 
     Raises
     ------
     WorkflowError
-        If anything is left that could not be deleted; it names the first.
+        If anything is left that could not be deleted; it names the first. If there is nothing here, but elsewhere.
     """
     left = []
-    for entry in _in_order(work):
-        if entry.kind in OBJECTS and options.keep_data:
+    living: list[Entry] = []
+    entries = _in_order(work)
+    is_image_known = any(entry.kind in STAYING for entry in entries)
+    work.say_what_is_elsewhere()
+    if not entries and work.ledger.elsewhere():
+        raise WorkflowError(f"Nothing was created in {work.account.region}: name the region with --region.")
+    for entry in entries:
+        if (entry.kind in OBJECTS and options.keep_data) or any(_needs(endpoint, entry) for endpoint in living):
+            continue
+        if entry.kind in STAYING:
+            work.say(f"{entry.kind} {entry.name} stays: delete it by hand if nobody needs it")
             continue
         try:
             _delete(work, entry)
@@ -57,10 +73,14 @@ def carry_out(work: Workspace, plan: dict[str, Any], options: Namespace) -> None
             left.append(f"{entry.kind} {entry.name}: {error}")
         else:
             work.ledger.forget(entry.kind, entry.name)
+            continue
+        if entry.kind == "endpoint":
+            living.append(entry)
     if left:
         more = f" ({len(left) - 1} more)" if len(left) > 1 else ""
         raise WorkflowError(f"Not all could be deleted; run the step again. {left[0]}{more}")
-    work.say("all is deleted" if not options.keep_data else "all but the objects is deleted")
+    stays = [what for what, does in (("image", is_image_known), ("objects", options.keep_data)) if does]
+    work.say(f"all but the {' and the '.join(stays)} is deleted" if stays else "all is deleted")
     work.say(
         f"The logs stay in {work.settings.folder / work.settings.target / 'logs'}."
         if work.settings.is_local
@@ -78,12 +98,9 @@ def _delete(work: Workspace, entry: Entry) -> None:
     if entry.kind in OBJECTS:
         work.say(f"{entry.name}: {work.clients.objects.delete(f'{entry.name}/')} object(s) deleted")
         return
-    if entry.kind not in ENDINGS:
-        work.say(f"{entry.kind} {entry.name} stays: delete it by hand if nobody needs it")
-        return
     for operation, request in endings(entry.kind, entry.name):
         try:
-            work.call(operation, request)
+            _send(work, operation, request)
         except ClientError as error:
             is_over = operation.startswith("Stop") and code_of(error) == "ValidationException"
             if not is_over and not is_not_found(error):
@@ -93,3 +110,27 @@ def _delete(work: Workspace, entry: Entry) -> None:
             if operation.startswith("Stop"):
                 with contextlib.suppress(JobFailedError):
                     WAITS[entry.kind](work.clients, entry.name, lambda line: None)
+
+
+def _send(work: Workspace, operation: str, request: dict[str, Any]) -> None:
+    """Send a request that deletes something; an endpoint that changes is waited for."""
+    try:
+        work.call(operation, request)
+    except ClientError as error:
+        if operation != "DeleteEndpoint" or is_not_found(error) or code_of(error) != "ValidationException":
+            raise
+        name = request["EndpointName"]
+        status = work.call("DescribeEndpoint", request)["EndpointStatus"]
+        if status not in CHANGING:
+            raise
+        work.say(f"endpoint {name} is {status}: it can be deleted when that is over")
+        with contextlib.suppress(JobFailedError):
+            wait_for_endpoint(work.clients, name, work.say, seconds=LONGEST_CHANGE_SECONDS)
+        work.call(operation, request)
+
+
+def _needs(endpoint: Entry, entry: Entry) -> bool:
+    """Tell whether an endpoint wouldn't work without a thing: its configuration, its model, the model's objects."""
+    if entry.kind in OBJECTS:
+        return endpoint.details.get("model", "").startswith(f"{entry.name}/")
+    return entry.kind in ("endpoint-config", "model") and entry.name == endpoint.name

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from workflow.errors import WorkflowError
+from workflow.names import checked
 from workflow.numbers import percent, positive
 from workflow.requests.hosting import (
     create_endpoint,
@@ -53,9 +54,11 @@ def plan(work: Workspace, options: Namespace) -> dict[str, Any]:
     WorkflowError
         If there is no model, or options don't fit together.
     """
-    if options.serverless and options.data_capture:
-        raise WorkflowError("--data-capture needs instances: leave out --serverless.")
-    name = options.endpoint_name or work.settings.fresh_name()
+    # SageMaker has none of these without instances.
+    for option in ("data_capture", "multi_model", "network_isolation"):
+        if options.serverless and getattr(options, option):
+            raise WorkflowError(f"--{option.replace('_', '-')} needs instances: leave out --serverless.")
+    name = checked("--endpoint-name", options.endpoint_name or work.settings.fresh_name())
     model = create_model(
         name,
         image=work.image(),

@@ -39,7 +39,8 @@ def carry_out(work: Workspace, plan: dict[str, Any], options: Namespace) -> None
     """Run the command; the last line that it prints is the image."""
     command = plan["command"]
     work.say(f"+ {' '.join(command)}")
-    if shutil.which(command[0], path=None if "/" not in command[0] else str(PROJECT)) is None:
+    # A path is one in the project, wherever this program was started.
+    if shutil.which(PROJECT / command[0] if "/" in command[0] else command[0]) is None:
         raise WorkflowError(f"{command[0]} isn't there: run this step from a checkout, with make installed.")
     pipe = None if work.settings.is_local else subprocess.PIPE
     finished = subprocess.run(command, cwd=PROJECT, stdout=pipe, text=True, check=False)

@@ -42,21 +42,25 @@ def carry_out(work: Workspace, plan: dict[str, Any], options: Namespace) -> None
     """Say a line for each thing."""
     entries = work.ledger.entries()
     for entry in entries:
-        work.say(f"{entry.created}  {entry.kind:<16} {_state(work, entry):<12} {entry.name}")
+        state, reason = _state(work, entry)
+        work.say(f"{entry.created}  {entry.kind:<16} {state:<12} {entry.name}{f'  {reason}' if reason else ''}")
     if not entries:
         work.say("nothing was created")
+    work.say_what_is_elsewhere()
 
 
-def _state(work: Workspace, entry: Entry) -> str:
+def _state(work: Workspace, entry: Entry) -> tuple[str, str]:
+    """Return how a thing is, and why it failed, if it did."""
     if entry.kind in ("data", "objects"):
-        return f"{len(work.clients.objects.find(f'{entry.name}/'))} object(s)"
+        return f"{len(work.clients.objects.find(f'{entry.name}/'))} object(s)", ""
     if entry.kind not in STATES:
-        return "-"
+        return "-", ""
     operation, member, state = STATES[entry.kind]
     try:
         found = work.call(operation, {member: entry.name})
     except ClientError as error:
         if is_not_found(error):
-            return "missing"
+            return "missing", ""
         raise
-    return str(found[state]) if state else "there"
+    # A reason is free text; here it is the end of a line.
+    return str(found[state]) if state else "there", " ".join(found.get("FailureReason", "").split())

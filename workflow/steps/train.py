@@ -7,8 +7,10 @@ from typing import Any
 
 from kmeans.formats.media_type import RECORDIO
 from train import hyperparameters
-from workflow.dataset import TEST, TRAIN
+from workflow import dataset
+from workflow.dataset import TEST, TRAIN, TRAIN_PARTS
 from workflow.errors import JobFailedError, WorkflowError
+from workflow.names import checked
 from workflow.numbers import positive
 from workflow.requests.training import (
     FULLY_REPLICATED,
@@ -33,12 +35,17 @@ def configure(parser: ArgumentParser) -> None:
         "--checkpoints", action="store_true", help="keep the state of the fit in S3; --spot does so anyway"
     )
     parser.add_argument(
-        "--no-wait", action="store_true", help="return when the job is created (--target aws); `list` shows how it is"
+        "--no-wait",
+        action="store_true",
+        help="return when the job is created (--target aws); `list` shows how it is, --follow waits for it",
     )
 
 
 def add_definition_options(parser: ArgumentParser) -> None:
     """Add the options that training and tuning jobs share."""
+    parser.add_argument(
+        "--follow", metavar="JOB", help="create nothing: wait for a job that was created before, as if this step had"
+    )
     parser.add_argument("--k", type=positive, default=10, help="number of clusters (default: %(default)s)")
     parser.add_argument(
         "--hyperparameter",
@@ -67,7 +74,7 @@ def add_definition_options(parser: ArgumentParser) -> None:
 
 
 def plan(work: Workspace, options: Namespace) -> dict[str, Any]:
-    """Return CreateTrainingJob.
+    """Return CreateTrainingJob, or what asks for a job that is there.
 
     Raises
     ------
@@ -76,9 +83,11 @@ def plan(work: Workspace, options: Namespace) -> dict[str, Any]:
     kmeans.errors.SettingError
         If hyperparameters are wrong: better now than when the instances have started.
     """
+    if options.follow:
+        return {"DescribeTrainingJob": {"TrainingJobName": checked("--follow", options.follow)}}
     if options.no_wait and work.settings.is_local:
         raise WorkflowError("--no-wait needs --target aws: a local job ends with the program that runs it.")
-    name = options.job_name or work.settings.fresh_name()
+    name = checked("--job-name", options.job_name or work.settings.fresh_name())
     keeps = options.checkpoints or options.spot
     request = create_training_job(
         name,
@@ -91,33 +100,53 @@ def plan(work: Workspace, options: Namespace) -> dict[str, Any]:
 
 def carry_out(work: Workspace, plan: dict[str, Any], options: Namespace) -> None:
     """Create the job, and wait for its end unless told otherwise."""
+    if options.follow:
+        _wait(work, options.follow)
+        return
     request = plan["CreateTrainingJob"]
     name = request["TrainingJobName"]
     work.clients.objects.require_bucket(work.account.bucket)
+    dataset.describe(work.clients.objects, work.data_uri())
     if "CheckpointConfig" in request:
         work.ledger.record("objects", request["CheckpointConfig"]["S3Uri"])
     work.ledger.record("objects", f"{work.models_uri}/{name}")
     model = f"{work.models_uri}/{name}/output/model.tar.gz"
     # Where the model will lie, even if nobody waits for it here; a step that comes too early finds no object there.
     work.create("training-job", "CreateTrainingJob", request, "TrainingJobName", model=model)
-    if options.no_wait:
-        return
+    if not options.no_wait:
+        _wait(work, name)
+
+
+def _wait(work: Workspace, name: str) -> None:
+    """Wait for a job's end, and say what has come of it."""
     try:
         job = wait_for_training(work.clients, name, work.say)
     except JobFailedError:
-        work.ledger.record("training-job", name, model="")
+        _record_no_model(work, name)
         raise
     for metric in job.get("FinalMetricDataList", ()):
         work.say(f"{metric['MetricName']} = {metric['Value']:g}")
+    model = f"{job['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{name}/output/model.tar.gz"
     if not work.clients.objects.find(model):
-        work.ledger.record("training-job", name, model="")
+        _record_no_model(work, name)
         raise WorkflowError(f"The training job {name} was stopped before it had a model.")
     work.say(f"model: {model}")
+
+
+def _record_no_model(work: Workspace, name: str) -> None:
+    # What isn't recorded isn't ours, also if we have followed it: `delete` would end it.
+    if work.ledger.find("training-job", name):
+        work.ledger.record("training-job", name, model="")
 
 
 def definition(work: Workspace, options: Namespace) -> dict[str, Any]:
     """Return what training and tuning jobs are made of, as the functions of ``workflow.requests`` take it."""
     distribution = options.distribution or (SHARDED if options.instances > 1 else FULLY_REPLICATED)
+    if distribution == SHARDED and options.instances > TRAIN_PARTS:
+        raise WorkflowError(
+            f"{options.instances} hosts can't share the {TRAIN_PARTS} objects of the channel {TRAIN}, some would be "
+            f"without data: take at most {TRAIN_PARTS} --instances, or --distribution {FULLY_REPLICATED}."
+        )
     if options.max_wait and not options.spot:
         raise WorkflowError("--max-wait needs --spot.")
     wait = (options.max_wait or 2 * options.max_runtime) if options.spot else None

@@ -6,8 +6,10 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from kmeans.formats.media_type import CSV, JSON_LINES, RECORDIO
+from workflow import dataset
 from workflow.dataset import TEST, VALIDATION
 from workflow.errors import WorkflowError
+from workflow.names import checked
 from workflow.numbers import positive
 from workflow.requests.hosting import create_model
 from workflow.requests.transform import DIGIT_AND_ANSWER, STRATEGIES, create_transform_job
@@ -44,7 +46,7 @@ def plan(work: Workspace, options: Namespace) -> dict[str, Any]:
     WorkflowError
         If there are no data or no model.
     """
-    name = options.job_name or f"{work.settings.fresh_name()}-t"
+    name = checked("--job-name", options.job_name or f"{work.settings.fresh_name()}-t")
     data = work.data_uri()
     is_csv = options.format == "csv"
     model = create_model(name, image=work.image(), role=work.role, model_uri=work.model_uri(options.training_job))
@@ -71,6 +73,7 @@ def carry_out(work: Workspace, plan: dict[str, Any], options: Namespace) -> None
     model_uri = plan["CreateModel"]["PrimaryContainer"]["ModelDataUrl"]
     if not work.clients.objects.find(model_uri):
         raise WorkflowError(f"There is no model at {model_uri}: run `python -m workflow train` again, or wait for it.")
+    dataset.describe(work.clients.objects, work.data_uri())
     work.create("model", "CreateModel", plan["CreateModel"], "ModelName")
     work.ledger.record("objects", output)
     details = {"model": model_uri, "output": output, "format": options.format}

@@ -5,6 +5,9 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
+from workflow import dataset
+from workflow.errors import WorkflowError
+from workflow.names import LONGEST_OF_TUNING, checked
 from workflow.numbers import positive
 from workflow.requests.training import training_definition
 from workflow.requests.tuning import create_tuning_job
@@ -24,8 +27,11 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def plan(work: Workspace, options: Namespace) -> dict[str, Any]:
-    """Return CreateHyperParameterTuningJob; errors are as of a training job."""
-    name = options.job_name or work.settings.fresh_name()
+    """Return CreateHyperParameterTuningJob, or what asks for a job that is there; errors are as of a training job."""
+    if options.follow:
+        name = checked("--follow", options.follow, LONGEST_OF_TUNING)
+        return {"DescribeHyperParameterTuningJob": {"HyperParameterTuningJobName": name}}
+    name = checked("--job-name", options.job_name or work.settings.fresh_name(), LONGEST_OF_TUNING)
     # Its training jobs have names that SageMaker makes up; in a folder of their own all their models are found.
     output = {"output_uri": f"{work.models_uri}/{name}"}
     request = create_tuning_job(
@@ -39,18 +45,36 @@ def plan(work: Workspace, options: Namespace) -> dict[str, Any]:
 
 
 def carry_out(work: Workspace, plan: dict[str, Any], options: Namespace) -> None:
-    """Create the job, wait for its end, and remember its best training job as the last one."""
+    """Create the job, wait for its end, and remember its best training job as the last one.
+
+    Raises
+    ------
+    WorkflowError
+        If none of its training jobs has come to a good end.
+    """
+    if options.follow:
+        _wait(work, options.follow)
+        return
     request = plan["CreateHyperParameterTuningJob"]
     name = request["HyperParameterTuningJobName"]
     output = request["TrainingJobDefinition"]["OutputDataConfig"]["S3OutputPath"]
     work.clients.objects.require_bucket(work.account.bucket)
+    dataset.describe(work.clients.objects, work.data_uri())
     work.ledger.record("objects", output)
     work.create("tuning-job", "CreateHyperParameterTuningJob", request, "HyperParameterTuningJobName")
+    _wait(work, name)
+
+
+def _wait(work: Workspace, name: str) -> None:
     job = wait_for_tuning(work.clients, name, work.say)
     best = job.get("BestTrainingJob")
     if best is None:
-        work.say("no training job has come to its end")
-        return
+        raise WorkflowError(
+            f"None of the training jobs of the tuning job {name} has come to a good end: see their logs in CloudWatch, "
+            "or train once with `python -m workflow train`, which shows the reason."
+        )
+    output = job["TrainingJobDefinition"]["OutputDataConfig"]["S3OutputPath"].rstrip("/")
     job_name = best["TrainingJobName"]
     work.say(f"best: {job_name} with {best.get('TunedHyperParameters', {})}")
-    work.ledger.record("training-job", job_name, model=f"{output}/{job_name}/output/model.tar.gz")
+    if work.ledger.find("tuning-job", name):  # else it isn't ours, and we have only followed it
+        work.ledger.record("training-job", job_name, model=f"{output}/{job_name}/output/model.tar.gz")

@@ -44,7 +44,7 @@ def plan(work: Workspace, options: Namespace) -> dict[str, Any]:
     name = work.required(SOURCES[source])
     if source == "transform":
         return {}
-    entry = _entry(work, "endpoint", name)
+    entry = work.ledger.find("endpoint", name)
     target = entry.details.get("target_model") if entry else None
     body = f"<rows as CSV, at most {MOST_BYTES >> 20} MB of them>"
     return {"InvokeEndpoint": invoke_endpoint(name, body, content_type=CSV, accept=CSV, target_model=target)}
@@ -60,7 +60,7 @@ def carry_out(work: Workspace, plan: dict[str, Any], options: Namespace) -> None
     """
     points, digits = dataset.read_validation(work.clients.objects, work.data_uri())
     kind = "endpoint" if plan else "transform-job"
-    entry = _entry(work, kind, work.required(kind))
+    entry = work.ledger.find(kind, work.required(kind))
     if entry is None or "model" not in entry.details:
         raise WorkflowError(f"The record doesn't tell the model of this {kind}: run the step before again.")
     if plan:
@@ -143,7 +143,3 @@ def _say(work: Workspace, scores: Scores, source: str) -> None:
 
 def _is_only_transformed(work: Workspace) -> bool:
     return work.ledger.latest("endpoint") is None and work.ledger.latest("transform-job") is not None
-
-
-def _entry(work: Workspace, kind: str, name: str) -> Entry | None:
-    return next((row for row in work.ledger.entries() if (row.kind, row.name) == (kind, name)), None)
