@@ -84,8 +84,9 @@ def fit(
 ) -> Fitted:
     """Fit ``settings.k`` centers to the ``rows`` of all ``hosts``, and count the rows of each cluster.
 
-    The result depends on the rows, the settings and the machine's BLAS, not on the number of ``workers``; with other
-    ``hosts`` the rows are drawn in another order. It is the same on all of them.
+    The result depends on the rows, the settings and the machine's BLAS, not on the number of ``workers``; it is the
+    same on all ``hosts``. Rows that were dealt out (:class:`kmeans.rows.Deal`) give what they give on one host, but for
+    rounding, if memory holds them all; others are drawn in an order that depends on the hosts.
 
     From a ``start`` the fit goes on: its centers are refined; where refinement is off, they follow the rows as
     streaming centers do, each with the weight of the rows it had. From a state that ``checkpoints`` has found it
@@ -199,8 +200,12 @@ class _Fit:
         self._found = self._checkpoints.found()
         self._streamed: dict[str, Any] = {"streaming_centers": settings.k, "shrink_loss": None}
         self._draws = Draws(settings.seed)
-        # Of all hosts: rows, and rows in memory.
-        self._count, self._held = (int(count) for count in hosts.sum(np.array([len(rows), len(rows.in_memory)], float)))
+        held = rows.in_memory
+        of_all = hosts.sum(np.array([len(rows), len(held), held.is_dealt], float))
+        # Of all hosts: rows, rows in memory, and how many have the order of all rows.
+        self._count, self._held, dealt = (int(count) for count in of_all)
+        # Where one host's memory holds a sample only, they can't draw from one order.
+        self._in_memory = held if dealt == hosts.size else held.by_themselves()
 
     def centers(self, start: KMeansModel | None = None) -> FittedCenters:
         """Run the phases."""
@@ -287,14 +292,15 @@ class _Fit:
             )
 
     def _share(self, rows: int) -> int:
-        """Return how many of so many ``rows`` of all hosts are this one's: as many as it has in memory."""
-        return math.ceil(rows * len(self._rows.in_memory) / self._held)
+        """Return how many rows of this host's order stand for so many ``rows`` of all hosts; of one order, as many."""
+        return math.ceil(rows * self._in_memory.ordered / self._held)
 
     def _first_centers(self) -> Float32:
         """Draw K centers from the first mini-batches: from one, or from as many as hold K rows."""
-        settings = self._settings
-        drawn = self._first_rows(settings.k * settings.factor())
-        total = int(self._hosts.sum(np.array([float(len(drawn))]))[0])
+        settings, held = self._settings, self._in_memory
+        batches = math.ceil(settings.k * settings.factor() / held.mini_batch_size)
+        drawn = held.order(epoch=0)[: self._share(batches * held.mini_batch_size)]
+        total = int(self._hosts.sum(np.array([float(len(held.own(drawn)))]))[0])
         factor = min(settings.factor(), total // settings.k)
         self._observer.seeded(
             centers=settings.k * factor,
@@ -303,23 +309,15 @@ class _Fit:
             auto=settings.extra_center_factor is None,
             rows=total,
         )
-        first, generator = self._hosts.gather(drawn), self._draws.next()
+        first, generator = held.gather(drawn, self._hosts), self._draws.next()
         if self._hosts.rank == 0:
             first = seed_centers(first, settings.k * factor, settings.init_method, generator)
         return self._hosts.broadcast(first)
 
-    def _first_rows(self, wanted: int) -> Float32:
-        taken = [np.empty((0, self._rows.features), dtype=np.float32)]
-        for batch in self._rows.in_memory.batches(epoch=0):
-            taken.append(batch[: self._share(max(wanted, len(batch)))])
-            if sum(map(len, taken)) >= self._share(wanted):
-                break
-        return taken[1] if len(taken) == 2 else np.concatenate(taken)
-
     def _batches(self, needed: int | None, epoch: int) -> Iterator[Float32]:
         if needed is None:
             return self._rows.batches(epoch)
-        return self._rows.in_memory.batches(epoch, self._share(needed))
+        return self._in_memory.batches(epoch, self._share(needed))
 
     def _stream(self, first: Float32, counts: Int64 | None = None) -> tuple[StreamingCenters, bool]:
         """Run phase 1; return also whether a stop ended it."""
@@ -353,7 +351,7 @@ class _Fit:
                 workers=self._workers,
                 observer=self._observer,
             )
-            sets = [shrunk.centers, *shrunk.others]
+            sets = [shrunk.centers, *shrunk.others[: self._settings.other_starts()]]
             loss = math.nan if shrunk.mean_squared_distance is None else shrunk.mean_squared_distance
         stacked = self._hosts.broadcast(np.concatenate(sets))
         loss = float(self._hosts.sum(np.array([loss]))[0])
@@ -369,10 +367,9 @@ class _Fit:
         if self._found is not None and self._found.phase == ALL_ROWS:
             self._draws.made = self._found.numbers["draws"]
             return self._refine_on_all(shrunk.centers, self._found.numbers["moves"], self._found.numbers["before"])
-        held = self._rows.in_memory
         refined = refine(
-            held,
-            [shrunk.centers, *shrunk.others[: settings.other_starts()]],
+            self._in_memory,
+            [shrunk.centers, *shrunk.others],
             max_rows=settings.refine_sample_size or self._held,
             max_iter=max_iter,
             tol=settings.local_lloyd_tol,
@@ -416,9 +413,9 @@ class _Fit:
 
     def _reseed(self, nearest: NearestCenters, count: int) -> Float32:
         """Draw new centers from the rows in memory of all hosts."""
-        held = self._rows.in_memory
+        held = self._in_memory
         drawn, generator = held.order(epoch=0)[: self._share(RESEED_ROWS)], self._draws.next()
-        sample = self._hosts.gather(held.points[drawn])
+        sample = held.gather(drawn, self._hosts)
         if self._hosts.rank == 0:
             sample = draw_far_points(sample, nearest.query(sample)[1], count, generator)
         return self._hosts.broadcast(sample)

@@ -56,6 +56,12 @@ _TASK_ROWS = 2048
 class Partition:
     """Some of the ``points`` (n, d), each in one of k clusters.
 
+    Parameters
+    ----------
+    as_one
+        Whether ``hosts`` must find the labels that one would find with the points of all: then they tell each other how
+        many points are to be looked at, one number in each pass, because how these are looked at depends on that.
+
     Attributes
     ----------
     members
@@ -66,10 +72,20 @@ class Partition:
         Sums of all hosts' members by cluster, for the labels as they are.
     """
 
-    def __init__(self, points: Float32, centers: Float32, workers: Workers, hosts: Hosts | None = None) -> None:
+    def __init__(
+        self,
+        points: Float32,
+        centers: Float32,
+        workers: Workers,
+        hosts: Hosts | None = None,
+        *,
+        as_one: bool = False,
+    ) -> None:
         self._points = points
         self._workers = workers
         self._hosts = hosts or Alone()
+        # With so few clusters all ways to look at a point find the same.
+        self._as_one = as_one and len(centers) > NEARBY
         # Norms stay valid while centers move: the origin is that of the points, whatever the centers are at first.
         self._nearest = NearestCenters(centers)
         if len(points):
@@ -144,7 +160,13 @@ class Partition:
 
     def follow(self, centers: Float32) -> None:
         """Let the members follow the centers, which have moved to ``centers`` (k, d): most to their nearest."""
-        self._together(lambda: self._follow(centers))
+        drift = np.sqrt(squared_norms(centers - self._nearest.centers))
+        self._nearest = NearestCenters(centers, like=self._nearest)
+        around = _around(self._nearest)
+        self._margins -= (DRIFT_SHARE * (drift + _largest_of_others(drift, around)))[self.labels]
+        due = np.flatnonzero(self._margins <= 0)
+        count = int(self._hosts.sum(np.array([float(len(due))]))[0]) if self._as_one else len(due)
+        self._together(lambda: self._follow(due, count, around))
 
     def _together(self, work: Callable[[], None]) -> None:
         """Do some ``work`` on the members of this host, and add up what all hosts have then."""
@@ -155,16 +177,13 @@ class Partition:
 
         self.sums = sums_of_all_hosts(own_sums, self._own, self._workers, self._hosts)
 
-    def _follow(self, centers: Float32) -> None:
-        drift = np.sqrt(squared_norms(centers - self._nearest.centers))
-        self._nearest = NearestCenters(centers, like=self._nearest)
+    def _follow(self, due: Int64, count: int, around: Int64) -> None:
+        """Look at the members at the places ``due``; ``count`` is the number that decides how."""
         if self._rounding_shows():
             self._reassign()
             return
-        around = _around(self._nearest)
-        self._margins -= (DRIFT_SHARE * (drift + _largest_of_others(drift, around)))[self.labels]
-        due = np.flatnonzero(self._margins <= 0)
-        if len(due) * (self._nearest.clusters - NEARBY) * self._nearest.features <= CLUSTER_COST * len(drift):
+        nearest = self._nearest
+        if count * (nearest.clusters - NEARBY) * nearest.features <= CLUSTER_COST * nearest.clusters:
             labels = self._look_everywhere(due)
         else:
             due, last = self._by_cluster(due)

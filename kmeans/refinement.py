@@ -4,6 +4,8 @@ Most of what Lloyd's algorithm gains it gains on a small sample, at a fraction o
 nearly settled centers. (J. Newling and F. Fleuret, "Nested mini-batch k-means", NIPS 2016, have the idea of nesting.)
 The points follow their centers approximately (:mod:`kmeans.partition`); a sample of them, compared with all centers,
 tells whether that may be trusted.
+
+Of rows that were dealt out to several hosts each sample is one of all rows, and each host has its own of it.
 """
 
 from __future__ import annotations
@@ -11,10 +13,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 
 from kmeans.arrays import Float32, Int64
 from kmeans.checkpoint import Checkpoints, State
@@ -84,8 +86,8 @@ def refine(
         Asked for a state of this phase to go on from, and offered one after each sample and each move.
     """
     hosts, checkpoints = hosts or Alone(), checkpoints or Checkpoints()
-    growths = _growths(rows, max_rows, len(starts[0]), hosts)
-    on_sample = partial(_settle, max_moves=SAMPLE_MOVES, tol=max(tol, SAMPLE_TOL), draws=draws, hosts=hosts)
+    samples = _Samples(rows, max_rows, len(starts[0]), hosts)
+    on_sample = partial(_settle, max_moves=SAMPLE_MOVES, tol=max(tol, SAMPLE_TOL), samples=samples, draws=draws)
     sample = moves = 0
     before, settled = math.inf, False
 
@@ -95,30 +97,30 @@ def refine(
 
     found = checkpoints.found()
     is_begun = found is not None and found.phase == PHASE
-    partition = Partition(rows.points, found.arrays["centers"] if found and is_begun else starts[0], workers, hosts)
+    partition = samples.partition(found.arrays["centers"] if found and is_begun else starts[0], workers)
     try:
         if found is not None and is_begun:
             names = "sample", "moves", "before", "settled", "draws"
             sample, moves, before, settled, draws.made = (found.numbers[name] for name in names)
-            _restore(partition, np.concatenate(growths[: sample + 1]), found)
+            _restore(partition, samples.grow_to(sample), found)
         else:
-            partition = _best_start(rows, starts, growths, on_sample, workers=workers, hosts=hosts)
+            partition = _best_start(samples, starts, on_sample, workers=workers)
             checkpoints.offer(state)
-        for number in range(sample + 1, len(growths)):
+        for number in range(sample + 1, samples.count):
             sample = number
-            partition.take_in(growths[sample])
-            if sample < len(growths) - 1:
+            partition.take_in(samples.grow_to(sample))
+            if sample < samples.count - 1:
                 on_sample(partition)
             checkpoints.offer(state)
         while True:
             while moves < max_iter and not settled:
-                partition.follow(_means(partition, draws, hosts))
+                partition.follow(_means(partition, samples, draws))
                 moves += 1
                 if on_pass is not None:
                     on_pass(moves, partition.sums)
                 before, settled = partition.sums.inertia, _gained_little(before, partition.sums.inertia, tol)
                 checkpoints.offer(state)
-            if moves >= max_iter or _is_trusted(partition, draws):
+            if moves >= max_iter or _is_trusted(partition, samples, draws):
                 return Refined(partition.centers, moves)
             partition.reassign()
             before, settled = math.inf, False
@@ -126,32 +128,53 @@ def refine(
         return Refined(partition.centers, moves, interrupted=True)
 
 
-def _growths(rows: MemoryRows, max_rows: int, clusters: int, hosts: Hosts) -> list[Int64]:
-    """Return the row numbers of this host in the first sample, and what each later one has more.
+class _Samples:
+    """Samples of all hosts' ``rows``, each with all rows of the one before; at first none is there.
 
-    The rows of each host, in a random order, are divided in the same proportions.
+    The rows of hosts that have orders of their own are divided in the same proportions.
+
+    Attributes
+    ----------
+    count
+        How many samples there are.
     """
-    total = int(hosts.sum(np.array([float(len(rows))]))[0])
-    ends = [round(size * len(rows) / total) for size in _sizes(clusters, min(total, max_rows))]
-    order = rows.order(epoch=0)
-    return [order[first:end] for first, end in pairwise([0, *ends])]
+
+    def __init__(self, rows: MemoryRows, max_rows: int, clusters: int, hosts: Hosts) -> None:
+        self.rows, self.hosts = rows, hosts
+        self._total = int(hosts.sum(np.array([float(len(rows))]))[0])
+        sizes = _sizes(clusters, min(self._total, max_rows))
+        self._ends = [self._share(size) for size in sizes]
+        self._end = 0
+        self.count = len(sizes)
+
+    def partition(self, centers: Float32, workers: Workers) -> Partition:
+        """Return a partition by these centers that no row has been taken into."""
+        return Partition(self.rows.points, centers, workers, self.hosts, as_one=self.rows.is_dealt)
+
+    def grow_to(self, number: int) -> Int64:
+        """Become the sample of this number, from 0; return where in memory this host's rows are that are new in it."""
+        first, self._end = self._end, self._ends[number]
+        return self.rows.own(self.rows.order(epoch=0)[first : self._end])
+
+    def draw(self, at_most: int, generator: Generator) -> Int64:
+        """Draw the numbers of ``at_most`` rows of all hosts from the sample; of orders of their own, each its share."""
+        drawn = generator.choice(self._end, min(self._share(at_most), self._end), replace=False)
+        if self._end == self.rows.ordered:
+            return drawn
+        members: Int64 = np.sort(self.rows.order(epoch=0)[: self._end])[drawn]
+        return members
+
+    def _share(self, size: int) -> int:
+        return round(size * self.rows.ordered / self._total)
 
 
-def _best_start(
-    rows: MemoryRows,
-    starts: Sequence[Float32],
-    growths: list[Int64],
-    on_sample: OnSample,
-    *,
-    workers: Workers,
-    hosts: Hosts,
-) -> Partition:
+def _best_start(samples: _Samples, starts: Sequence[Float32], on_sample: OnSample, *, workers: Workers) -> Partition:
     """Return a partition of the first sample by the start that does best on it."""
-    begun = []
+    begun, first = [], samples.grow_to(0)
     for start in starts:
-        partition = Partition(rows.points, start, workers, hosts)
-        partition.take_in(growths[0])
-        if len(starts) > 1 or len(growths) > 1:
+        partition = samples.partition(start, workers)
+        partition.take_in(first)
+        if len(starts) > 1 or samples.count > 1:
             on_sample(partition)
         begun.append(partition)
     return min(begun, key=lambda partition: partition.sums.inertia)
@@ -164,10 +187,9 @@ def _restore(partition: Partition, rows: Int64, found: State) -> None:
         partition.take_in(rows)
 
 
-def _is_trusted(partition: Partition, draws: Draws) -> bool:
-    members = len(partition.members)
-    drawn = np.sort(draws.next().choice(members, min(TRUST_ROWS, members), replace=False))
-    return partition.share_misplaced(drawn) <= TRUSTED_SHARE
+def _is_trusted(partition: Partition, samples: _Samples, draws: Draws) -> bool:
+    rows = np.sort(samples.rows.own(samples.draw(TRUST_ROWS, draws.next())))
+    return partition.share_misplaced(np.searchsorted(partition.members, rows)) <= TRUSTED_SHARE
 
 
 def _sizes(clusters: int, rows: int) -> list[int]:
@@ -177,11 +199,11 @@ def _sizes(clusters: int, rows: int) -> list[int]:
     return [*sizes[:-1], rows]
 
 
-def _settle(partition: Partition, *, max_moves: int, tol: float, draws: Draws, hosts: Hosts) -> None:
+def _settle(partition: Partition, *, max_moves: int, tol: float, samples: _Samples, draws: Draws) -> None:
     """Move the centers to their points' means, and the points to their centers, until that gains little."""
     before = math.inf
     for _ in range(max_moves):
-        partition.follow(_means(partition, draws, hosts))
+        partition.follow(_means(partition, samples, draws))
         if _gained_little(before, partition.sums.inertia, tol):
             return
         before = partition.sums.inertia
@@ -191,14 +213,13 @@ def _gained_little(before: float, inertia: float, tol: float) -> bool:
     return math.isfinite(before) and before - inertia <= tol * before
 
 
-def _means(partition: Partition, draws: Draws, hosts: Hosts) -> Float32:
+def _means(partition: Partition, samples: _Samples, draws: Draws) -> Float32:
     """Return the means of the clusters; an empty one starts again at a point far from all centers."""
     means = partition.sums.means(otherwise=partition.centers.astype(np.float64)).astype(np.float32)
     empty = np.flatnonzero(partition.sums.weights == 0)
     if len(empty):
-        members, generator = len(partition.members), draws.next()
-        drawn = generator.choice(members, min(RESEED_ROWS // hosts.size, members), replace=False)
-        sample = hosts.gather(partition.points_of(drawn))
+        generator, hosts = draws.next(), samples.hosts
+        sample = samples.rows.gather(samples.draw(RESEED_ROWS, generator), hosts)
         if hosts.rank == 0:
             distances = NearestCenters(np.delete(means, empty, axis=0)).query(sample)[1]
             sample = draw_far_points(sample, distances, len(empty), generator)

@@ -1,18 +1,22 @@
 """The rows that a model is fitted to: in memory if they fit, else read again in each pass, with a sample in memory.
 
 What comes through a pipe can't be read again: a pass brings new rows, and memory holds those of the first.
+
+Hosts that all read the same rows deal them out among themselves (:class:`Deal`), and still draw as one host would: each
+knows the order of all rows, and takes part with those of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.random import Generator
 
 from kmeans.arrays import Float32, Int64, in_blocks
 from kmeans.errors import DataError
+from kmeans.hosts import Hosts
 
 Pass = Callable[[], Iterator[Float32]]
 
@@ -22,6 +26,24 @@ BLOCK_BYTES = 4 << 20
 # What a fit remembers of each row in memory, beside the row: its place in an order, cluster, norm, margin; and a copy
 # of these while they are sorted.
 BOOKKEEPING_BYTES = 96
+
+# Of the rows of each further host, its place in the order of all, and what is needed to find one's own in it.
+OTHERS_BYTES = 16
+
+
+class Deal(NamedTuple):
+    """How hosts divide rows that all of them read: row i is that of host i mod ``size``; this one is host ``rank``."""
+
+    rank: int = 0
+    size: int = 1
+
+    def numbers(self, rows: int) -> range:
+        """Return the numbers of this host's rows among so many."""
+        return range(self.rank, rows, self.size)
+
+    def own(self, part: Float32, first: int) -> Float32:
+        """Return this host's rows of a ``part`` that begins with row number ``first``, a view."""
+        return part[(self.rank - first) % self.size :: self.size]
 
 
 class Rows(Protocol):
@@ -43,7 +65,10 @@ class Rows(Protocol):
         """Return the number of rows, n."""
 
     def batches(self, epoch: int) -> Iterator[Float32]:
-        """Yield every row once, in mini-batches (b, d), in an order of that ``epoch``'s own."""
+        """Yield every row once, in mini-batches (b, d), in an order of that ``epoch``'s own.
+
+        Of rows that were dealt out, yield this host's part of each mini-batch of all rows; it may be empty.
+        """
 
     def blocks(self) -> Iterator[Float32]:
         """Yield every row once, in blocks (b, d) of some megabytes, always in the same order."""
@@ -63,13 +88,31 @@ class MemoryRows:
         Rows per mini-batch; the last one of an epoch may be smaller.
     seed
         Fixes the permutations.
+    numbers
+        Numbers of these rows among all that were dealt out to several hosts (:meth:`Deal.numbers`). Default: they were
+        dealt out to nobody else.
+
+    Attributes
+    ----------
+    mini_batch_size
+        As given.
+    ordered
+        How many rows an order has: all that were dealt out, or just these.
+    is_dealt
+        Whether an order has rows of other hosts.
     """
 
-    def __init__(self, points: Float32, mini_batch_size: int = 5000, seed: int = 0) -> None:
+    def __init__(
+        self, points: Float32, mini_batch_size: int = 5000, seed: int = 0, numbers: range | None = None
+    ) -> None:
         self.points = points
         self.features = points.shape[1]
-        self._mini_batch_size = mini_batch_size
+        self.mini_batch_size = mini_batch_size
         self._seed = seed
+        numbers = range(len(points)) if numbers is None else numbers
+        self._deal = Deal(numbers.start, numbers.step)
+        self.ordered = numbers.stop
+        self.is_dealt = numbers.step > 1
         self._order: tuple[int, Int64] | None = None
 
     def __len__(self) -> int:
@@ -80,17 +123,41 @@ class MemoryRows:
         """These rows."""
         return self
 
+    def by_themselves(self) -> MemoryRows:
+        """Return these rows with an order of their own."""
+        return MemoryRows(self.points, self.mini_batch_size, self._seed)
+
     def order(self, epoch: int) -> Int64:
-        """Return the permutation of the row numbers that belongs to ``epoch``, (n,)."""
+        """Return the permutation of the row numbers that belongs to ``epoch``, (ordered,)."""
         if self._order is None or self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng((self._seed, epoch)).permutation(len(self.points))
+            self._order = epoch, np.random.default_rng((self._seed, epoch)).permutation(self.ordered)
         return self._order[1]
+
+    def own(self, numbers: Int64) -> Int64:
+        """Return where in ``points`` those rows are that are this host's, of those with these ``numbers``."""
+        if not self.is_dealt:
+            return numbers
+        own: Int64 = numbers[numbers % self._deal.size == self._deal.rank] // self._deal.size
+        return own
+
+    def gather(self, numbers: Int64, hosts: Hosts) -> Float32:
+        """Return the rows with these ``numbers`` on the leader, on other ``hosts`` none.
+
+        Rows that were dealt out come in the order of the numbers, as they would from one host; of others each host
+        asks for its own, and they come one host's below the other's.
+        """
+        gathered = hosts.gather(self.points[self.own(numbers)])
+        if not self.is_dealt or hosts.rank:
+            return gathered
+        ordered = np.empty_like(gathered)
+        ordered[(numbers % self._deal.size).argsort(kind="stable")] = gathered
+        return ordered
 
     def batches(self, epoch: int, at_most: int | None = None) -> Iterator[Float32]:
         """Yield mini-batches of the permutation that belongs to ``epoch``, or of its first ``at_most`` rows."""
         order = self.order(epoch)[:at_most]
-        for first in range(0, len(order), self._mini_batch_size):
-            yield self.points[order[first : first + self._mini_batch_size]]
+        for first in range(0, len(order), self.mini_batch_size):
+            yield self.points[self.own(order[first : first + self.mini_batch_size])]
 
     def blocks(self) -> Iterator[Float32]:
         """Yield views of the array."""
@@ -107,24 +174,28 @@ class StreamedRows:
     ----------
     one_pass
         Begins a pass over all rows, in blocks, always in the same order; each is valid until the next is asked for.
-    count
-        Number of rows, n.
+        If rows are dealt out, those of all hosts.
+    numbers
+        Numbers of this host's rows, n, among them.
     sample
-        The rows of which memory holds a copy, (m, d).
+        Those of which memory holds a copy, (m, d); they have an order of their own.
     mini_batch_size, seed
         As for :class:`MemoryRows`.
     """
 
-    def __init__(self, one_pass: Pass, count: int, sample: Float32, mini_batch_size: int = 5000, seed: int = 0) -> None:
+    def __init__(
+        self, one_pass: Pass, numbers: range, sample: Float32, mini_batch_size: int = 5000, seed: int = 0
+    ) -> None:
         self._one_pass = one_pass
-        self._count = count
+        self._numbers = numbers
+        self._deal = Deal(numbers.start, numbers.step)
         self._sample = MemoryRows(sample, mini_batch_size, seed)
         self._mini_batch_size = mini_batch_size
         self._seed = seed
         self.features = sample.shape[1]
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._numbers)
 
     @property
     def in_memory(self) -> MemoryRows:
@@ -134,7 +205,8 @@ class StreamedRows:
     def batches(self, epoch: int) -> Iterator[Float32]:
         """Yield mini-batches of a pass; rows that are left at the end of a block open the next mini-batch."""
         generator = np.random.default_rng((self._seed, epoch))
-        return _mini_batches(self.blocks(), self._mini_batch_size, self.features, generator)
+        blocks = _copied(self._all(), self.features)
+        return _mini_batches(blocks, self._mini_batch_size, self.features, generator, self._deal)
 
     def blocks(self) -> Iterator[Float32]:
         """Yield the rows of a pass, copied into blocks of some megabytes.
@@ -144,12 +216,18 @@ class StreamedRows:
         DataError
             If there are not as many rows as there were.
         """
+        return _copied(_own(self._all(), self._deal), self.features)
+
+    def _all(self) -> Iterator[Float32]:
+        """Yield what a pass brings, and see to it that these are as many rows as at first."""
         seen = 0
-        for block in _copied(self._one_pass(), self.features):
-            seen += len(block)
-            yield block
-        if seen != self._count:
-            raise DataError(f"expected the {self._count} rows that were read at first, found {seen}: the data changed")
+        for part in self._one_pass():
+            seen += len(part)
+            yield part
+        if seen != self._numbers.stop:
+            raise DataError(
+                f"expected the {self._numbers.stop} rows that were read at first, found {seen}: the data changed"
+            )
 
 
 class PipedRows:
@@ -159,25 +237,28 @@ class PipedRows:
     ----------
     next_pass
         Begins the next pass, in blocks; each is valid until the next is asked for. Called once for each epoch but the
-        first, and only when its rows are read at once.
-    seen
-        Number of rows of the first pass, which is over.
+        first, and only when its rows are read at once. If rows are dealt out, those of all hosts.
+    numbers
+        Numbers of this host's rows among those of the first pass, which is over.
     held
-        Those of them that memory holds, (m, d).
+        Those of them that memory holds, (m, d); if these aren't all, they have an order of their own.
     mini_batch_size, seed
         As for :class:`MemoryRows`.
 
     Attributes
     ----------
     seen
-        As given; ``len`` is the number of rows in memory.
+        Number of this host's rows of the first pass; ``len`` is the number of those in memory.
     """
 
-    def __init__(self, next_pass: Pass, seen: int, held: Float32, mini_batch_size: int = 5000, seed: int = 0) -> None:
-        self.seen = seen
+    def __init__(
+        self, next_pass: Pass, numbers: range, held: Float32, mini_batch_size: int = 5000, seed: int = 0
+    ) -> None:
+        self.seen = len(numbers)
         self.features = held.shape[1]
         self._next_pass = next_pass
-        self._held = MemoryRows(held, mini_batch_size, seed)
+        self._deal = Deal(numbers.start, numbers.step)
+        self._held = MemoryRows(held, mini_batch_size, seed, numbers if len(held) == len(numbers) else None)
         self._mini_batch_size = mini_batch_size
         self._seed = seed
 
@@ -195,24 +276,42 @@ class PipedRows:
             return self._held.batches(epoch)
         generator = np.random.default_rng((self._seed, epoch))
         blocks = _copied(self._next_pass(), self.features)
-        return _mini_batches(blocks, self._mini_batch_size, self.features, generator)
+        return _mini_batches(blocks, self._mini_batch_size, self.features, generator, self._deal)
 
     def blocks(self) -> Iterator[Float32]:
         """Yield the rows in memory."""
         return self._held.blocks()
 
 
-def _mini_batches(blocks: Iterator[Float32], size: int, features: int, generator: Generator) -> Iterator[Float32]:
-    """Yield the rows, shuffled within each block; those that are left at its end open the next mini-batch."""
-    left = np.empty((0, features), dtype=np.float32)
+def _mini_batches(
+    blocks: Iterator[Float32], size: int, features: int, generator: Generator, deal: Deal
+) -> Iterator[Float32]:
+    """Yield the rows, shuffled within each block; those that are left at its end open the next mini-batch.
+
+    Of blocks of dealt rows, yield this host's rows of each mini-batch.
+    """
+    left, seen = np.empty((0, features), dtype=np.float32), 0
+    left_is_own = np.empty(0, dtype=bool)
     for block in blocks:
-        rows = np.concatenate([left, generator.permutation(block)])
+        order = generator.permutation(len(block))
+        rows = np.concatenate([left, block[order]])
+        is_own = np.concatenate([left_is_own, (order + seen) % deal.size == deal.rank])
+        seen += len(block)
         whole = len(rows) - len(rows) % size
         for first in range(0, whole, size):
-            yield rows[first : first + size]
-        left = rows[whole:]
+            batch = slice(first, first + size)
+            yield rows[batch] if deal.size == 1 else rows[batch][is_own[batch]]
+        left, left_is_own = rows[whole:], is_own[whole:]
     if len(left):
-        yield left
+        yield left[left_is_own]
+
+
+def _own(parts: Iterator[Float32], deal: Deal) -> Iterator[Float32]:
+    """Yield this host's rows of ``parts``."""
+    seen = 0
+    for part in parts:
+        yield deal.own(part, seen)
+        seen += len(part)
 
 
 def _copied(parts: Iterator[Float32], features: int) -> Iterator[Float32]:
@@ -236,28 +335,35 @@ def _block_rows(features: int) -> int:
     return max(1, BLOCK_BYTES // (4 * features))
 
 
-def bytes_per_row(features: int) -> int:
-    """Return what a row of so many ``features`` takes in memory while a model is fitted to it."""
-    return 4 * features + BOOKKEEPING_BYTES
+def bytes_per_row(features: int, hosts: int = 1) -> int:
+    """Return what a row of so many ``features`` takes in memory while a model is fitted to it.
+
+    ``hosts`` is the number of those among which rows are dealt out.
+    """
+    return 4 * features + BOOKKEEPING_BYTES + (hosts - 1) * OTHERS_BYTES
 
 
-def load(one_pass: Pass, budget: int, mini_batch_size: int = 5000, seed: int = 0) -> MemoryRows | StreamedRows:
+def load(
+    one_pass: Pass, budget: int, mini_batch_size: int = 5000, seed: int = 0, deal: Deal | None = None
+) -> MemoryRows | StreamedRows:
     """Read all rows once and keep them, or as large a sample of them as can be fitted to in ``budget`` bytes.
 
-    The sample is uniform.
+    The sample is uniform. With a ``deal`` this host keeps, and gives, its own of the rows; it may have none.
 
     Raises
     ------
     DataError
         If there are no rows.
     """
-    held, seen = _read(one_pass(), budget, seed)
-    if seen == len(held):
-        return MemoryRows(held, mini_batch_size, seed)
-    return StreamedRows(one_pass, seen, held, mini_batch_size, seed)
+    held, numbers = _read(one_pass(), budget, seed, deal or Deal())
+    if len(numbers) == len(held):
+        return MemoryRows(held, mini_batch_size, seed, numbers)
+    return StreamedRows(one_pass, numbers, held, mini_batch_size, seed)
 
 
-def load_once(next_pass: Pass, budget: int, mini_batch_size: int = 5000, seed: int = 0) -> PipedRows:
+def load_once(
+    next_pass: Pass, budget: int, mini_batch_size: int = 5000, seed: int = 0, deal: Deal | None = None
+) -> PipedRows:
     """Do what :func:`load` does with rows that can't be read again; each later call of ``next_pass`` brings new ones.
 
     Raises
@@ -265,34 +371,36 @@ def load_once(next_pass: Pass, budget: int, mini_batch_size: int = 5000, seed: i
     DataError
         If there are no rows.
     """
-    held, seen = _read(next_pass(), budget, seed)
-    return PipedRows(next_pass, seen, held, mini_batch_size, seed)
+    held, numbers = _read(next_pass(), budget, seed, deal or Deal())
+    return PipedRows(next_pass, numbers, held, mini_batch_size, seed)
 
 
-def _read(blocks: Iterator[Float32], budget: int, seed: int) -> tuple[Float32, int]:
-    """Return all rows, or a sample of as many as ``budget`` bytes allow, and how many there were.
+def _read(blocks: Iterator[Float32], budget: int, seed: int, deal: Deal) -> tuple[Float32, range]:
+    """Return all own rows, or a sample of as many as ``budget`` bytes allow, and the numbers of all own rows.
 
     Once memory is full, row t replaces a random one with probability m / t (J. S. Vitter, "Random sampling with a
     reservoir", 1985, algorithm R).
     """
     generator = np.random.default_rng((seed, 1))
     held: Float32 | None = None
-    seen = 0
+    read = seen = 0
     for block in blocks:
         if not len(block):
             continue
         if held is None:
             # As large as the budget allows: memory that no row reaches is never touched, so it costs nothing.
-            capacity = max(1, budget // bytes_per_row(block.shape[1]))
+            capacity = max(1, budget // bytes_per_row(block.shape[1], deal.size))
             held = np.empty((capacity, block.shape[1]), dtype=np.float32)
-        fitting = max(0, min(len(held) - seen, len(block)))
-        held[seen : seen + fitting] = block[:fitting]
-        if fitting < len(block):
-            rest = block[fitting:]
-            number = np.arange(seen + fitting + 1, seen + len(block) + 1)
+        own = deal.own(block, read)
+        read += len(block)
+        fitting = max(0, min(len(held) - seen, len(own)))
+        held[seen : seen + fitting] = own[:fitting]
+        if fitting < len(own):
+            rest = own[fitting:]
+            number = np.arange(seen + fitting + 1, seen + len(own) + 1)
             kept = np.flatnonzero(generator.random(len(rest)) * number < len(held))
             held[generator.integers(0, len(held), len(kept))] = rest[kept]
-        seen += len(block)
+        seen += len(own)
     if held is None:
         raise DataError("there are no rows")
-    return held[:seen], seen
+    return held[:seen], deal.numbers(read)

@@ -13,21 +13,19 @@ import numpy as np
 import orjson
 
 from kmeans import artifact
-from kmeans.arrays import Float32
 from kmeans.checkpoint import Checkpoints
 from kmeans.errors import DataError, NoDataError, SettingError
 from kmeans.estimator import Fitted, fit
 from kmeans.hosts import Alone, Hosts
 from kmeans.machine import peak_memory
 from kmeans.model import KMeansModel
-from kmeans.rows import MemoryRows, Pass, PipedRows, Rows, bytes_per_row, load, load_once
+from kmeans.rows import Deal, MemoryRows, PipedRows, Rows, bytes_per_row, load, load_once
 from kmeans.workers import Interrupted, Workers
 from train import channels, hyperparameters
 from train.checkpoints import CheckpointFolder, Identity
 from train.contract import MODEL_CHANNEL, TEST_CHANNEL, TRAIN_CHANNEL, Channel, HostNames, Job, read_job
 from train.hyperparameters import Hyperparameters
 from train.metrics import JobLog
-from train.reader import Reader
 from train.warm_start import read_model
 
 # Share of the memory that rows may take; and what of it is left to the interpreter, to NumPy and to buffers.
@@ -65,13 +63,14 @@ def run(base: Path, threads: int, memory: int, log: JobLog, hosts: Hosts | None 
     start = _read_start(job, wanted, log)
     rows = _read(required_channel(job), wanted.feature_dim, budget, wanted, log=log, hosts=hosts)
     # Read before the fit: what is wrong with it shall not come out hours later.
-    budget -= len(rows.in_memory) * bytes_per_row(rows.features)
+    held = rows.in_memory
+    budget -= len(held) * bytes_per_row(rows.features, hosts.size if held.is_dealt else 1)
     test_rows = _read_test_channel(job, rows.features, budget, wanted, log=log, hosts=hosts)
     log.say(f"training on {len(rows)} rows x {rows.features} columns with {threads} threads")
-    if wanted.mini_batch_size > len(rows):
+    if wanted.mini_batch_size > (first := max(len(rows), held.ordered)):
         log.say(
             f"Batch size {wanted.mini_batch_size} is bigger than the first batch data. "
-            f"Effective batch size used to initialize is {len(rows)}",
+            f"Effective batch size used to initialize is {first}",
             "WARNING",
         )
     checkpoints = _checkpoints(job, rows, wanted, memory, log=log, hosts=hosts)
@@ -132,7 +131,9 @@ def _read(
     read, budget = (load_once, int(PIPED_SHARE * budget)) if channel.is_pipe else (load, budget)
     with _stage("read", log):
         try:
-            rows: Rows = read(_share(reader, channel, hosts), budget, wanted.mini_batch_size, wanted.settings.seed)
+            rows: Rows = read(
+                reader.blocks, budget, wanted.mini_batch_size, wanted.settings.seed, _deal(channel, hosts)
+            )
         except NoDataError:
             if hosts.size == 1 or not channel.is_sharded:
                 raise
@@ -222,18 +223,9 @@ def _identity(rows: Rows, wanted: Hyperparameters, hosts: Hosts) -> Identity:
     return Identity({**settings, "rows": _count(len(rows), hosts), "data": data}, shares)
 
 
-def _share(reader: Reader, channel: Channel, hosts: Hosts) -> Pass:
-    """Return the passes over this host's rows: where each host sees all rows of a channel, they divide them."""
-    if hosts.size == 1 or channel.is_sharded:
-        return reader.blocks
-
-    def every_size_th() -> Iterator[Float32]:
-        seen = 0
-        for block in reader.blocks():
-            yield block[(hosts.rank - seen) % hosts.size :: hosts.size]
-            seen += len(block)
-
-    return every_size_th
+def _deal(channel: Channel, hosts: Hosts) -> Deal:
+    """Return which rows that this host finds are its own: where each host sees all of a channel, they divide them."""
+    return Deal() if channel.is_sharded else Deal(hosts.rank, hosts.size)
 
 
 def _report(fitted: Fitted, log: JobLog, *, is_leader: bool) -> dict[str, Any]:

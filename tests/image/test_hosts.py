@@ -1,11 +1,15 @@
 """Training on several hosts: containers on one network, each with an /opt/ml of its own and the same command."""
 
+import contextlib
 import re
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from .cluster import ENDED_BY_SIGKILL, ENDLESS, Cluster, finish, succeed, wait_for_training
 from .containers import Containers, Job, Running, wait_until
@@ -55,6 +59,45 @@ def test_hosts_train_one_model_together(cluster: Cluster) -> None:
     for name, host in zip(cluster.names, finished, strict=True):
         progress = re.findall(r"#progress_metric: host=(\S+), completed (\S+) % of epochs", host.out)
         assert progress == [(name, "100.0")]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"refine_max_iter": "0", "mini_batch_size": "300", "seed": "1"}, {"init_method": "kmeans++", "seed": "2"}],
+    ids=["default", "no refinement", "kmeans++"],
+)
+def test_one_two_and_four_hosts_find_the_same_model_of_replicated_rows(
+    options: dict[str, str], tmp_path: Path, containers: Containers, engine: Any, network: str
+) -> None:
+    """Within the tolerance of docs/operations.md."""
+    found, distances = [], []
+    for count in (1, 2, 4):
+        with contextlib.closing(Cluster(tmp_path, containers, engine, network, count)) as cluster:
+            cluster.set_hyperparameters(k="10", feature_dim="64", **options)
+            succeed(cluster.start_all())
+            found.append(read_centers(cluster.model / "model_algo-1").astype(np.float64))
+            distances.append(mean_squared_distance(cluster.model))
+    assert distances[1:] == pytest.approx(distances[:1] * 2, rel=1e-5)
+    one = found[0]
+    spread = np.square(one - one.mean(axis=0)).sum(axis=1).mean()
+    for centers in found[1:]:
+        apart = np.square(one[:, None] - centers).sum(axis=2)
+        assert apart[linear_sum_assignment(apart)].max() < (1e-4) ** 2 * spread
+
+
+@pytest.mark.parametrize("cluster", [4], indirect=True)
+def test_hosts_without_a_row_of_a_replicated_channel_take_part(cluster: Cluster) -> None:
+    for job in cluster.jobs:
+        job.data_file("digits.csv").write_text("0\n1\n10\n")
+        test_rows = job.root / "input" / "data" / "test"
+        test_rows.mkdir()
+        (test_rows / "rows.csv").write_text("12\n")
+        channel = {"TrainingInputMode": "File", "ContentType": "text/csv;label_size=0"}
+        job.write_config("inputdataconfig", {"train": channel, "test": channel})
+    cluster.set_hyperparameters(k="2", feature_dim="1")
+    leader = succeed(cluster.start_all())[0]
+    assert sorted(read_centers(cluster.model / "model_algo-1").ravel().tolist()) == [0.5, 10]
+    assert "test msd <loss>=4.0" in leader.out
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from kmeans.checkpoint import Checkpoints, State
 from kmeans.estimator import Fitted, fit
 from kmeans.model import KMeansModel
-from kmeans.rows import MemoryRows, Rows, bytes_per_row, load
+from kmeans.rows import Deal, MemoryRows, Rows, bytes_per_row, load
 from kmeans.settings import Settings
 from tests.unit.kmeans import oracle
 from tests.unit.kmeans.thread_hosts import on_all_hosts
@@ -144,23 +144,35 @@ def test_without_what_was_known_of_each_row_a_fit_ends_as_well(killed_after: int
     assert fitted.mean_squared_distance == pytest.approx(expected.mean_squared_distance, rel=1e-3)
 
 
-@pytest.mark.parametrize("killed_after", [1, 4, 9, 12, 13])
-def test_hosts_that_are_killed_together_end_as_if_they_were_not(killed_after: int) -> None:
-    settings = Settings(k=12, local_lloyd_tol=1e-6)
+def share(deal: Deal) -> Rows:
+    """Return a host's rows, of those that all hosts read."""
+    return load(lambda: iter(np.array_split(POINTS, 9)), 1 << 30, 500, 0, deal)
+
+
+def shard(deal: Deal) -> Rows:
+    """Return rows that no other host knows of."""
+    return MemoryRows(POINTS[deal.rank :: deal.size], 500)
+
+
+@pytest.mark.parametrize("rows", [share, shard])
+@pytest.mark.parametrize("k", [12, 60])
+@pytest.mark.parametrize("share_done", [0.01, 0.3, 0.6, 0.8, 0.9, 0.99])
+def test_hosts_that_are_killed_together_end_as_if_they_were_not(
+    share_done: float, k: int, rows: Callable[[Deal], Rows]
+) -> None:
+    settings = Settings(k=k, local_lloyd_tol=1e-6, extra_center_factor=3)
 
     def fitted(checkpoints: list[Kept]) -> list[Fitted | BaseException]:
         size = len(checkpoints)
         return on_all_hosts(
             size,
-            lambda hosts: fit(
-                MemoryRows(POINTS[hosts.rank :: size], 500), settings, hosts=hosts, checkpoints=checkpoints[hosts.rank]
-            ),
+            lambda hosts: fit(rows(Deal(hosts.rank, size)), settings, hosts=hosts, checkpoints=checkpoints[hosts.rank]),
         )
 
     whole = [Kept(), Kept(), Kept()]
     expected = fitted(whole)[0]
     assert isinstance(expected, Fitted)
-    assert killed_after < len(whole[0].phases)
+    killed_after = 1 + int(share_done * (len(whole[0].phases) - 1))
     before = [Kept(states=killed_after) for _ in whole]
     assert any(isinstance(outcome, Killed) for outcome in fitted(before))
     after = [Kept(killed.state) for killed in before]

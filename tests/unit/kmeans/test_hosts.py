@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
+from sklearn.datasets import load_digits
 
 from kmeans.arrays import Float32
 from kmeans.errors import DataError
 from kmeans.estimator import Fitted, fit
-from kmeans.rows import MemoryRows, Rows, StreamedRows, bytes_per_row, load
+from kmeans.model import KMeansModel
+from kmeans.rows import Deal, MemoryRows, PipedRows, Rows, StreamedRows, bytes_per_row, load, load_once
 from kmeans.settings import Settings
 from kmeans.workers import Workers
 from tests.unit.kmeans import oracle
-from tests.unit.kmeans.thread_hosts import ThreadHosts, on_all_hosts
+from tests.unit.kmeans.thread_hosts import RecordingHosts, ThreadHosts, on_all_hosts
+
+# How far several hosts may be from one on replicated rows that memory holds: the mean squared distance as a share of
+# itself; centers as a share of how far they are from their middle (docs/operations.md).
+SAME_DISTANCE, SAME_CENTERS = 1e-5, 1e-4
+
+DIGITS: Float32 = load_digits().data.astype(np.float32)
+
+# Of several samples, and with so many rows at each place that first centers are equal, and most clusters empty.
+AT_40_PLACES: Float32 = np.repeat(np.arange(40, dtype=np.float32), 400)[:, None] * np.array([10, 7], dtype=np.float32)
 
 
 def fit_together(
-    shares: list[Rows], settings: Settings, stops: dict[int, Callable[[], bool]] | None = None
+    shares: Sequence[Rows],
+    settings: Settings,
+    stops: dict[int, Callable[[], bool]] | None = None,
+    recorded: list[RecordingHosts] | None = None,
 ) -> list[Fitted | BaseException]:
-    """Fit with a host for each of ``shares``; return what each found or how it failed."""
+    """Fit with a host for each of ``shares``; return what each found or how it failed, and note what they said."""
 
     def work(hosts: ThreadHosts) -> Fitted:
+        recording = RecordingHosts(hosts)
+        if recorded is not None:
+            recorded.append(recording)
         with Workers(1, (stops or {}).get(hosts.rank)) as workers:
-            return fit(shares[hosts.rank], settings, workers=workers, hosts=hosts)
+            return fit(shares[hosts.rank], settings, workers=workers, hosts=recording, observer=recording.observer)
 
     return on_all_hosts(len(shares), work)
 
@@ -46,7 +65,155 @@ def fitted_by(outcomes: list[Fitted | BaseException]) -> Fitted:
 
 
 def divided(points: Float32, size: int) -> list[Rows]:
+    """Return the shares of hosts that know nothing of each other's rows: of a sharded channel."""
     return [MemoryRows(points[rank::size], 500) for rank in range(size)]
+
+
+def dealt(points: Float32, size: int, mini_batch_size: int = 500, seed: int = 0) -> list[Rows]:
+    """Return the shares of hosts that all read the same rows: of a replicated channel."""
+
+    def share(rank: int) -> Rows:
+        return load(lambda: iter(np.array_split(points, 7)), 1 << 30, mini_batch_size, seed, Deal(rank, size))
+
+    return [share(rank) for rank in range(size)]
+
+
+def largest_difference(centers: Float32, others: Float32) -> float:
+    """Return how far the center is that is farthest from its like, as a share of how far centers are from their middle.
+
+    Which is whose like is what makes the sum of the squared distances least.
+    """
+    table = oracle.squared_distances(centers, others)
+    matched = table[linear_sum_assignment(table)]
+    return float(np.sqrt(matched.max() / np.square(centers - centers.mean(axis=0)).sum(axis=1).mean()))
+
+
+def assert_same_model(found: Fitted, expected: Fitted) -> None:
+    assert found.mean_squared_distance == pytest.approx(expected.mean_squared_distance, rel=SAME_DISTANCE)
+    assert largest_difference(found.model.centers, expected.model.centers) < SAME_CENTERS
+    if expected.shrink_loss is None:
+        assert found.shrink_loss is None
+    else:
+        assert found.shrink_loss == pytest.approx(expected.shrink_loss, rel=SAME_DISTANCE)
+    assert (found.streaming_centers, found.refinements) == (expected.streaming_centers, expected.refinements)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"refine_max_iter": 0},
+        {"init_method": "kmeans++"},
+        {"half_life_time_size": 700},
+        {"epochs": 2},
+        {"refine_sample_size": 1000},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("mini_batch_size", [5000, 200])
+def test_on_replicated_rows_several_hosts_find_what_one_finds(
+    options: dict[str, Any], seed: int, mini_batch_size: int
+) -> None:
+    settings = Settings(k=10, seed=seed, **options)
+    # Not all numbers are whole: sums in another order are others.
+    points = DIGITS / np.float32(15.7)
+    alone = fit(MemoryRows(points, mini_batch_size, seed), settings)
+    for size in (2, 4):
+        together = fitted_by(fit_together(dealt(points, size, mini_batch_size, seed), settings))
+        assert_same_model(together, alone)
+
+
+def test_whole_numbers_add_up_to_the_same_in_any_order() -> None:
+    alone = fit(MemoryRows(DIGITS), Settings(k=10))
+    for size in (2, 4):
+        together = fitted_by(fit_together(dealt(DIGITS, size, 5000), Settings(k=10)))
+        assert together.model.centers.tobytes() == alone.model.centers.tobytes()
+
+
+def test_replicated_rows_of_many_samples_and_clusters_are_fitted_as_by_one_host() -> None:
+    points, _ = oracle.blobs(1, n=20_000, k=100, d=5, spread=30)
+    alone = fit(MemoryRows(points), Settings(k=100))
+    assert_same_model(fitted_by(fit_together(dealt(points, 3, 5000), Settings(k=100))), alone)
+
+
+def test_hosts_look_at_replicated_rows_in_the_same_way_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    # So low that the few rows of one of the hosts would be looked at in another way than those of all.
+    monkeypatch.setattr("kmeans.partition.CLUSTER_COST", 1000)
+    points, _ = oracle.blobs(1, n=6000, k=100, d=5, spread=3)
+    alone = fit(MemoryRows(points, 500), Settings(k=100))
+    assert_same_model(fitted_by(fit_together(dealt(points, 4), Settings(k=100))), alone)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("reseed_rows", [100, 20_000])
+def test_clusters_of_replicated_rows_that_fell_empty_are_reseeded_as_by_one_host(
+    size: int, reseed_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kmeans.refinement.RESEED_ROWS", reseed_rows)
+    settings = Settings(k=40, extra_center_factor=1)
+    alone = fit(MemoryRows(AT_40_PLACES, 500), settings)
+    recorded: list[RecordingHosts] = []
+    together = fitted_by(fit_together(dealt(AT_40_PLACES, size), settings, recorded=recorded))
+    assert_same_model(together, alone)
+    leader = next(hosts for hosts in recorded if hosts.rank == 0)
+    assert len(leader.kinds("gather")) > 1, "seeding gathers rows once, so clusters were reseeded"
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_epochs_of_replicated_pipes_have_the_mini_batches_of_one_host(size: int) -> None:
+    def piped(deal: Deal) -> PipedRows:
+        return load_once(lambda: iter(np.array_split(DIGITS, 7)), 1 << 30, 200, 0, deal)
+
+    settings = Settings(k=10, epochs=3, refine_max_iter=0)
+    alone = fit(piped(Deal()), settings)
+    together = fitted_by(fit_together([piped(Deal(rank, size)) for rank in range(size)], settings))
+    assert_same_model(together, alone)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_passes_over_replicated_files_have_the_mini_batches_of_one_host(size: int) -> None:
+    def streamed(deal: Deal) -> Rows:
+        budget = 300 * bytes_per_row(64, deal.size)
+        rows = load(lambda: iter(np.array_split(DIGITS, 7)), budget, 200, 0, deal)
+        assert isinstance(rows, StreamedRows)
+        return rows
+
+    def host(hosts: ThreadHosts) -> Fitted:
+        start = KMeansModel(DIGITS[:10], np.arange(1, 11))
+        settings = Settings(k=10, epochs=2, refine_max_iter=0)
+        return fit(streamed(Deal(hosts.rank, hosts.size)), settings, hosts=hosts, start=start)
+
+    assert_same_model(fitted_by(on_all_hosts(size, host)), fitted_by(on_all_hosts(1, host)))
+
+
+@pytest.mark.parametrize(("n", "size"), [(3, 4), (2, 3), (5, 4), (9, 8)])
+@pytest.mark.parametrize("options", [{}, {"refine_max_iter": 0}, {"init_method": "kmeans++"}], ids=str)
+def test_a_host_that_owns_no_replicated_row_takes_part(n: int, size: int, options: dict[str, Any]) -> None:
+    settings = Settings(k=2, **options)
+    alone = fit(MemoryRows(DIGITS[:n]), settings)
+    together = fitted_by(fit_together(dealt(DIGITS[:n], size), settings))
+    assert_same_model(together, alone)
+    assert together.model.counts is not None
+    assert together.model.counts.sum() == n
+
+
+@pytest.mark.parametrize("options", [{}, {"refine_max_iter": 0}, {"epochs": 2}], ids=str)
+@pytest.mark.parametrize("room", [[900, 5000], [5000, 900], [900, 900]], ids=str)
+def test_replicated_rows_that_not_every_memory_holds_are_fitted_as_well(
+    room: list[int], options: dict[str, Any]
+) -> None:
+    points, _ = oracle.blobs(3, n=8000, k=6, d=3, spread=30)
+
+    def share(rank: int) -> Rows:
+        budget = room[rank] * bytes_per_row(3, 2)
+        return load(lambda: iter(np.array_split(points, 7)), budget, 500, 0, Deal(rank, 2))
+
+    shares = [share(rank) for rank in range(2)]
+    assert [isinstance(rows, StreamedRows) for rows in shares] == [held < 4000 for held in room]
+    alone = fit(MemoryRows(points, 500), Settings(k=6, **options))
+    together = fitted_by(fit_together(shares, Settings(k=6, **options)))
+    assert together.mean_squared_distance == pytest.approx(alone.mean_squared_distance, rel=1e-3)
 
 
 @pytest.mark.parametrize("size", [2, 4])
@@ -61,13 +228,6 @@ def test_hosts_find_together_what_one_finds_alone(size: int, options: dict[str, 
     labels, _ = oracle.nearest(points, together.model.centers)
     assert together.model.counts.tolist() == np.bincount(labels, minlength=12).tolist()
     assert together.streaming_centers == alone.streaming_centers
-
-
-def test_many_clusters_are_found_together_too() -> None:
-    points, _ = oracle.blobs(1, n=20_000, k=100, d=5, spread=30)
-    alone = fit(MemoryRows(points), Settings(k=100))
-    together = fitted_by(fit_together(divided(points, 3), Settings(k=100)))
-    assert together.mean_squared_distance == pytest.approx(alone.mean_squared_distance, rel=1e-2)
 
 
 @pytest.mark.parametrize("sizes", [[7000, 1000], [0, 8000], [8000, 0, 0], [5, 7990, 5], [7999, 1]])
@@ -159,3 +319,82 @@ def test_a_stop_in_a_pass_over_rows_that_memory_does_not_hold_keeps_the_last_cen
         fitted = fit(rows, Settings(k=6, local_lloyd_tol=0), workers=workers)
     assert fitted.interrupted
     assert np.isfinite(fitted.model.centers).all()
+
+
+def recorded_fit(shares: Sequence[Rows], settings: Settings) -> tuple[Fitted, list[RecordingHosts]]:
+    """Fit, and return also what the hosts said, by rank."""
+    recorded: list[RecordingHosts] = []
+    fitted = fitted_by(fit_together(shares, settings, recorded=recorded))
+    return fitted, sorted(recorded, key=lambda hosts: hosts.rank)
+
+
+any_shares = pytest.mark.parametrize("shares", [dealt, divided], ids=["replicated", "sharded"])
+
+Share = Callable[[Float32, int], list[Rows]]
+
+
+@any_shares
+@pytest.mark.parametrize("init_method", ["random", "kmeans++"])
+def test_what_hosts_tell_each_other_in_each_step(shares: Share, init_method: Any) -> None:
+    k, d, n = 5, 3, 12_000
+    points, _ = oracle.blobs(8, n=n, k=k, d=d, spread=3)
+    fitted, recorded = recorded_fit(shares(points, 3), Settings(k=k, init_method=init_method))
+    streaming = fitted.streaming_centers
+    for hosts in recorded:
+        # Counts of rows, and then each host's share of the first mini-batch.
+        assert hosts.kinds("sum", "start") == [3, 1]
+        assert sum(hosts.kinds("gather")) <= (500 / 3 + 60) * d
+        assert hosts.kinds("gather") == hosts.kinds("gather", "seeded"), "rows are gathered for the first centers only"
+        assert hosts.kinds("broadcast", "seeded") == [streaming * d]
+        # A mini-batch: K sums of d numbers, K counts, the inertia, and whether a stop is wanted.
+        steps = hosts.kinds("sum", "seed done", "batch")
+        assert set(steps) == {streaming * (d + 1) + 2}
+        assert len(steps) > 5
+        # A pass of refinement: the same of k; in between counts of rows, and of points with a center not their nearest.
+        passes = hosts.kinds("sum", "refining", "pass")
+        assert set(passes) <= {k * (d + 1) + 2, 1, 2}
+        assert passes.count(k * (d + 1) + 2) > fitted.refinements
+        assert sum(numbers in {1, 2} for numbers in passes) <= 3
+        assert hosts.kinds("broadcast", "refining", "pass") == []
+    assert sum(sum(hosts.kinds("gather")) for hosts in recorded) in range(500 * d, 503 * d)
+
+
+@any_shares
+def test_hosts_of_many_clusters_tell_each_other_one_number_more(shares: Share) -> None:
+    k, d = 50, 3
+    points, _ = oracle.blobs(8, n=12_000, k=k, d=d, spread=3)
+    fitted, recorded = recorded_fit(shares(points, 3), Settings(k=k, extra_center_factor=2))
+    for hosts in recorded:
+        passes = hosts.kinds("sum", "refining", "pass")
+        assert set(passes) <= {k * (d + 1) + 2, 1, 2}
+        assert passes.count(1) <= passes.count(k * (d + 1) + 2) + 1
+        assert passes.count(k * (d + 1) + 2) > fitted.refinements
+        assert hosts.kinds("gather", "refining", "pass") == []
+
+
+@any_shares
+@pytest.mark.parametrize(("trials", "sets"), [(1, 1), (4, 4), (10, 5)])
+def test_the_leader_alone_shrinks_and_tells_the_others(shares: Share, trials: int, sets: int) -> None:
+    k, d = 5, 3
+    points, _ = oracle.blobs(8, n=6000, k=k, d=d, spread=3)
+    settings = Settings(k=k, local_lloyd_num_trials=trials)
+    _, (leader, *others) = recorded_fit(shares(points, 3), settings)
+    assert "shrinking" in leader.told
+    assert not any("shrinking" in hosts.told for hosts in others)
+    assert leader.kinds("broadcast", "shrinking") == [sets * k * d]
+    assert leader.kinds("gather", "shrinking") == []
+    for hosts in others:
+        assert hosts.kinds("broadcast", "stream done") == [sets * k * d]
+        assert hosts.kinds("sum", "stream done") == leader.kinds("sum", "shrinking") == [1]
+
+
+@any_shares
+def test_rows_gathered_for_empty_clusters_are_bounded(shares: Share, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kmeans.refinement.RESEED_ROWS", 100)
+    _, recorded = recorded_fit(shares(AT_40_PLACES, 4), Settings(k=40, extra_center_factor=1))
+    reseeded = [hosts.kinds("gather", "refining", "pass") for hosts in recorded]
+    assert all(reseeded)
+    for of_each_host in zip(*reseeded, strict=True):
+        assert sum(of_each_host) <= 100 * 2
+    for hosts in recorded:
+        assert all(numbers <= 40 * 2 for numbers in hosts.kinds("broadcast", "refining", "pass"))

@@ -10,6 +10,7 @@ from sklearn.cluster import KMeans
 
 from kmeans.arrays import Float32, Int64
 from kmeans.draws import Draws
+from kmeans.hosts import Hosts
 from kmeans.partition import Partition
 from kmeans.refinement import MIN_ROWS, Refined, refine
 from kmeans.rows import MemoryRows
@@ -246,6 +247,24 @@ def test_the_work_goes_on_until_the_labels_can_be_trusted(
     assert asked == [3000] * len(shares)
     assert times == reassigned
     assert heard.moves == list(range(1, result.moves + 1))
+
+
+def test_empty_clusters_are_reseeded_from_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kmeans.refinement.RESEED_ROWS", 300)
+    points, _ = oracle.blobs(13, n=4 * MIN_ROWS, k=8, d=3, spread=5)
+    rows, start = MemoryRows(points), random_start(points, 8)
+    start[3] = 1e6
+    asked: list[Int64] = []
+
+    def gather(rows: MemoryRows, numbers: Int64, _: Hosts) -> Float32:
+        asked.append(numbers)
+        return rows.points[numbers]
+
+    monkeypatch.setattr(MemoryRows, "gather", gather)
+    refine(rows, [start], max_rows=7000, max_iter=9, tol=1e-4, draws=Draws(0), workers=Workers())
+    assert len(asked) == 1
+    assert len(np.unique(asked[0])) == 300
+    assert set(asked[0]) <= set(rows.order(epoch=0)[:MIN_ROWS])
 
 
 def test_the_caller_s_arrays_are_not_changed() -> None:

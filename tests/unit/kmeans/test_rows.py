@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 
 import numpy as np
 import pytest
 
 from kmeans.arrays import Float32
 from kmeans.errors import DataError
-from kmeans.rows import MemoryRows, Rows, StreamedRows, bytes_per_row, load, load_once
+from kmeans.rows import Deal, MemoryRows, PipedRows, Rows, StreamedRows, bytes_per_row, load, load_once
+from tests.unit.kmeans.thread_hosts import ThreadHosts, on_all_hosts
 
 POINTS = np.arange(1003 * 2, dtype=np.float32).reshape(1003, 2)
 
@@ -329,3 +331,116 @@ def test_each_epoch_but_the_first_reads_rows_of_its_own(
 def test_no_rows_that_come_once_are_refused() -> None:
     with pytest.raises(DataError, match="no rows"):
         load_once(lambda: iter([]), 1000)
+
+
+def held_by(deal: Deal) -> Rows:
+    return load(Source(), 2000 * ROW, 100, 3, deal)
+
+
+def streamed_by(deal: Deal) -> Rows:
+    return load(Source(), 50 * ROW, 100, 3, deal)
+
+
+def piped_by(deal: Deal) -> Rows:
+    return load_once(Streams(), 2000 * ROW, 100, 3, deal)
+
+
+def lines(rows: Float32) -> list[list[float]]:
+    """Return the rows in lexical order."""
+    found: list[list[float]] = sorted(rows.tolist())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("rows_by", "size"),
+    [*product((held_by, streamed_by, piped_by), (2, 3, 4)), (held_by, 1100), (piped_by, 1100)],
+)
+def test_hosts_that_deal_rows_out_have_the_mini_batches_of_one(
+    rows_by: Callable[[Deal], Rows], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Blocks end in the middle of mini-batches.
+    monkeypatch.setattr("kmeans.rows.BLOCK_BYTES", 130 * 8)
+    # Of very many hosts some have no rows.
+    ranks = range(size) if size < 10 else [0, 1, 7, 1002, 1003, 1099]
+    one, hosts = rows_by(Deal()), [rows_by(Deal(rank, size)) for rank in ranks]
+    for epoch in range(3):
+        expected, found = list(one.batches(epoch)), [list(rows.batches(epoch)) for rows in hosts]
+        assert {len(batches) for batches in found} == {len(expected)}
+        for number, batch in enumerate(expected):
+            parts = [batches[number] for batches in found]
+            together = lines(np.concatenate(parts))
+            assert together == lines(batch) if size < 10 else all(row in batch.tolist() for row in together)
+            for rank, part in zip(ranks, parts, strict=True):
+                assert (part[:, 0].astype(int) % 10_000 // 2 % size == rank).all()
+
+
+@pytest.mark.parametrize("size", [2, 3, 1100])
+@pytest.mark.parametrize("rows_by", [held_by, streamed_by, piped_by])
+def test_blocks_of_dealt_rows_are_those_of_this_host(rows_by: Callable[[Deal], Rows], size: int) -> None:
+    for rank in {0, 1, size - 1}:
+        rows = rows_by(Deal(rank, size))
+        assert lines(np.concatenate([np.empty((0, 2)), *rows.blocks()])) == POINTS[rank::size].tolist()
+        assert len(rows) == len(POINTS[rank::size])
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_the_first_rows_of_an_epoch_are_those_of_all_hosts(epoch: int) -> None:
+    one, hosts = MemoryRows(POINTS, 100, 3), [held_by(Deal(rank, 3)).in_memory for rank in range(3)]
+    for at_most in (0, 1, 250, 5000):
+        together = [row for rows in hosts for batch in rows.batches(epoch, at_most) for row in batch.tolist()]
+        assert sorted(together) == lines(POINTS[one.order(epoch)[:at_most]])
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_rows_are_gathered_on_the_leader_in_the_order_of_their_numbers(size: int) -> None:
+    numbers = np.random.default_rng(0).permutation(1003)[:500]
+
+    def gathered(hosts: ThreadHosts) -> Float32:
+        return held_by(Deal(hosts.rank, size)).in_memory.gather(numbers, hosts)
+
+    leaders, *others = on_all_hosts(size, gathered)
+    assert isinstance(leaders, np.ndarray)
+    assert np.array_equal(leaders, POINTS[numbers])
+    assert all(isinstance(rows, np.ndarray) and len(rows) == 0 for rows in others)
+
+
+def test_rows_by_themselves_have_an_order_of_their_own() -> None:
+    rows = held_by(Deal(1, 3)).in_memory
+    assert rows.is_dealt
+    alone = rows.by_themselves()
+    assert not alone.is_dealt
+    assert alone.points is rows.points
+    assert epoch_of(alone, 1) == epoch_of(MemoryRows(POINTS[1::3], 100, 3), 1)
+
+
+@pytest.mark.parametrize("read", [load, load_once])
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_host_that_owns_none_of_the_rows_has_none(read: Callable[..., Rows], n: int) -> None:
+    rows = read(Source(POINTS[:n], [n]), 100 * ROW, 100, 3, Deal(3, 4))
+    assert (len(rows), len(rows.in_memory), rows.features) == (0, 0, 2)
+    assert list(rows.blocks()) == []
+    assert [len(batch) for batch in rows.batches(0)] == [0]
+    with pytest.raises(DataError, match="no rows"):
+        read(lambda: iter([]), 100 * ROW, 100, 3, Deal(3, 4))
+
+
+@pytest.mark.parametrize("size", [0, 1002, 1004])
+def test_a_change_of_dealt_rows_is_noticed_by_each_host(size: int) -> None:
+    for rank in range(3):
+        source = Source()
+        rows = load(source, 50 * ROW, 100, 3, Deal(rank, 3))
+        source.points, source.blocks = np.resize(POINTS, (size, 2)), [size]
+        for again in (rows.blocks(), rows.batches(0)):
+            with pytest.raises(DataError, match=rf"expected the 1003 rows .* found {size}\b"):
+                list(again)
+
+
+def test_a_sample_of_dealt_rows_is_one_of_this_hosts_rows() -> None:
+    for rows in (streamed_by(Deal(2, 3)), load_once(Streams(), 50 * ROW, 100, 3, Deal(2, 3))):
+        assert isinstance(rows, StreamedRows | PipedRows)
+        assert not rows.in_memory.is_dealt
+        assert {tuple(row) for row in rows.in_memory.points.tolist()} < {tuple(row) for row in POINTS[2::3].tolist()}
+
+
+def test_the_order_of_all_rows_has_its_place_in_memory() -> None:
+    assert bytes_per_row(5, 4) - bytes_per_row(5) >= 3 * 8

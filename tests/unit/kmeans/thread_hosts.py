@@ -1,10 +1,10 @@
-"""Hosts that are threads of this process, and meet at a barrier."""
+"""Hosts that are threads of this process, and meet at a barrier; they can note what they tell each other."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from kmeans.arrays import Float64
 from kmeans.errors import KMeansError
 from kmeans.hosts import Scalar
+from kmeans.observer import Observer
 
 T = TypeVar("T")
 
@@ -56,6 +57,84 @@ class ThreadHosts:
     def gather(self, rows: NDArray[Scalar]) -> NDArray[Scalar]:
         brought = self._meeting.exchange(self.rank, rows)
         return np.concatenate(brought) if self.rank == 0 else rows[:0]
+
+
+class Message(NamedTuple):
+    """What a host brought to an exchange, and what the fit last said of itself before: its phase, or a step of it."""
+
+    kind: str
+    numbers: int
+    after: str
+
+
+class RecordingHosts:
+    """Any host, which notes its messages.
+
+    Attributes
+    ----------
+    messages
+        All, in their order.
+    observer
+        To be given to the fit; tells what it is at.
+    told
+        What the fit said of itself.
+    """
+
+    def __init__(self, hosts: ThreadHosts) -> None:
+        self._hosts = hosts
+        self.rank, self.size = hosts.rank, hosts.size
+        self.messages: list[Message] = []
+        self.told = ["start"]
+        self.observer: Observer = _Listener(self.told)
+
+    def kinds(self, kind: str, *after: str) -> list[int]:
+        """Return how many numbers each message of this kind had, after any of these events or at any time."""
+        return [
+            message.numbers
+            for message in self.messages
+            if message.kind == kind and (not after or message.after in after)
+        ]
+
+    def sum(self, values: Float64) -> Float64:
+        self._note("sum", values)
+        return self._hosts.sum(values)
+
+    def broadcast(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
+        values = self._hosts.broadcast(values)
+        self._note("broadcast", values)
+        return values
+
+    def gather(self, rows: NDArray[Scalar]) -> NDArray[Scalar]:
+        self._note("gather", rows)
+        return self._hosts.gather(rows)
+
+    def _note(self, kind: str, values: NDArray[Any]) -> None:
+        self.messages.append(Message(kind, values.size, self.told[-1]))
+
+
+class _Listener(Observer):
+    """Notes the names of the steps that it hears of."""
+
+    def __init__(self, told: list[str]) -> None:
+        self._told = told
+
+    def seeded(self, **_: object) -> None:
+        self._told.append("seeded")
+
+    def batch_done(self, **_: object) -> None:
+        self._told.append("batch")
+
+    def shrink_started(self, **_: object) -> None:
+        self._told.append("shrinking")
+
+    def refine_started(self, **_: object) -> None:
+        self._told.append("refining")
+
+    def refine_pass(self, **_: object) -> None:
+        self._told.append("pass")
+
+    def phase_done(self, *, phase: str, **_: object) -> None:
+        self._told.append(f"{phase} done")
 
 
 def on_all_hosts(size: int, work: Callable[[ThreadHosts], T]) -> list[T | BaseException]:

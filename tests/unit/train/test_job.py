@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from kmeans import artifact
 from kmeans.errors import SettingError
 from tests.pipes import Feeder
+from tests.unit.kmeans.thread_hosts import ThreadHosts, on_all_hosts
 from train.failure import StoppedError
 from train.job import RESERVED_BYTES, run
 from train.metrics import JobLog
@@ -71,6 +73,31 @@ def test_rows_that_memory_does_not_hold_are_read_again_in_each_pass(base: Path) 
     for metric, value in in_memory.training["metrics"].items():
         if metric.startswith("test:") or metric.endswith("distance"):
             assert streamed.training["metrics"][metric] == pytest.approx(value, rel=1e-3)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_hosts_that_own_no_row_of_a_replicated_channel_take_part(base: Path, tmp_path: Path, count: int) -> None:
+    """The train channel has four rows, the test channel one."""
+    (base / "input" / "data" / "test" / "rows.csv").write_text("2\n")
+    names = [f"algo-{number}" for number in range(count)]
+    bases, logs = [tmp_path / "hosts" / name for name in names], [io.StringIO() for _ in names]
+    for name, own in zip(names, bases, strict=True):
+        shutil.copytree(base / "input", own / "input")
+        (own / "input" / "config" / "resourceconfig.json").write_text(
+            json.dumps({"current_host": name, "hosts": names})
+        )
+
+    def host(hosts: ThreadHosts) -> None:
+        run(bases[hosts.rank], 1, MEMORY, JobLog(stream=logs[hosts.rank]), hosts)
+
+    assert on_all_hosts(count, host) == [None] * count
+    model = artifact.load(bases[0] / "model")
+    assert sorted(model.centers.ravel().tolist()) == [0.5, 10.5]
+    assert model.training["rows"] == 4
+    assert model.training["metrics"]["test:msd"] == 2.25
+    for log in logs:
+        # The first mini-batch is that of all hosts, whichever says it.
+        assert "Effective batch size used to initialize is 4\n" in log.getvalue()
 
 
 def _set(base: Path, **hyperparameters: str) -> None:
