@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,11 @@ def required_channel(job: Job) -> Channel:
 def _read(
     channel: Channel, feature_dim: int | None, budget: int, wanted: Hyperparameters, *, log: JobLog, hosts: Hosts
 ) -> Rows:
-    """Read this host's share of a channel into at most ``budget`` bytes of memory."""
+    """Read this host's share of a channel into at most ``budget`` bytes of memory.
+
+    Of several hosts' shares some may be empty. What a host does next never depends on whether its own is: what it asks
+    of the others, and what it waits for, is the same on all.
+    """
     started = time.perf_counter()
 
     def tell(state: str) -> None:
@@ -128,23 +132,42 @@ def _read(
         if channel.is_pipe and log.stop_wanted():
             raise Interrupted
 
-    reader = channels.reader(channel, feature_dim, tell)
     read, budget = (load_once, int(PIPED_SHARE * budget)) if channel.is_pipe else (load, budget)
-    with _stage("read", log):
-        try:
-            rows: Rows = read(_share(reader, channel, hosts), budget, wanted.mini_batch_size, wanted.settings.seed)
-        except NoDataError:
-            if hosts.size == 1 or not channel.is_sharded:
-                raise
-            log.say(f"there are no objects of channel {channel.name} for this host", "WARNING")
-            return _no_rows(_common_width(0, hosts))
-    _common_width(rows.features, hosts)
+    may_be_empty = hosts.size > 1 and channel.is_sharded
+    nothing: NoDataError | None = None
+    rows: Rows = _no_rows(0)
+    try:
+        with _stage("read", log):
+            reader = channels.reader(channel, feature_dim, tell)
+            share = _share(reader, channel, hosts)
+            rows = read(share, budget, wanted.mini_batch_size, wanted.settings.seed)
+    except NoDataError as error:
+        if not may_be_empty:
+            raise
+        nothing = error
+    columns = _common_width(rows.features, hosts)
+    count = rows.seen if isinstance(rows, PipedRows) else len(rows)
+    if not _count(count, hosts):
+        raise nothing or NoDataError(f"Channel {channel.name} has no data: its objects have no rows.")
+    if nothing is None:
+        _tell_what_was_read(rows, reader, channel, budget, seconds=time.perf_counter() - started, log=log)
+    else:
+        log.say(f"there are no objects of channel {channel.name} for this host", "WARNING")
+        rows = _no_rows(columns)
+    if channel.is_pipe and may_be_empty:
+        held = rows.in_memory.points
+        rows = PipedRows(_or_nothing(share, columns), count, held, wanted.mini_batch_size, wanted.settings.seed)
+    return rows
+
+
+def _tell_what_was_read(
+    rows: Rows, reader: Reader, channel: Channel, budget: int, *, seconds: float, log: JobLog
+) -> None:
     labels = f", the first {reader.label_columns} taken as labels" if reader.label_columns else ""
     count = rows.seen if isinstance(rows, PipedRows) else len(rows)
     log.say(
         f"read channel {channel.name}: {count} rows x {rows.features} columns{labels} from "
-        f"{reader.files} file(s) of {reader.content_type}, {reader.bytes / 1e6:.1f} MB in "
-        f"{time.perf_counter() - started:.3f} secs"
+        f"{reader.files} file(s) of {reader.content_type}, {reader.bytes / 1e6:.1f} MB in {seconds:.3f} secs"
     )
     held = len(rows.in_memory)
     if isinstance(rows, PipedRows):
@@ -157,7 +180,6 @@ def _read(
             f"channel {channel.name} is larger than the {budget / 1e6:.0f} MB of memory for rows: {held} rows drawn at "
             "random are kept, and passes over all rows read the files again"
         )
-    return rows
 
 
 def _count(rows: int, hosts: Hosts) -> int:
@@ -201,7 +223,7 @@ def _checkpoints(
     return CheckpointFolder(
         folder or Path(),
         wanted.checkpoint_interval,
-        _identity(rows, wanted, hosts),
+        _identity(job.channels[TRAIN_CHANNEL], rows, wanted, hosts),
         log.say,
         hosts=hosts,
         max_share_bytes=int(CHECKPOINT_SHARE * memory),
@@ -209,10 +231,10 @@ def _checkpoints(
     )
 
 
-def _identity(rows: Rows, wanted: Hyperparameters, hosts: Hosts) -> Identity:
+def _identity(channel: Channel, rows: Rows, wanted: Hyperparameters, hosts: Hosts) -> Identity:
     """Return by what a checkpoint is known as that of these rows and settings."""
     settings = {**wanted.of_the_fit, "columns": rows.features, "hosts": hosts.size}
-    if isinstance(rows, PipedRows):
+    if channel.is_pipe:
         return Identity(settings, shares=None)
     points = rows.in_memory.points
     some = points[:: max(1, len(points) // DIGEST_ROWS)]
@@ -234,6 +256,20 @@ def _share(reader: Reader, channel: Channel, hosts: Hosts) -> Pass:
             seen += len(block)
 
     return every_size_th
+
+
+def _or_nothing(next_pass: Pass, features: int) -> Pass:
+    """Return the same passes of so many ``features``; those without data have no rows and are no error."""
+
+    def blocks() -> Iterator[Float32]:
+        with suppress(NoDataError):
+            for block in next_pass():
+                # A host that had no rows so far hasn't seen how many columns they have.
+                if block.shape[1] != features:
+                    raise DataError(f"expected {features} columns as in the first epoch, found {block.shape[1]}")
+                yield block
+
+    return blocks
 
 
 def _report(fitted: Fitted, log: JobLog, *, is_leader: bool) -> dict[str, Any]:
