@@ -98,9 +98,8 @@ def refine(
     partition = Partition(rows.points, found.arrays["centers"] if found and is_begun else starts[0], workers, hosts)
     try:
         if found is not None and is_begun:
-            names = "sample", "moves", "before", "settled", "draws"
-            sample, moves, before, settled, draws.made = (found.numbers[name] for name in names)
-            _restore(partition, np.concatenate(growths[: sample + 1]), found)
+            sample, moves, draws.made = (found.numbers[name] for name in ("sample", "moves", "draws"))
+            before, settled = _restore(partition, np.concatenate(growths[: sample + 1]), found)
         else:
             partition = _best_start(rows, starts, growths, on_sample, workers=workers, hosts=hosts)
             checkpoints.offer(state)
@@ -157,11 +156,14 @@ def _best_start(
     return min(begun, key=lambda partition: partition.sums.inertia)
 
 
-def _restore(partition: Partition, rows: Int64, found: State) -> None:
+def _restore(partition: Partition, rows: Int64, found: State) -> tuple[float, bool]:
+    """Give ``partition`` its rows; return the inertia before the last move, and whether that settled it."""
     if found.share:
         partition.restore(np.sort(rows), found.share)
-    else:
-        partition.take_in(rows)
+        return found.numbers["before"], found.numbers["settled"]
+    # The rows may be others, and what was settled for those isn't for these.
+    partition.take_in(rows)
+    return math.inf, False
 
 
 def _is_trusted(partition: Partition, draws: Draws) -> bool:

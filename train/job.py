@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from kmeans import artifact
 from kmeans.arrays import Float32
@@ -25,6 +26,7 @@ from kmeans.workers import Interrupted, Workers
 from train import channels, hyperparameters
 from train.checkpoints import CheckpointFolder, Identity
 from train.contract import MODEL_CHANNEL, TEST_CHANNEL, TRAIN_CHANNEL, Channel, HostNames, Job, read_job
+from train.digest import RowsDigest
 from train.hyperparameters import Hyperparameters
 from train.metrics import JobLog
 from train.reader import Reader
@@ -36,7 +38,7 @@ ROWS_SHARE, RESERVED_BYTES = 0.7, 192 << 20
 # Share of that for the rows of one pipe: they can't be read again, and those of the next need room too.
 PIPED_SHARE = 0.8
 
-# Rows by which data are known again, and the length of their digest.
+# Rows by which a host knows those in its memory again, and the length of a digest.
 DIGEST_ROWS, DIGEST_BYTES = 1000, 8
 
 # Share of the memory that may be used for gathering what all hosts know of their rows; one host alone never needs more
@@ -44,11 +46,19 @@ DIGEST_ROWS, DIGEST_BYTES = 1000, 8
 CHECKPOINT_SHARE = 1 / 8
 
 
-def run(base: Path, threads: int, memory: int, log: JobLog, hosts: Hosts | None = None) -> None:
+def run(
+    base: Path,
+    threads: int,
+    memory: int,
+    log: JobLog,
+    hosts: Hosts | None = None,
+    *,
+    checkpoint_folder: Path | None = None,
+) -> None:
     """Run the job that ``base`` (``/opt/ml``) describes, with ``threads`` threads and ``memory`` bytes.
 
     With several ``hosts`` each runs it on its share of the rows, and the leader writes the model. A stop that ``log``
-    is told of ends the job with the best model so far.
+    is told of ends the job with the best model so far. A ``checkpoint_folder`` replaces the one of the configuration.
 
     Raises
     ------
@@ -63,7 +73,10 @@ def run(base: Path, threads: int, memory: int, log: JobLog, hosts: Hosts | None 
     check_hosts(job.hosts, hosts.size)
     budget = int(ROWS_SHARE * max(0, memory - RESERVED_BYTES))
     start = _read_start(job, wanted, log)
-    rows = _read(required_channel(job), wanted.feature_dim, budget, wanted, log=log, hosts=hosts)
+    # The leader's folder is that of all.
+    folder = checkpoint_folder or job.checkpoint_directory
+    digest = RowsDigest() if _count(hosts.rank == 0 and folder is not None, hosts) else None
+    rows = _read(required_channel(job), wanted.feature_dim, budget, wanted, log=log, hosts=hosts, digest=digest)
     # Read before the fit: what is wrong with it shall not come out hours later.
     budget -= len(rows.in_memory) * bytes_per_row(rows.features)
     test_rows = _read_test_channel(job, rows.features, budget, wanted, log=log, hosts=hosts)
@@ -74,7 +87,10 @@ def run(base: Path, threads: int, memory: int, log: JobLog, hosts: Hosts | None 
             f"Effective batch size used to initialize is {len(rows)}",
             "WARNING",
         )
-    checkpoints = _checkpoints(job, rows, wanted, memory, log=log, hosts=hosts)
+    checkpoints = None
+    if digest is not None:
+        identity = _identity(job, rows, wanted, digest=digest, start=start, hosts=hosts)
+        checkpoints = _checkpoints(folder, identity, wanted, memory, log=log, hosts=hosts)
     with Workers(threads, log.stop_wanted) as workers:
         fitted = fit(
             rows,
@@ -117,9 +133,16 @@ def required_channel(job: Job) -> Channel:
 
 
 def _read(
-    channel: Channel, feature_dim: int | None, budget: int, wanted: Hyperparameters, *, log: JobLog, hosts: Hosts
+    channel: Channel,
+    feature_dim: int | None,
+    budget: int,
+    wanted: Hyperparameters,
+    *,
+    log: JobLog,
+    hosts: Hosts,
+    digest: RowsDigest | None = None,
 ) -> Rows:
-    """Read this host's share of a channel into at most ``budget`` bytes of memory.
+    """Read this host's share of a channel into at most ``budget`` bytes of memory; ``digest`` takes the rows in.
 
     Of several hosts' shares some may be empty. What a host does next never depends on whether its own is: what it asks
     of the others, and what it waits for, is the same on all.
@@ -140,7 +163,7 @@ def _read(
         with _stage("read", log):
             reader = channels.reader(channel, feature_dim, tell)
             share = _share(reader, channel, hosts)
-            rows = read(share, budget, wanted.mini_batch_size, wanted.settings.seed)
+            rows = read(digest.over(share) if digest else share, budget, wanted.mini_batch_size, wanted.settings.seed)
     except NoDataError as error:
         if not may_be_empty:
             raise
@@ -213,17 +236,18 @@ def _read_start(job: Job, wanted: Hyperparameters, log: JobLog) -> KMeansModel |
 
 
 def _checkpoints(
-    job: Job, rows: Rows, wanted: Hyperparameters, memory: int, *, log: JobLog, hosts: Hosts
-) -> CheckpointFolder | None:
-    """Return the leader's checkpoint folder, None if it has none."""
-    folder = job.checkpoint_directory
-    has_folder = np.array([float(hosts.rank == 0 and folder is not None)])
-    if not hosts.sum(has_folder)[0]:
-        return None
+    folder: Path | None,
+    identity: Identity,
+    wanted: Hyperparameters,
+    memory: int,
+    *,
+    log: JobLog,
+    hosts: Hosts,
+) -> CheckpointFolder:
     return CheckpointFolder(
         folder or Path(),
         wanted.checkpoint_interval,
-        _identity(job.channels[TRAIN_CHANNEL], rows, wanted, hosts),
+        identity,
         log.say,
         hosts=hosts,
         max_share_bytes=int(CHECKPOINT_SHARE * memory),
@@ -231,17 +255,35 @@ def _checkpoints(
     )
 
 
-def _identity(channel: Channel, rows: Rows, wanted: Hyperparameters, hosts: Hosts) -> Identity:
+def _identity(
+    job: Job,
+    rows: Rows,
+    wanted: Hyperparameters,
+    *,
+    digest: RowsDigest,
+    start: KMeansModel | None,
+    hosts: Hosts,
+) -> Identity:
     """Return by what a checkpoint is known as that of these rows and settings."""
     settings = {**wanted.of_the_fit, "columns": rows.features, "hosts": hosts.size}
-    if channel.is_pipe:
+    if start is not None:
+        settings[f"channel {MODEL_CHANNEL}"] = _short_digest(start.centers, start.counts).hex()
+    if job.channels[TRAIN_CHANNEL].is_pipe:
         return Identity(settings, shares=None)
+    # What is known of each row is that of the rows in memory, in their order.
     points = rows.in_memory.points
-    some = points[:: max(1, len(points) // DIGEST_ROWS)]
-    digest = np.frombuffer(hashlib.sha256(some.tobytes()).digest()[:DIGEST_BYTES], dtype=np.uint8)
-    shares = [share.tobytes().hex() for share in hosts.broadcast(hosts.gather(digest[None]))]
-    data = hashlib.sha256("".join(sorted(shares)).encode()).hexdigest()[: 2 * DIGEST_BYTES]
-    return Identity({**settings, "rows": _count(len(rows), hosts), "data": data}, shares)
+    mine = _short_digest(np.array([len(points)]), points[:: max(1, len(points) // DIGEST_ROWS)])
+    shares = hosts.broadcast(hosts.gather(np.frombuffer(mine, dtype=np.uint8)[None]))
+    settings |= {"rows": _count(len(rows), hosts), "data": digest.text(hosts)}
+    return Identity(settings, [share.tobytes().hex() for share in shares])
+
+
+def _short_digest(*arrays: NDArray[Any] | None) -> bytes:
+    digest = hashlib.sha256()
+    for array in arrays:
+        if array is not None:
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()[:DIGEST_BYTES]
 
 
 def _share(reader: Reader, channel: Channel, hosts: Hosts) -> Pass:

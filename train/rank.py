@@ -28,7 +28,7 @@ def claim_streams() -> None:
     os.dup2(RANK_ERR, 2)
 
 
-def take_part(base: Path, threads: int, memory: int, log: JobLog) -> int:
+def take_part(base: Path, threads: int, memory: int, log: JobLog, *, checkpoint_folder: Path | None = None) -> int:
     """Run this host's part of the job below ``base``; return its exit code. The link tells of a failure."""
     link = socket.socket(fileno=RANK_LINK)
     link.sendall(encode(Message("started", number=os.getpid())))
@@ -36,7 +36,7 @@ def take_part(base: Path, threads: int, memory: int, log: JobLog) -> int:
     try:
         hosts = MpiHosts.join()
         link.sendall(encode(Message("ready")))
-        run(base, threads, memory, log, hosts)
+        run(base, threads, memory, log, hosts, checkpoint_folder=checkpoint_folder)
         hosts.leave()
     except Exception as error:
         failure = Failure.of(error)

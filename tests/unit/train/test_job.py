@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from kmeans import artifact
 from kmeans.errors import SettingError
+from kmeans.model import KMeansModel
 from tests.pipes import Feeder
 from train.failure import StoppedError
 from train.job import RESERVED_BYTES, run
@@ -120,6 +123,68 @@ def test_a_checkpoint_of_other_settings_or_data_is_refused_by_name_and_ignored_o
         _trained(base)
     _set(base, ignore_changed_checkpoint="true")
     assert "is that of another job and is ignored" in _trained(base)[1]
+
+
+def _put_rows(base: Path, rows: Any) -> None:
+    for channel, part in (("train", rows), ("test", rows[:1])):
+        np.savetxt(base / "input" / "data" / channel / "rows.csv", part, fmt="%.5g", delimiter=",")
+
+
+@pytest.mark.parametrize("memory", [MEMORY, RESERVED_BYTES + 1_000_000], ids=["in memory", "streamed"])
+def test_one_changed_row_of_many_is_refused(base: Path, memory: int) -> None:
+    rows = np.random.default_rng(0).normal(size=(20_000, 3))
+    _put_rows(base, rows)
+    (base / "checkpoints").mkdir()
+    run(base, 1, memory, JobLog(stream=io.StringIO()))
+    _set(base, checkpoint_interval="0")
+    run(base, 1, memory, JobLog(stream=io.StringIO()))
+    rows[12_345, 1] += 1
+    _put_rows(base, rows)
+    with pytest.raises(SettingError, match=r"another job: data was [0-9a-f]{16} and is [0-9a-f]{16}"):
+        run(base, 1, memory, JobLog(stream=io.StringIO()))
+
+
+@pytest.mark.parametrize("stop", [{"batches": 2}, {"moves": 1}, {"moves": 2}], ids=str)
+@pytest.mark.parametrize(
+    ("before", "after"), [(1_000_000, 990_000), (1_000_000, 1_100_000), (1_000_000, MEMORY), (MEMORY, 1_000_000)]
+)
+def test_a_machine_with_other_memory_goes_on_from_the_centers(
+    base: Path, before: int, after: int, stop: dict[str, int]
+) -> None:
+    centers = np.repeat([[0], [20], [40], [60]], 10_000, axis=0)
+    _put_rows(base, np.random.default_rng(0).normal(size=(40_000, 6)) + centers)
+    (base / "checkpoints").mkdir()
+    _set(base, k="4", local_lloyd_tol="0", mini_batch_size="1000")
+    run(base, 1, RESERVED_BYTES + before, StoppedIn(**stop))
+    log = io.StringIO()
+    run(base, 1, RESERVED_BYTES + after, JobLog(stream=log))
+    assert re.search("going on from checkpoint .*, not to the same bits: other rows were in memory", log.getvalue())
+    counts = artifact.load(base / "model").counts
+    assert counts is not None
+    assert sorted(counts.tolist()) == [10_000] * 4
+
+
+def test_another_model_to_start_from_is_refused(base: Path) -> None:
+    _trained(base)
+    (base / "model").rename(base / "input" / "data" / "model")
+    (base / "checkpoints").mkdir()
+    _set(base, checkpoint_interval="0")
+    _trained(base)
+    assert "going on from checkpoint" in _trained(base)[1]
+    artifact.save(KMeansModel(np.array([[0], [1]], dtype=np.float32)), base / "input" / "data" / "model")
+    with pytest.raises(SettingError, match=r"channel model was [0-9a-f]{16} and is [0-9a-f]{16}"):
+        _trained(base)
+    shutil.rmtree(base / "input" / "data" / "model")
+    with pytest.raises(SettingError, match=r"channel model was [0-9a-f]{16} and is None"):
+        _trained(base)
+
+
+def test_a_checkpoint_folder_that_is_named_replaces_the_configured_one(base: Path) -> None:
+    _set(base, checkpoint_interval="0")
+    (base / "checkpoints").mkdir()
+    run(base, 1, MEMORY, JobLog(stream=io.StringIO()), checkpoint_folder=base / "named")
+    assert not list((base / "checkpoints").iterdir())
+    assert len(list((base / "named").iterdir())) == 2
 
 
 def test_what_has_no_say_in_the_centers_may_change(base: Path) -> None:

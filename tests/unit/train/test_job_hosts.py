@@ -208,3 +208,16 @@ def test_rows_of_a_later_epoch_have_the_columns_of_the_first(two: Jobs, feeders:
     two.set(**MEAN)
     _feed(two, feeders, [[[b"1\n"], []], [[], [b"1,2\n"]]])
     assert "expected 1 columns as in the first epoch, found 2" in two.failure_of(1)
+
+
+def test_rows_dealt_out_in_another_way_go_on_from_the_centers(two: Jobs) -> None:
+    two.configure(train=FILE | SHARDED)
+    two.set(k="2", checkpoint_interval="0")
+    (two.hosts[0].base / "checkpoints").mkdir()
+    for shares in (["0\n1\n10\n", "11\n"], ["0\n11\n", "10\n1\n"]):
+        for host, share in zip(two.hosts, shares, strict=True):
+            host.put(share)
+        assert centers(two.model()) == [0.5, 10.5]
+    for host in two.hosts:
+        assert "going on from checkpoint" in host.out.getvalue()
+        assert "not to the same bits" in host.out.getvalue()
