@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kmeans import artifact
 from kmeans.arrays import Float32
+from kmeans.atomic_file import remove_remains
 from kmeans.checkpoint import Checkpoints
 from kmeans.errors import DataError, NoDataError, SettingError
 from kmeans.estimator import Fitted, fit
@@ -24,7 +25,7 @@ from kmeans.model import KMeansModel
 from kmeans.rows import MemoryRows, Pass, PipedRows, Rows, bytes_per_row, load, load_once
 from kmeans.workers import Interrupted, Workers
 from train import channels, hyperparameters
-from train.checkpoints import CheckpointFolder, Identity
+from train.checkpoints import FILE_NAMES, CheckpointFolder, Identity
 from train.contract import MODEL_CHANNEL, TEST_CHANNEL, TRAIN_CHANNEL, Channel, HostNames, Job, read_job
 from train.digest import RowsDigest
 from train.hyperparameters import Hyperparameters
@@ -71,10 +72,16 @@ def run(
     wanted = hyperparameters.parse(job.hyperparameters)
     log.say(f"Final configuration: {_json(wanted.values)}")
     check_hosts(job.hosts, hosts.size)
+    _check_told_the_same(job, wanted, hosts)
+    folder = checkpoint_folder or job.checkpoint_directory
+    if hosts.rank == 0:
+        # SageMaker would upload them with the rest.
+        remove_remains(job.model_directory, (artifact.CENTERS_FILE, artifact.CARD_FILE))
+        if folder is not None:
+            remove_remains(folder, FILE_NAMES)
     budget = int(ROWS_SHARE * max(0, memory - RESERVED_BYTES))
     start = _read_start(job, wanted, log)
     # The leader's folder is that of all.
-    folder = checkpoint_folder or job.checkpoint_directory
     digest = RowsDigest() if _count(hosts.rank == 0 and folder is not None, hosts) else None
     rows = _read(required_channel(job), wanted.feature_dim, budget, wanted, log=log, hosts=hosts, digest=digest)
     # Read before the fit: what is wrong with it shall not come out hours later.
@@ -121,6 +128,26 @@ def check_hosts(hosts: HostNames, connected: int) -> None:
         raise SettingError(
             f"resourceconfig.json names {len(hosts.names)} hosts, but {connected} train together: each host must be "
             "given the same list of hosts."
+        )
+
+
+def _check_told_the_same(job: Job, wanted: Hyperparameters, hosts: Hosts) -> None:
+    """Raise a SettingError on a host that is told another job than the leader: they would wait for each other."""
+    told: dict[str, Any] = dict(wanted.values)
+    for name, channel in job.channels.items():
+        distribution = "sharded" if channel.is_sharded else "replicated"
+        told[f"channel {name}"] = f"{distribution} in {channel.input_mode} mode"
+    sent = hosts.broadcast(np.frombuffer(_json(told).encode(), dtype=np.uint8))
+    mine, leaders = orjson.loads(_json(told)), orjson.loads(sent.tobytes())
+    differences = [
+        f"{name} is {leaders.get(name, 'missing')} there and {mine.get(name, 'missing')} here"
+        for name in sorted({*mine, *leaders})
+        if mine.get(name) != leaders.get(name)
+    ]
+    if differences:
+        raise SettingError(
+            f"{job.hosts.leader} was given another job: {', '.join(differences)}. All hosts must be given the same "
+            "hyperparameters and channels; of a sharded channel some may get no objects."
         )
 
 

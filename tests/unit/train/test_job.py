@@ -187,6 +187,19 @@ def test_a_checkpoint_folder_that_is_named_replaces_the_configured_one(base: Pat
     assert len(list((base / "named").iterdir())) == 2
 
 
+def test_what_a_job_killed_while_it_wrote_has_left_is_removed(base: Path) -> None:
+    names = {"model": ["model_algo-1", "kmeans.json"], "checkpoints": ["kmeans-checkpoint-0", "kmeans-checkpoint-1"]}
+    for folder, files in names.items():
+        (base / folder).mkdir()
+        for name in files:
+            (base / folder / f".{name}.tmp").write_bytes(b"the first half")
+    (base / "model" / ".notes").write_bytes(b"somebody else's")
+    _set(base, checkpoint_interval="100000")
+    _trained(base)
+    assert sorted(path.name for path in (base / "model").iterdir()) == [".notes", "kmeans.json", "model_algo-1"]
+    assert list((base / "checkpoints").iterdir()) == []
+
+
 def test_what_has_no_say_in_the_centers_may_change(base: Path) -> None:
     (base / "checkpoints").mkdir()
     _set(base, checkpoint_interval="0")

@@ -221,3 +221,34 @@ def test_rows_dealt_out_in_another_way_go_on_from_the_centers(two: Jobs) -> None
     for host in two.hosts:
         assert "going on from checkpoint" in host.out.getvalue()
         assert "not to the same bits" in host.out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("hyperparameters", "channels", "difference"),
+    [
+        pytest.param({"k": "3"}, {}, "k is 2 there and 3 here", id="k"),
+        pytest.param({"epochs": "2"}, {}, "epochs is 1 there and 2 here", id="another default"),
+        pytest.param({}, {"test": None}, "channel test is replicated in File mode there and missing here", id="test"),
+        pytest.param(
+            {}, {"model": FILE}, "channel model is missing there and replicated in File mode here", id="model"
+        ),
+        pytest.param({}, {"train": PIPE}, "channel train is replicated in File mode there", id="mode"),
+        pytest.param({}, {"train": FILE | SHARDED}, "and sharded in File mode here", id="distribution"),
+    ],
+)
+def test_a_host_that_is_told_another_job_says_what_differs(
+    two: Jobs, hyperparameters: dict[str, str], channels: dict[str, dict[str, str] | None], difference: str
+) -> None:
+    told = {"train": FILE, "test": FILE}
+    two.configure(**told)
+    for host in two.hosts:
+        host.put("0\n1\n10\n11\n")
+        host.put("0\n1\n10\n11\n", "test")
+    two.hosts[1].set(**{"k": "2", "eval_metrics": "[msd, ssd]", **hyperparameters})
+    changed = {name: fields for name, fields in (told | channels).items() if fields is not None}
+    two.hosts[1].write("inputdataconfig", changed)
+    if "model" in changed:
+        artifact.save(KMeansModel(np.zeros((2, 1), dtype=np.float32)), two.hosts[1].data / "model")
+    reason = two.failure_of(1)
+    assert reason.startswith("algo-1 was given another job: ")
+    assert difference in reason
