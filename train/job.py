@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from kmeans import artifact
 from kmeans.arrays import Float32
 from kmeans.atomic_file import remove_remains
 from kmeans.checkpoint import Checkpoints
-from kmeans.errors import DataError, NoDataError, SettingError
+from kmeans.errors import DataError, KMeansError, NoDataError, ResourceError, SettingError
 from kmeans.estimator import Fitted, fit
 from kmeans.hosts import Alone, Hosts
 from kmeans.machine import peak_memory
@@ -55,11 +55,13 @@ def run(
     hosts: Hosts | None = None,
     *,
     checkpoint_folder: Path | None = None,
+    on_written: Callable[[], None] = lambda: None,
 ) -> None:
     """Run the job that ``base`` (``/opt/ml``) describes, with ``threads`` threads and ``memory`` bytes.
 
     With several ``hosts`` each runs it on its share of the rows, and the leader writes the model. A stop that ``log``
     is told of ends the job with the best model so far. A ``checkpoint_folder`` replaces the one of the configuration.
+    ``on_written`` is called when the model is written: nothing fails from then on.
 
     Raises
     ------
@@ -109,16 +111,23 @@ def run(
             checkpoints=checkpoints or Checkpoints(),
         )
     metrics = _report(fitted, log, is_leader=hosts.rank == 0)
-    if test_rows is not None and not fitted.interrupted:
-        metrics |= _score(test_rows, fitted.model, wanted, log, hosts)
-    card = {"hyperparameters": wanted.values, "rows": _count(len(rows), hosts), "metrics": metrics}
+    model = KMeansModel(
+        fitted.model.centers,
+        fitted.model.counts,
+        {"hyperparameters": wanted.values, "rows": _count(len(rows), hosts), "metrics": metrics},
+    )
     if hosts.rank == 0:
         with _stage("write", log):
-            artifact.save(KMeansModel(fitted.model.centers, fitted.model.counts, card), job.model_directory)
+            artifact.save(model, job.model_directory)
         log.say(f"wrote the model to {job.model_directory}: {artifact.CENTERS_FILE}, {artifact.CARD_FILE}")
     hosts.sum(np.zeros(1))  # no host ends before the model is written
+    on_written()
     if fitted.interrupted and checkpoints is not None:
         checkpoints.save()
+    if test_rows is not None and not fitted.interrupted:
+        metrics |= _score(test_rows, model, wanted, log, hosts)  # a part of what the model says of itself
+        if hosts.rank == 0:
+            _describe(model, job.model_directory, log)
     log.finish(peak_memory())
 
 
@@ -374,15 +383,36 @@ def _read_test_channel(
 
 
 def _score(rows: Rows, model: KMeansModel, wanted: Hyperparameters, log: JobLog, hosts: Hosts) -> dict[str, float]:
-    """Score the rows of the test channel: ``ssd`` is their inertia, ``msd`` the same per row."""
+    """Score the rows of the test channel: ``ssd`` is their inertia, ``msd`` the same per row.
+
+    The model is written by now. What goes wrong here, and a stop, leave out the scores and cost nothing else.
+    """
+    trouble, inertia = "", 0.0
     with _stage("score", log):
-        inertia = sum(model.score(block) for block in rows.blocks())
-    inertia, count = hosts.sum(np.array([inertia, len(rows)])).tolist()
+        try:
+            for block in rows.blocks():
+                inertia += model.score(block)
+                if log.stop_wanted():
+                    trouble = "the job is to stop"
+                    break
+        except (KMeansError, OSError) as error:
+            trouble = str(error)
+    inertia, count, failed = hosts.sum(np.array([inertia, len(rows), float(bool(trouble))])).tolist()
+    if failed:
+        log.say(f"the test channel is not scored: {trouble or 'another host could not'}", "WARNING")
+        return {}
     scores = {"msd": inertia / count, "ssd": inertia}
     for metric in wanted.eval_metrics:
         if hosts.rank == 0:
             log.quality("test", metric, scores[metric])
     return {f"test:{metric}": scores[metric] for metric in wanted.eval_metrics}
+
+
+def _describe(model: KMeansModel, directory: Path, log: JobLog) -> None:
+    try:
+        artifact.describe(model, directory)
+    except ResourceError as error:
+        log.say(f"the scores are not in {artifact.CARD_FILE}: {error}", "WARNING")
 
 
 @contextmanager

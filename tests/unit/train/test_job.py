@@ -1,10 +1,12 @@
 """A job in this process, where it can be stopped at a place of our choice."""
 
+import errno
 import io
 import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +281,90 @@ def test_a_job_on_pipes_goes_on_with_the_epochs_that_are_left(base: Path) -> Non
     assert "going on from checkpoint 0 in phase stream" in log
     assert model == expected
     assert feeder.opened == 3, "the first for the rows in memory, and two epochs"
+
+
+@pytest.mark.parametrize("starts_from", ["a checkpoint", "a model"])
+@pytest.mark.parametrize("later", [[], [[b"1,2\n", None]]], ids=["no FIFO", "a silent one"])
+def test_a_stop_while_an_epoch_is_waited_for_ends_with_the_centers_that_were_found(
+    base: Path, starts_from: str, later: list[list[bytes | None]]
+) -> None:
+    class StoppedAtTrain1(JobLog):
+        def reading(self, channel: str, state: str) -> None:
+            if "train_1" in state:
+                self.stop()
+            super().reading(channel, state)
+
+    config = {"train": {"TrainingInputMode": "Pipe", "ContentType": "text/csv;label_size=0"}}
+    _set(base, k="3", epochs="5", mini_batch_size="100", refine_max_iter="0", checkpoint_interval="100000")
+    content = "".join(f"{row % 71},{row % 31}\n" for row in range(1000)).encode()
+    train = base / "input" / "data" / "train"
+
+    def run_with(log: JobLog, streams: list[Any]) -> None:
+        for fifo in train.parent.glob("train_*"):
+            fifo.unlink()
+        with Feeder(train, streams):
+            run(base, 1, MEMORY, log)
+
+    if starts_from == "a model":
+        model = base / "input" / "data" / "model"
+        artifact.save(KMeansModel(np.array([[0, 0], [30, 9], [60, 9]], dtype=np.float32)), model)
+        config["model"] = {}
+    else:
+        (base / "checkpoints").mkdir()
+    (base / "input" / "config" / "inputdataconfig.json").write_text(json.dumps(config))
+    run_with(StoppedIn(batches=24), [[content]] * 4)  # in the third epoch
+    (base / "model" / "model_algo-1").unlink()
+    run_with(StoppedAtTrain1(stream=io.StringIO()), [[content], *later])
+    assert artifact.load(base / "model").clusters == 3
+
+
+class ChangedOnceWritten(JobLog):
+    """A log that does something, with itself, when the model is written."""
+
+    def __init__(self, change: Callable[[JobLog], object]) -> None:
+        self.out = io.StringIO()
+        super().__init__(stream=self.out)
+        self._change = change
+
+    def say(self, message: str, level: str = "INFO") -> None:
+        super().say(message, level)
+        if message.startswith("wrote the model"):
+            self._change(self)
+
+
+def _is_whole_without_scores(base: Path) -> bool:
+    model = artifact.load(base / "model")
+    return model.counts is not None and not [name for name in model.training["metrics"] if name.startswith("test:")]
+
+
+def test_a_stop_while_the_test_channel_is_scored_costs_the_scores_alone(base: Path) -> None:
+    log = ChangedOnceWritten(lambda log: log.stop())
+    run(base, 1, MEMORY, log)
+    assert _is_whole_without_scores(base)
+    assert "the test channel is not scored: the job is to stop" in log.out.getvalue()
+
+
+def test_a_test_channel_that_changes_costs_the_scores_alone(base: Path) -> None:
+    _put_rows(base, np.random.default_rng(0).normal(size=(40_000, 6)))
+    test = base / "input" / "data" / "test" / "rows.csv"
+    test.write_bytes((base / "input" / "data" / "train" / "rows.csv").read_bytes())
+    log = ChangedOnceWritten(lambda _: test.write_text("1,2,3,4,5,6\n"))
+    run(base, 1, RESERVED_BYTES + 1_000_000, log)
+    assert _is_whole_without_scores(base)
+    assert "the test channel is not scored: " in log.out.getvalue()
+    assert "the file has changed since it was first read" in log.out.getvalue()
+
+
+def test_a_disk_that_is_full_after_the_model_costs_the_scores_alone(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    log = ChangedOnceWritten(lambda _: monkeypatch.setattr(os, "fsync", full))
+    run(base, 1, MEMORY, log)
+    assert _is_whole_without_scores(base)
+    assert "the scores are not in kmeans.json: can't write kmeans.json" in log.out.getvalue()
 
 
 def test_a_job_goes_on_from_the_model_in_its_channel(base: Path) -> None:

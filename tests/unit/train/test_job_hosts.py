@@ -35,6 +35,7 @@ class HostJob:
     def __init__(self, base: Path, name: str, names: list[str]) -> None:
         self.base = base
         self.out = io.StringIO()
+        self.stops_when_written = False
         self.data = base / "input" / "data"
         self.write("resourceconfig", {"current_host": name, "hosts": names})
         self.set(k="2", eval_metrics="[msd, ssd]")
@@ -54,8 +55,9 @@ class HostJob:
         if content is not None:
             (folder / "rows.csv").write_text(content)
 
-    def run(self, hosts: Hosts, memory: int = MEMORY) -> None:
-        run(self.base, 1, memory, JobLog(stream=self.out), hosts)
+    def run(self, hosts: Hosts) -> None:
+        log = JobLog(stream=self.out)
+        run(self.base, 1, MEMORY, log, hosts, on_written=log.stop if self.stops_when_written else lambda: None)
 
 
 class Jobs:
@@ -252,3 +254,17 @@ def test_a_host_that_is_told_another_job_says_what_differs(
     reason = two.failure_of(1)
     assert reason.startswith("algo-1 was given another job: ")
     assert difference in reason
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_stop_of_one_host_while_all_score_costs_the_scores_alone(two: Jobs, stopped: int) -> None:
+    two.configure(train=FILE, test=FILE)
+    for host in two.hosts:
+        for channel in ("train", "test"):
+            host.put("0\n1\n10\n11\n", channel)
+    two.hosts[stopped].stops_when_written = True
+    metrics = two.model().training["metrics"]
+    assert metrics["train:mean_squared_distance"] == 0.25
+    assert "test:msd" not in metrics
+    assert "not scored: the job is to stop" in two.hosts[stopped].out.getvalue()
+    assert "not scored: another host could not" in two.hosts[1 - stopped].out.getvalue()
