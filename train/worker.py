@@ -36,6 +36,8 @@ class Worker(Host):
             try:
                 self._connection = socket.create_connection((self._hosts.leader, self._port), CONNECT_TIMEOUT)
                 return
+            except UnicodeError as error:  # the name can be none of the network's
+                self._trouble = str(error)
             except OSError as error:
                 self._trouble = str(error.strerror or error)
             self._closing.wait(CONNECT_PAUSE)
@@ -66,6 +68,10 @@ class Worker(Host):
     def _rank_is_done(self) -> None:
         for link in self._links():
             link.send(Message("done"))
+
+    def _pass_on_stop(self) -> None:
+        for link in self._links():
+            link.send(Message("stop"))
 
     def _fail(self, failure: Failure, *, certain: bool = True) -> None:
         if self._is_over:
