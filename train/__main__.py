@@ -46,6 +46,8 @@ def main() -> int:
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 
+    if options.hyperparameters or options.validate:
+        _unblock_sigterm()  # nothing there listens for it
     if options.hyperparameters:
         from train.hyperparameters import markdown_table
 
@@ -161,6 +163,12 @@ def _on_sigterm(stop: Callable[[], None]) -> None:
         stop()
 
     signal.signal(signal.SIGTERM, handle)
+    _unblock_sigterm()
+
+
+def _unblock_sigterm() -> None:
+    """Hear SIGTERM from here on; container/bin/train blocks it, so that one that comes earlier is not lost."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def _checkpoint_folder() -> Path | None:
