@@ -34,7 +34,7 @@ class Worker(Host):
     def _connect(self) -> None:
         while not self._closing.is_set():
             try:
-                self._connection = socket.create_connection((self._hosts.leader, self._port), CONNECT_TIMEOUT)
+                self._connection = socket.create_connection((_address(self._hosts.leader), self._port), CONNECT_TIMEOUT)
                 return
             except UnicodeError as error:  # the name can be none of the network's
                 self._trouble = str(error)
@@ -109,3 +109,8 @@ class Worker(Host):
         super()._close()
         if self._connection is not None:
             self._connection.close()
+
+
+def _address(name: str) -> str:
+    """Return ``name`` as it is looked up: one of digits alone would be taken for an address, but for a final dot."""
+    return f"{name}." if name.isdigit() else name

@@ -214,10 +214,13 @@ def test_a_leader_that_is_not_found_is_named(job: Job) -> None:
     assert "Connection refused" in reason
 
 
-def test_a_name_that_does_not_resolve_is_named(job: Job) -> None:
-    job.names = ("algo-1.invalid", "algo-2")
-    reason = job.start("algo-2", Deadlines(arrival=0.3)).failed()
-    assert reason.startswith("2 AlgorithmError: host algo-1.invalid: it could not be reached")
+@pytest.mark.parametrize("name", ["algo-1.invalid", "a..b", "a" * 64])
+def test_a_name_that_does_not_resolve_is_named(job: Job, name: str) -> None:
+    job.names = (name, "algo-2")
+    worker = job.start("algo-2", Deadlines(arrival=0.3))
+    reason = worker.failed()
+    assert reason.startswith(f"2 AlgorithmError: host {name}: it could not be reached")
+    assert "nobody answered" not in reason, "what is wrong with the name is said"
 
 
 def test_a_host_that_goes_is_named(job: Job) -> None:
