@@ -91,7 +91,8 @@ def signal_rank(host: Running, name: str) -> None:
     # Others have its command line as a part of theirs: the launcher, and this shell and its grep.
     script = f"""
 for process in /proc/[0-9]*; do
-    tr '\\0' ' ' <"$process/cmdline" | grep -q '^[^ ]*python3 -m train --rank' && kill -{name} "${{process#/proc/}}" && echo sent
+    tr '\\0' ' ' <"$process/cmdline" | grep -q '^[^ ]*python3 -m train --rank' || continue
+    kill -{name} "${{process#/proc/}}" && echo sent
 done
 """
     _, sent = host.container.exec_run(["sh", "-c", script], stderr=False)
