@@ -53,6 +53,15 @@ def save(model: KMeansModel, directory: Path) -> None:
         If the directory can't be written (disk full, read-only).
     """
     centers = ndarray_list.encode(model.centers)
+    write_files(directory, {CENTERS_FILE: centers, CARD_FILE: _card(model, centers)}, outdated=[CARD_FILE])
+
+
+def describe(model: KMeansModel, directory: Path) -> None:
+    """Write anew what ``kmeans.json`` says of ``model``, whose centers are in ``directory``; as :func:`save` does."""
+    write_files(directory, {CARD_FILE: _card(model, ndarray_list.encode(model.centers))})
+
+
+def _card(model: KMeansModel, centers: bytes) -> bytes:
     card = {
         "schema_version": SCHEMA_VERSION,
         "version": __version__,
@@ -63,14 +72,7 @@ def save(model: KMeansModel, directory: Path) -> None:
         "centers_sha256": hashlib.sha256(centers).hexdigest(),
         "training": model.training,
     }
-    write_files(
-        directory,
-        {
-            CENTERS_FILE: centers,
-            CARD_FILE: orjson.dumps(card, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE),
-        },
-        outdated=[CARD_FILE],
-    )
+    return orjson.dumps(card, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def load(directory: Path) -> KMeansModel:

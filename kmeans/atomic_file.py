@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from kmeans.errors import ResourceError
@@ -31,7 +31,7 @@ def write_files(directory: Path, contents: Mapping[str, bytes | memoryview], *, 
         If the system refuses; no temporary file is left behind. A full disk shows before the first rename, and then
         files of the same names are as they were.
     """
-    temporary = {name: directory / f".{name}.tmp" for name in contents}
+    temporary = {name: _temporary(directory, name) for name in contents}
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
@@ -48,6 +48,17 @@ def write_files(directory: Path, contents: Mapping[str, bytes | memoryview], *, 
         for path in temporary.values():
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
+
+
+def remove_remains(directory: Path, names: Iterable[str]) -> None:
+    """Remove what a process that was killed while it wrote the files of these ``names`` has left in ``directory``."""
+    for name in names:
+        with contextlib.suppress(OSError):
+            _temporary(directory, name).unlink(missing_ok=True)
+
+
+def _temporary(directory: Path, name: str) -> Path:
+    return directory / f".{name}.tmp"
 
 
 def _write(path: Path, content: bytes | memoryview) -> None:

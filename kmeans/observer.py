@@ -12,6 +12,9 @@ class Observer:
     def seeded(self, *, centers: int, clusters: int, factor: int, auto: bool, rows: int) -> None:
         """``centers`` = ``clusters`` x ``factor`` drawn from ``rows`` rows; ``auto``: the factor was chosen here."""
 
+    def stream_started(self) -> None:
+        """Mark the start of phase 1, drawn centers or found ones in hand: from here on a stop ends with a model."""
+
     def batch_done(self, *, epoch: int, epochs: int, rows_seen: int, rows: int, mean_squared_distance: float) -> None:
         """Mark a mini-batch: ``rows_seen`` of ``rows`` in this epoch; the distance is to the centers as they were."""
 

@@ -100,9 +100,10 @@ def refine(
     partition = samples.partition(found.arrays["centers"] if found and is_begun else starts[0], workers)
     try:
         if found is not None and is_begun:
-            names = "sample", "moves", "before", "settled", "draws"
-            sample, moves, before, settled, draws.made = (found.numbers[name] for name in names)
-            _restore(partition, samples.grow_to(sample), found)
+            sample, moves, draws.made = (found.numbers[name] for name in ("sample", "moves", "draws"))
+            # Of the rows that another machine's memory holds fewer samples may be made.
+            sample = min(sample, samples.count - 1)
+            before, settled = _restore(partition, samples.grow_to(sample), found)
         else:
             partition = _best_start(samples, starts, on_sample, workers=workers)
             checkpoints.offer(state)
@@ -180,11 +181,14 @@ def _best_start(samples: _Samples, starts: Sequence[Float32], on_sample: OnSampl
     return min(begun, key=lambda partition: partition.sums.inertia)
 
 
-def _restore(partition: Partition, rows: Int64, found: State) -> None:
+def _restore(partition: Partition, rows: Int64, found: State) -> tuple[float, bool]:
+    """Give ``partition`` its rows; return the inertia before the last move, and whether that settled it."""
     if found.share:
         partition.restore(np.sort(rows), found.share)
-    else:
-        partition.take_in(rows)
+        return found.numbers["before"], found.numbers["settled"]
+    # The rows may be others, and what was settled for those isn't for these.
+    partition.take_in(rows)
+    return math.inf, False
 
 
 def _is_trusted(partition: Partition, samples: _Samples, draws: Draws) -> bool:

@@ -6,6 +6,7 @@ k-means out of bad local minima (docs/decisions.md).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +14,16 @@ from numpy.random import Generator
 
 from kmeans.arrays import Float32, Float64
 from kmeans.distance import NearestCenters
-from kmeans.lloyd import LloydResult, lloyd
+from kmeans.lloyd import LloydResult, OnMove, lloyd
 from kmeans.observer import Observer
 from kmeans.seeding import PointDistances, draw_far_points, seed_centers
 from kmeans.settings import Settings
 from kmeans.sums import assign_and_sum
-from kmeans.workers import Workers
+from kmeans.workers import Interrupted, Workers
+
+# A stop leaves the shrink so many seconds: what it makes of the streamed centers is worth a wait that is short beside
+# the 30 s after which SageMaker kills.
+PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,8 @@ class Shrunk:
     others
         Centers of the next best runs, best first.
     mean_squared_distance
-        Loss of the best run over the K weighted centers (not over the data); None if there was nothing to shrink.
+        Loss of the best run over the K weighted centers (not over the data); None if there was nothing to shrink, or a
+        stop came before the end of the first run.
     """
 
     centers: Float32
@@ -53,8 +59,10 @@ def shrink(
 
     Centers of weight 0 have no points near them and take no part. If no more than k others are left there is nothing to
     choose: all are kept, and centers of weight 0 fill the places that remain.
+
+    Soon after a stop that ``workers`` hear of it ends with the best run so far, or the first as far as it came.
     """
-    observer = observer or Observer()
+    observer, workers = observer or Observer(), workers or Workers()
     used = np.flatnonzero(weights)
     observer.shrink_started(centers=len(centers), clusters=settings.k)
     if len(used) <= settings.k:
@@ -62,14 +70,40 @@ def shrink(
         kept = np.concatenate([used, unused[: settings.k - len(used)]])
         return Shrunk(centers[kept].astype(np.float32), [], None)
     points, point_weights = centers[used].astype(np.float32), weights[used]
-    distances = PointDistances(points, draws=settings.trials() * settings.k)
+    distances = _InterruptibleDistances(points, settings.trials() * settings.k, workers)
+    # The heaviest centers are a model, if not a good one.
+    latest = points[np.sort(np.argsort(-point_weights, kind="stable")[: settings.k])]
     results: list[LloydResult] = []
-    for attempt in range(settings.trials()):
-        results.append(_attempt(points, point_weights, distances, settings, generator=generator, workers=workers))
-        observer.shrink_attempt(attempt=attempt, mean_squared_distance=results[-1].sums.mean_squared_distance)
+
+    def moved(centers: Float32, _moves: int, _before: float) -> None:
+        nonlocal latest
+        latest = centers
+
+    with suppress(Interrupted):
+        for attempt in range(settings.trials()):
+            with workers.interruptible(PATIENCE_SECONDS):
+                result = _attempt(
+                    points, point_weights, distances, settings, generator=generator, workers=workers, on_move=moved
+                )
+            results.append(result)
+            observer.shrink_attempt(attempt=attempt, mean_squared_distance=result.sums.mean_squared_distance)
+    if not results:
+        return Shrunk(latest, [], None)
     best, *others = sorted(results, key=lambda result: result.sums.inertia)
     observer.shrink_done(mean_squared_distance=best.sums.mean_squared_distance)
     return Shrunk(best.centers, [other.centers for other in others], best.sums.mean_squared_distance)
+
+
+class _InterruptibleDistances(PointDistances):
+    """Distances that are asked for again and again, and end with a stop."""
+
+    def __init__(self, points: Float32, draws: int, workers: Workers) -> None:
+        super().__init__(points, draws)
+        self._workers = workers
+
+    def of(self, rows: list[int]) -> Float64:
+        self._workers.check_stop()
+        return super().of(rows)
 
 
 def _attempt(
@@ -79,7 +113,8 @@ def _attempt(
     settings: Settings,
     *,
     generator: Generator,
-    workers: Workers | None,
+    workers: Workers,
+    on_move: OnMove,
 ) -> LloydResult:
     def reseed(nearest: NearestCenters, count: int) -> Float32:
         return draw_far_points(points, weights * nearest.query(points)[1], count, generator)
@@ -91,4 +126,5 @@ def _attempt(
         max_iter=settings.local_lloyd_max_iter,
         tol=settings.local_lloyd_tol,
         reseed=reseed,
+        on_move=on_move,
     )

@@ -106,6 +106,7 @@ def stream(
         numbers = {"epoch": epoch, "seen": seen, "batches": done, "draws": draws.made}
         return State(PHASE, numbers, {"centers": streaming.centers.copy(), "weights": streaming.weights.copy()})
 
+    observer.stream_started()
     while epoch < epochs:
         started = time.perf_counter()
         try:

@@ -7,6 +7,7 @@ the results are the same and only the speed differs.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -42,26 +43,35 @@ class Workers:
         self.threads = threads
         self._stop_wanted = stop_wanted
         self._is_interruptible = False
+        self._patience = 0.0
+        self._stop_seen: float | None = None
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kmeans") if threads > 1 else None
 
     @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Make a stop that is wanted raise Interrupted: on entering this context, and before each item of a map."""
-        self._check_stop()
-        self._is_interruptible = True
+    def interruptible(self, patience: float = 0.0) -> Iterator[None]:
+        """Make a stop that is wanted raise Interrupted: on entering this context, and before each item of a map.
+
+        Where a result is worth a short wait, ``patience`` is how many seconds after the stop was seen first work goes
+        on.
+        """
+        self._is_interruptible, self._patience = True, patience
         try:
+            self.check_stop()
             yield
         finally:
             self._is_interruptible = False
 
-    def _check_stop(self) -> None:
-        if self._stop_wanted is not None and self._stop_wanted():
-            raise Interrupted
+    def check_stop(self) -> None:
+        """Raise Interrupted if a stop is wanted, and this is interruptible work."""
+        if self._is_interruptible and self._stop_wanted is not None and self._stop_wanted():
+            now = time.monotonic()
+            self._stop_seen = now if self._stop_seen is None else self._stop_seen
+            if now >= self._stop_seen + self._patience:
+                raise Interrupted
 
     def _until_stop(self, items: Iterable[T]) -> Iterator[T]:
         for item in items:
-            if self._is_interruptible:
-                self._check_stop()
+            self.check_stop()
             yield item
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

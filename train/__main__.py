@@ -46,6 +46,8 @@ def main() -> int:
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 
+    if options.hyperparameters or options.validate:
+        _unblock_sigterm()  # nothing there listens for it
     if options.hyperparameters:
         from train.hyperparameters import markdown_table
 
@@ -112,7 +114,7 @@ def _train_alone(base: Path, log: JobLog) -> None:
     from kmeans.machine import usable_cpus, usable_memory
     from train.job import run
 
-    run(base, usable_cpus(), usable_memory(), log)
+    run(base, usable_cpus(), usable_memory(), log, checkpoint_folder=_checkpoint_folder())
 
 
 def _train_together(base: Path, hosts: HostNames, log: JobLog) -> Failure | None:
@@ -151,7 +153,7 @@ def _take_part(base: Path) -> int:
     claim_streams()
     log = JobLog()
     _on_sigterm(log.stop)
-    return take_part(base, usable_cpus(), usable_memory(), log)
+    return take_part(base, usable_cpus(), usable_memory(), log, checkpoint_folder=_checkpoint_folder())
 
 
 def _on_sigterm(stop: Callable[[], None]) -> None:
@@ -161,6 +163,18 @@ def _on_sigterm(stop: Callable[[], None]) -> None:
         stop()
 
     signal.signal(signal.SIGTERM, handle)
+    _unblock_sigterm()
+
+
+def _unblock_sigterm() -> None:
+    """Hear SIGTERM from here on; container/bin/train blocks it, so that one that comes earlier is not lost."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _checkpoint_folder() -> Path | None:
+    """Return the folder for checkpoints that the environment names, if it does."""
+    name = os.environ.get("KMEANS_CHECKPOINT_DIR")
+    return Path(name) if name else None
 
 
 def _seconds(variable: str, default: float) -> float:

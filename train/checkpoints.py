@@ -44,9 +44,9 @@ class Identity(NamedTuple):
     job
         What a job must have in common with the one that wrote a checkpoint to go on from it: names and JSON values.
     shares
-        A digest of each host's rows, by rank. A checkpoint of the same rows dealt out in another way gives back its
-        centers, but not what it knows of each row. None if rows may be others in each run, as those of a pipe: nothing
-        is saved of them then.
+        A digest of the rows that each host has in memory, by rank. A checkpoint of the same data, of which the hosts
+        hold other rows, gives back its centers, but not what it knows of each row. None if rows may be others in each
+        run, as those of a pipe: nothing is saved of them then.
     """
 
     job: Mapping[str, Any]
@@ -213,9 +213,7 @@ class CheckpointFolder(Checkpoints):
                 share[name] = arrays[_SHARE + name][first:end]
         common = {name: array for name, array in arrays.items() if not name.startswith((_SHARE, _LENGTHS))}
         self._state = State(head["phase"], _with_infinity(head["numbers"]), common, share)
-        inexactly = (
-            ", not to the same bits: the hosts' rows were dealt out in another way" if names and not share else ""
-        )
+        inexactly = ", not to the same bits: other rows were in memory" if head["shares"] != self._shares else ""
         self._say(f"going on from checkpoint {head['number']} in phase {head['phase']}{inexactly}", "INFO")
 
 

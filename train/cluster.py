@@ -40,13 +40,13 @@ class Deadlines:
     arrival
         For all hosts to come to the leader. Machines of one job start minutes apart, and names may resolve late.
     silence
-        For the next sign of life of a host.
+        For the next sign of life of a host, and of a rank.
     heartbeat
         Between two of these.
     start
         For the ranks to be connected, once all hosts are there.
     stop
-        For the rank to end by itself after SIGTERM.
+        For the rank to end by itself after SIGTERM. SageMaker kills after 30 s, and then nothing more can be said.
     goodbye
         For the other hosts to hear how the job ended, for those that have not come yet to hear why it failed, and for
         processes to end that are done.
@@ -56,7 +56,7 @@ class Deadlines:
     silence: float = 30.0
     heartbeat: float = 1.0
     start: float = 60.0
-    stop: float = 30.0
+    stop: float = 20.0
     goodbye: float = 5.0
 
 
@@ -108,7 +108,8 @@ class Host(ABC):
         self._deadlines, self._port = deadlines or Deadlines(), port
         self._selector = selectors.DefaultSelector()
         self._callbacks: dict[object, Callable[[], None]] = {}
-        self._rank_has_ended = self._is_over = self._stop_wanted = False
+        self._rank: Link | None = None
+        self._rank_has_ended = self._model_is_written = self._is_over = self._stop_wanted = False
         self._failure: Failure | None = None
         self._last_heartbeat = self._last_turn = time.monotonic()
         self._ends: dict[str, float] = {}  # of the deadlines that run now
@@ -158,6 +159,10 @@ class Host(ABC):
         """End the job for ``failure``; if it is not ``certain``, only if no better cause is known to another host."""
 
     @abstractmethod
+    def _pass_on_stop(self) -> None:
+        """Let the leader's rank stop too, when this host's was told to: some things it does alone."""
+
+    @abstractmethod
     def _linger(self) -> None:
         """Wait a short time for hosts that shall still hear how the job ended."""
 
@@ -197,12 +202,33 @@ class Host(ABC):
         # After a pause of this machine itself, what came meanwhile is heard first: it knows better who was silent.
         if not stood_still:
             self._look_at_the_clock(now)
+        elif self._rank is not None:
+            self._rank.heard = now  # it stood still too
 
     def _look_at_the_clock(self, now: float) -> None:
         if self._stop_wanted and "stop" not in self._ends:
-            self._ends["stop"] = now + self._deadlines.stop if self._launcher.terminate() else now
+            is_told = self._launcher.terminate()
+            self._ends["stop"] = now + self._deadlines.stop if is_told else now
+            if is_told:
+                self._pass_on_stop()
         if self._is_late("stop", now):
-            self._fail(self._failure_of(StoppedError()))
+            self._ends["stop"] = math.inf
+            if self._model_is_written:
+                self._rank_has_ended = True
+                self._rank_is_done()
+            else:
+                self._fail(self._failure_of(StoppedError()))
+        if (
+            self._rank is not None
+            and "start" not in self._ends
+            and not self._rank_has_ended
+            and self._is_silent(self._rank, now)
+        ):
+            error = ResourceError(
+                f"no sign of life came from the training process for {self._deadlines.silence:.0f} s. It stands still: "
+                "perhaps its machine has no memory left."
+            )
+            self._fail(self._failure_of(error))
         if self._is_late("start", now):
             error = ResourceError(
                 f"the training process was not connected to those of the other hosts after {self._deadlines.start:.0f} "
@@ -235,6 +261,7 @@ class Host(ABC):
     def _start_rank(self, leader: str, port: int) -> None:
         rank = self._launcher.join(leader, port, self._hosts.rank)
         self._ends["start"] = time.monotonic() + self._deadlines.start
+        self._rank = rank
         self._watch(rank, lambda: self._hear_rank(rank))
 
     def _hear_rank(self, rank: Link) -> None:
@@ -242,6 +269,7 @@ class Host(ABC):
             messages = rank.receive()
         except LinkError:
             self._unwatch(rank)
+            self._rank = None
             if not self._rank_has_ended:
                 self._rank_has_ended = True
                 error = ResourceError(
@@ -255,6 +283,8 @@ class Host(ABC):
                 self._launcher.started(message.number)
             elif message.kind == "ready":
                 self._ends.pop("start", None)
+            elif message.kind == "written":
+                self._model_is_written = True
             elif message.kind == "done":
                 self._rank_has_ended = True
                 self._rank_is_done()

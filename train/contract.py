@@ -23,7 +23,8 @@ HYPERPARAMETERS_FILE = "hyperparameters.json"
 USUAL_BASE = Path("/opt/ml")
 
 TRAIN_CHANNEL, TEST_CHANNEL, MODEL_CHANNEL = "train", "test", "model"
-HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
+# Labels of at most 63 characters: others can't be looked up.
+HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_-]{1,63})*")
 PIPE_MODE = "Pipe"
 
 
@@ -219,7 +220,8 @@ def read_hosts(base: Path) -> HostNames:
         # Names of hosts become arguments of programs.
         if not HOST_NAME.fullmatch(name):
             raise SettingError(
-                f"{path}: expected a host's name of letters, digits, hyphens and dots, found {shown(name)}."
+                f"{path}: expected a host's name of letters, digits and hyphens, at most 63 of them between dots, "
+                f"found {shown(name)}."
             )
     if len(set(names)) < len(names):
         raise SettingError(f"{path}: expected each host once, found {shown(names)}.")

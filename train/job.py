@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from kmeans import artifact
+from kmeans.arrays import Float32
+from kmeans.atomic_file import remove_remains
 from kmeans.checkpoint import Checkpoints
-from kmeans.errors import DataError, NoDataError, SettingError
+from kmeans.errors import DataError, KMeansError, NoDataError, ResourceError, SettingError
 from kmeans.estimator import Fitted, fit
 from kmeans.hosts import Alone, Hosts
 from kmeans.machine import peak_memory
 from kmeans.model import KMeansModel
-from kmeans.rows import Deal, MemoryRows, PipedRows, Rows, bytes_per_row, load, load_once
+from kmeans.rows import Deal, MemoryRows, Pass, PipedRows, Rows, bytes_per_row, load, load_once
 from kmeans.workers import Interrupted, Workers
 from train import channels, hyperparameters
-from train.checkpoints import CheckpointFolder, Identity
+from train.checkpoints import FILE_NAMES, CheckpointFolder, Identity
 from train.contract import MODEL_CHANNEL, TEST_CHANNEL, TRAIN_CHANNEL, Channel, HostNames, Job, read_job
+from train.digest import RowsDigest
 from train.hyperparameters import Hyperparameters
 from train.metrics import JobLog
+from train.reader import Reader
 from train.warm_start import read_model
 
 # Share of the memory that rows may take; and what of it is left to the interpreter, to NumPy and to buffers.
@@ -34,7 +39,7 @@ ROWS_SHARE, RESERVED_BYTES = 0.7, 192 << 20
 # Share of that for the rows of one pipe: they can't be read again, and those of the next need room too.
 PIPED_SHARE = 0.8
 
-# Rows by which data are known again, and the length of their digest.
+# Rows by which a host knows those in its memory again, and the length of a digest.
 DIGEST_ROWS, DIGEST_BYTES = 1000, 8
 
 # Share of the memory that may be used for gathering what all hosts know of their rows; one host alone never needs more
@@ -42,11 +47,21 @@ DIGEST_ROWS, DIGEST_BYTES = 1000, 8
 CHECKPOINT_SHARE = 1 / 8
 
 
-def run(base: Path, threads: int, memory: int, log: JobLog, hosts: Hosts | None = None) -> None:
+def run(
+    base: Path,
+    threads: int,
+    memory: int,
+    log: JobLog,
+    hosts: Hosts | None = None,
+    *,
+    checkpoint_folder: Path | None = None,
+    on_written: Callable[[], None] = lambda: None,
+) -> None:
     """Run the job that ``base`` (``/opt/ml``) describes, with ``threads`` threads and ``memory`` bytes.
 
     With several ``hosts`` each runs it on its share of the rows, and the leader writes the model. A stop that ``log``
-    is told of ends the job with the best model so far.
+    is told of ends the job with the best model so far. A ``checkpoint_folder`` replaces the one of the configuration.
+    ``on_written`` is called when the model is written: nothing fails from then on.
 
     Raises
     ------
@@ -59,9 +74,18 @@ def run(base: Path, threads: int, memory: int, log: JobLog, hosts: Hosts | None 
     wanted = hyperparameters.parse(job.hyperparameters)
     log.say(f"Final configuration: {_json(wanted.values)}")
     check_hosts(job.hosts, hosts.size)
+    _check_told_the_same(job, wanted, hosts)
+    folder = checkpoint_folder or job.checkpoint_directory
+    if hosts.rank == 0:
+        # SageMaker would upload them with the rest.
+        remove_remains(job.model_directory, (artifact.CENTERS_FILE, artifact.CARD_FILE))
+        if folder is not None:
+            remove_remains(folder, FILE_NAMES)
     budget = int(ROWS_SHARE * max(0, memory - RESERVED_BYTES))
     start = _read_start(job, wanted, log)
-    rows = _read(required_channel(job), wanted.feature_dim, budget, wanted, log=log, hosts=hosts)
+    # The leader's folder is that of all.
+    digest = RowsDigest() if _count(hosts.rank == 0 and folder is not None, hosts) else None
+    rows = _read(required_channel(job), wanted.feature_dim, budget, wanted, log=log, hosts=hosts, digest=digest)
     # Read before the fit: what is wrong with it shall not come out hours later.
     held = rows.in_memory
     budget -= len(held) * bytes_per_row(rows.features, hosts.size if held.is_dealt else 1)
@@ -73,7 +97,10 @@ def run(base: Path, threads: int, memory: int, log: JobLog, hosts: Hosts | None 
             f"Effective batch size used to initialize is {first}",
             "WARNING",
         )
-    checkpoints = _checkpoints(job, rows, wanted, memory, log=log, hosts=hosts)
+    checkpoints = None
+    if digest is not None:
+        identity = _identity(job, rows, wanted, digest=digest, start=start, hosts=hosts)
+        checkpoints = _checkpoints(folder, identity, wanted, memory, log=log, hosts=hosts)
     with Workers(threads, log.stop_wanted) as workers:
         fitted = fit(
             rows,
@@ -85,16 +112,23 @@ def run(base: Path, threads: int, memory: int, log: JobLog, hosts: Hosts | None 
             checkpoints=checkpoints or Checkpoints(),
         )
     metrics = _report(fitted, log, is_leader=hosts.rank == 0)
-    if test_rows is not None and not fitted.interrupted:
-        metrics |= _score(test_rows, fitted.model, wanted, log, hosts)
-    card = {"hyperparameters": wanted.values, "rows": _count(len(rows), hosts), "metrics": metrics}
+    model = KMeansModel(
+        fitted.model.centers,
+        fitted.model.counts,
+        {"hyperparameters": wanted.values, "rows": _count(len(rows), hosts), "metrics": metrics},
+    )
     if hosts.rank == 0:
         with _stage("write", log):
-            artifact.save(KMeansModel(fitted.model.centers, fitted.model.counts, card), job.model_directory)
+            artifact.save(model, job.model_directory)
         log.say(f"wrote the model to {job.model_directory}: {artifact.CENTERS_FILE}, {artifact.CARD_FILE}")
     hosts.sum(np.zeros(1))  # no host ends before the model is written
+    on_written()
     if fitted.interrupted and checkpoints is not None:
         checkpoints.save()
+    if test_rows is not None and not fitted.interrupted:
+        metrics |= _score(test_rows, model, wanted, log, hosts)  # a part of what the model says of itself
+        if hosts.rank == 0:
+            _describe(model, job.model_directory, log)
     log.finish(peak_memory())
 
 
@@ -107,6 +141,26 @@ def check_hosts(hosts: HostNames, connected: int) -> None:
         )
 
 
+def _check_told_the_same(job: Job, wanted: Hyperparameters, hosts: Hosts) -> None:
+    """Raise a SettingError on a host that is told another job than the leader: they would wait for each other."""
+    told: dict[str, Any] = dict(wanted.values)
+    for name, channel in job.channels.items():
+        distribution = "sharded" if channel.is_sharded else "replicated"
+        told[f"channel {name}"] = f"{distribution} in {channel.input_mode} mode"
+    sent = hosts.broadcast(np.frombuffer(_json(told).encode(), dtype=np.uint8))
+    mine, leaders = orjson.loads(_json(told)), orjson.loads(sent.tobytes())
+    differences = [
+        f"{name} is {leaders.get(name, 'missing')} there and {mine.get(name, 'missing')} here"
+        for name in sorted({*mine, *leaders})
+        if mine.get(name) != leaders.get(name)
+    ]
+    if differences:
+        raise SettingError(
+            f"{job.hosts.leader} was given another job: {', '.join(differences)}. All hosts must be given the same "
+            "hyperparameters and channels; of a sharded channel some may get no objects."
+        )
+
+
 def required_channel(job: Job) -> Channel:
     """Return the channel ``train``; raise a SettingError if there is none."""
     if TRAIN_CHANNEL in job.channels:
@@ -116,9 +170,20 @@ def required_channel(job: Job) -> Channel:
 
 
 def _read(
-    channel: Channel, feature_dim: int | None, budget: int, wanted: Hyperparameters, *, log: JobLog, hosts: Hosts
+    channel: Channel,
+    feature_dim: int | None,
+    budget: int,
+    wanted: Hyperparameters,
+    *,
+    log: JobLog,
+    hosts: Hosts,
+    digest: RowsDigest | None = None,
 ) -> Rows:
-    """Read this host's share of a channel into at most ``budget`` bytes of memory."""
+    """Read this host's share of a channel into at most ``budget`` bytes of memory; ``digest`` takes the rows in.
+
+    Of several hosts' shares some may be empty. What a host does next never depends on whether its own is: what it asks
+    of the others, and what it waits for, is the same on all.
+    """
     started = time.perf_counter()
 
     def tell(state: str) -> None:
@@ -127,25 +192,45 @@ def _read(
         if channel.is_pipe and log.stop_wanted():
             raise Interrupted
 
-    reader = channels.reader(channel, feature_dim, tell)
     read, budget = (load_once, int(PIPED_SHARE * budget)) if channel.is_pipe else (load, budget)
-    with _stage("read", log):
-        try:
-            rows: Rows = read(
-                reader.blocks, budget, wanted.mini_batch_size, wanted.settings.seed, _deal(channel, hosts)
-            )
-        except NoDataError:
-            if hosts.size == 1 or not channel.is_sharded:
-                raise
-            log.say(f"there are no objects of channel {channel.name} for this host", "WARNING")
-            return _no_rows(_common_width(0, hosts))
-    _common_width(rows.features, hosts)
+    may_be_empty = hosts.size > 1 and channel.is_sharded
+    # Where each host sees all rows of a channel, they divide them.
+    deal = Deal() if channel.is_sharded else Deal(hosts.rank, hosts.size)
+    nothing: NoDataError | None = None
+    rows: Rows = _no_rows(0)
+    try:
+        with _stage("read", log):
+            reader = channels.reader(channel, feature_dim, tell)
+            one_pass = digest.over(reader.blocks, deal) if digest else reader.blocks
+            rows = read(one_pass, budget, wanted.mini_batch_size, wanted.settings.seed, deal)
+    except NoDataError as error:
+        if not may_be_empty:
+            raise
+        nothing = error
+    columns = _common_width(rows.features, hosts)
+    count = rows.seen if isinstance(rows, PipedRows) else len(rows)
+    if not _count(count, hosts):
+        raise nothing or NoDataError(f"Channel {channel.name} has no data: its objects have no rows.")
+    if nothing is None:
+        _tell_what_was_read(rows, reader, channel, budget, seconds=time.perf_counter() - started, log=log)
+    else:
+        log.say(f"there are no objects of channel {channel.name} for this host", "WARNING")
+        rows = _no_rows(columns)
+    if channel.is_pipe and may_be_empty:
+        held = rows.in_memory.points
+        next_pass = _or_nothing(reader.blocks, columns)
+        rows = PipedRows(next_pass, deal.numbers(count), held, wanted.mini_batch_size, wanted.settings.seed)
+    return rows
+
+
+def _tell_what_was_read(
+    rows: Rows, reader: Reader, channel: Channel, budget: int, *, seconds: float, log: JobLog
+) -> None:
     labels = f", the first {reader.label_columns} taken as labels" if reader.label_columns else ""
     count = rows.seen if isinstance(rows, PipedRows) else len(rows)
     log.say(
         f"read channel {channel.name}: {count} rows x {rows.features} columns{labels} from "
-        f"{reader.files} file(s) of {reader.content_type}, {reader.bytes / 1e6:.1f} MB in "
-        f"{time.perf_counter() - started:.3f} secs"
+        f"{reader.files} file(s) of {reader.content_type}, {reader.bytes / 1e6:.1f} MB in {seconds:.3f} secs"
     )
     held = len(rows.in_memory)
     if isinstance(rows, PipedRows):
@@ -158,7 +243,6 @@ def _read(
             f"channel {channel.name} is larger than the {budget / 1e6:.0f} MB of memory for rows: {held} rows drawn at "
             "random are kept, and passes over all rows read the files again"
         )
-    return rows
 
 
 def _count(rows: int, hosts: Hosts) -> int:
@@ -192,17 +276,18 @@ def _read_start(job: Job, wanted: Hyperparameters, log: JobLog) -> KMeansModel |
 
 
 def _checkpoints(
-    job: Job, rows: Rows, wanted: Hyperparameters, memory: int, *, log: JobLog, hosts: Hosts
-) -> CheckpointFolder | None:
-    """Return the leader's checkpoint folder, None if it has none."""
-    folder = job.checkpoint_directory
-    has_folder = np.array([float(hosts.rank == 0 and folder is not None)])
-    if not hosts.sum(has_folder)[0]:
-        return None
+    folder: Path | None,
+    identity: Identity,
+    wanted: Hyperparameters,
+    memory: int,
+    *,
+    log: JobLog,
+    hosts: Hosts,
+) -> CheckpointFolder:
     return CheckpointFolder(
         folder or Path(),
         wanted.checkpoint_interval,
-        _identity(rows, wanted, hosts),
+        identity,
         log.say,
         hosts=hosts,
         max_share_bytes=int(CHECKPOINT_SHARE * memory),
@@ -210,22 +295,49 @@ def _checkpoints(
     )
 
 
-def _identity(rows: Rows, wanted: Hyperparameters, hosts: Hosts) -> Identity:
+def _identity(
+    job: Job,
+    rows: Rows,
+    wanted: Hyperparameters,
+    *,
+    digest: RowsDigest,
+    start: KMeansModel | None,
+    hosts: Hosts,
+) -> Identity:
     """Return by what a checkpoint is known as that of these rows and settings."""
     settings = {**wanted.of_the_fit, "columns": rows.features, "hosts": hosts.size}
-    if isinstance(rows, PipedRows):
+    if start is not None:
+        settings[f"channel {MODEL_CHANNEL}"] = _short_digest(start.centers, start.counts).hex()
+    if job.channels[TRAIN_CHANNEL].is_pipe:
         return Identity(settings, shares=None)
+    # What is known of each row is that of the rows in memory, in their order.
     points = rows.in_memory.points
-    some = points[:: max(1, len(points) // DIGEST_ROWS)]
-    digest = np.frombuffer(hashlib.sha256(some.tobytes()).digest()[:DIGEST_BYTES], dtype=np.uint8)
-    shares = [share.tobytes().hex() for share in hosts.broadcast(hosts.gather(digest[None]))]
-    data = hashlib.sha256("".join(sorted(shares)).encode()).hexdigest()[: 2 * DIGEST_BYTES]
-    return Identity({**settings, "rows": _count(len(rows), hosts), "data": data}, shares)
+    mine = _short_digest(np.array([len(points)]), points[:: max(1, len(points) // DIGEST_ROWS)])
+    shares = hosts.broadcast(hosts.gather(np.frombuffer(mine, dtype=np.uint8)[None]))
+    settings |= {"rows": _count(len(rows), hosts), "data": digest.text(hosts)}
+    return Identity(settings, [share.tobytes().hex() for share in shares])
 
 
-def _deal(channel: Channel, hosts: Hosts) -> Deal:
-    """Return which rows that this host finds are its own: where each host sees all of a channel, they divide them."""
-    return Deal() if channel.is_sharded else Deal(hosts.rank, hosts.size)
+def _short_digest(*arrays: NDArray[Any] | None) -> bytes:
+    digest = hashlib.sha256()
+    for array in arrays:
+        if array is not None:
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()[:DIGEST_BYTES]
+
+
+def _or_nothing(next_pass: Pass, features: int) -> Pass:
+    """Return the same passes of so many ``features``; those without data have no rows and are no error."""
+
+    def blocks() -> Iterator[Float32]:
+        with suppress(NoDataError):
+            for block in next_pass():
+                # A host that had no rows so far hasn't seen how many columns they have.
+                if block.shape[1] != features:
+                    raise DataError(f"expected {features} columns as in the first epoch, found {block.shape[1]}")
+                yield block
+
+    return blocks
 
 
 def _report(fitted: Fitted, log: JobLog, *, is_leader: bool) -> dict[str, Any]:
@@ -261,15 +373,36 @@ def _read_test_channel(
 
 
 def _score(rows: Rows, model: KMeansModel, wanted: Hyperparameters, log: JobLog, hosts: Hosts) -> dict[str, float]:
-    """Score the rows of the test channel: ``ssd`` is their inertia, ``msd`` the same per row."""
+    """Score the rows of the test channel: ``ssd`` is their inertia, ``msd`` the same per row.
+
+    The model is written by now. What goes wrong here, and a stop, leave out the scores and cost nothing else.
+    """
+    trouble, inertia = "", 0.0
     with _stage("score", log):
-        inertia = sum(model.score(block) for block in rows.blocks())
-    inertia, count = hosts.sum(np.array([inertia, len(rows)])).tolist()
+        try:
+            for block in rows.blocks():
+                inertia += model.score(block)
+                if log.stop_wanted():
+                    trouble = "the job is to stop"
+                    break
+        except (KMeansError, OSError) as error:
+            trouble = str(error)
+    inertia, count, failed = hosts.sum(np.array([inertia, len(rows), float(bool(trouble))])).tolist()
+    if failed:
+        log.say(f"the test channel is not scored: {trouble or 'another host could not'}", "WARNING")
+        return {}
     scores = {"msd": inertia / count, "ssd": inertia}
     for metric in wanted.eval_metrics:
         if hosts.rank == 0:
             log.quality("test", metric, scores[metric])
     return {f"test:{metric}": scores[metric] for metric in wanted.eval_metrics}
+
+
+def _describe(model: KMeansModel, directory: Path, log: JobLog) -> None:
+    try:
+        artifact.describe(model, directory)
+    except ResourceError as error:
+        log.say(f"the scores are not in {artifact.CARD_FILE}: {error}", "WARNING")
 
 
 @contextmanager

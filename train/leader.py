@@ -123,6 +123,8 @@ class Leader(Host):
             if message.kind == "done":
                 self._done.add(name)
                 self._end_if_all_are_done()
+            elif message.kind == "stop":
+                self._launcher.terminate()
             elif message.kind == "failed":
                 self._fail(Failure(message.text, message.number), certain=message.certain)
 
@@ -135,6 +137,9 @@ class Leader(Host):
             for link in self._links():
                 link.send(Message("done"))
             self._end(None)
+
+    def _pass_on_stop(self) -> None:
+        """Do nothing: the leader's rank has been told."""
 
     def _fail(self, failure: Failure, *, certain: bool = True) -> None:
         if self._is_over:

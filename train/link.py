@@ -7,6 +7,7 @@ Two links speak so. From a worker's container to the leader's (``train.cluster``
     alive    both ways          nothing but that
     failed   both ways          the job fails for ``text`` with exit code ``number``;
                                 if not ``certain``, only if no other host knows a cause
+    stop     worker -> leader   I was told to stop
     done     worker -> leader   my part is done
     done     leader -> worker   all parts are done, the model is written
 
@@ -14,7 +15,8 @@ And from the process that trains to the one that watches over it, in one contain
 
     started  I am process ``number``
     ready    I am connected to all others
-    done, failed  as above
+    written  the model is written
+    alive, done, failed  as above
 
 Nothing that comes over a link is run or evaluated, and everything has a limit.
 """
@@ -30,7 +32,7 @@ import orjson
 
 from kmeans.errors import ResourceError, shown
 
-KINDS = ("hello", "go", "alive", "failed", "done", "started", "ready")
+KINDS = ("hello", "go", "alive", "stop", "failed", "done", "started", "ready", "written")
 # A failure's reason has at most 1,024 characters, of at most six bytes each; a host's name at most 253.
 MAX_TEXT, MAX_HOST, MAX_NUMBER, MAX_LINE = 1024, 253, 2**31, 8192
 # Descriptors of the process that trains: its link, and the container's streams. Nothing else comes near these numbers.

@@ -94,11 +94,14 @@ class JobLog(Observer):
 
     def seeded(self, *, centers: int, clusters: int, factor: int, auto: bool, rows: int) -> None:
         """Tell what ``auto`` came to, and how many centers the streaming phase has."""
-        self._has_centers = True
         if auto:
             self.say(f"'extra_center_factor' was set to 'auto', evaluated to {factor}.")
         self.say(f"streaming onto {centers} centers for {clusters} clusters")
         self.metrics(_iterator_metrics(rows, 1, rows, 1, 0), Meta="init_train_data_iter")
+
+    def stream_started(self) -> None:
+        """Remember that there are centers."""
+        self._has_centers = True
 
     def batch_done(self, *, epoch: int, epochs: int, rows_seen: int, rows: int, mean_squared_distance: float) -> None:
         """Give a sign of life now and then."""

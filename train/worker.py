@@ -34,8 +34,10 @@ class Worker(Host):
     def _connect(self) -> None:
         while not self._closing.is_set():
             try:
-                self._connection = socket.create_connection((self._hosts.leader, self._port), CONNECT_TIMEOUT)
+                self._connection = socket.create_connection((_address(self._hosts.leader), self._port), CONNECT_TIMEOUT)
                 return
+            except UnicodeError as error:  # the name can be none of the network's
+                self._trouble = str(error)
             except OSError as error:
                 self._trouble = str(error.strerror or error)
             self._closing.wait(CONNECT_PAUSE)
@@ -66,6 +68,10 @@ class Worker(Host):
     def _rank_is_done(self) -> None:
         for link in self._links():
             link.send(Message("done"))
+
+    def _pass_on_stop(self) -> None:
+        for link in self._links():
+            link.send(Message("stop"))
 
     def _fail(self, failure: Failure, *, certain: bool = True) -> None:
         if self._is_over:
@@ -103,3 +109,8 @@ class Worker(Host):
         super()._close()
         if self._connection is not None:
             self._connection.close()
+
+
+def _address(name: str) -> str:
+    """Return ``name`` as it is looked up: one of digits alone would be taken for an address, but for a final dot."""
+    return f"{name}." if name.isdigit() else name

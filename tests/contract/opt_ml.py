@@ -71,12 +71,12 @@ class OptMl:
         path.write_bytes(content)
         return path
 
-    def train(self, command: Sequence[str] = TRAIN) -> Finished:
-        """Run a whole job."""
+    def train(self, command: Sequence[str] = TRAIN, **variables: str) -> Finished:
+        """Run a whole job, with environment ``variables``."""
         done = subprocess.run(
             command,
             cwd=PROJECT,
-            env=environment(self.base),
+            env=environment(self.base, **variables),
             capture_output=True,
             encoding="utf-8",
             errors="backslashreplace",

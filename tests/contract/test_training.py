@@ -397,3 +397,14 @@ def test_the_input_is_left_as_it_was(job: OptMl) -> None:
     before = (path.stat().st_mtime_ns, sorted(job.data.rglob("*")), sorted(job.config.rglob("*")))
     run(job)
     assert (path.stat().st_mtime_ns, sorted(job.data.rglob("*")), sorted(job.config.rglob("*"))) == before
+
+
+def test_the_environment_may_name_the_folder_for_checkpoints(job: OptMl) -> None:
+    job.put("digits.csv", csv(DIGITS))
+    job.set_hyperparameters(k="5", checkpoint_interval="0")
+    (job.base / "checkpoints").mkdir()
+    folder = job.base / "elsewhere"
+    finished = job.train(KMEANS_CHECKPOINT_DIR=str(folder))
+    assert finished.exit_code == 0, finished.log + finished.errors
+    assert list((job.base / "checkpoints").iterdir()) == []
+    assert "going on from checkpoint" in job.train(KMEANS_CHECKPOINT_DIR=str(folder)).log

@@ -16,10 +16,12 @@ ENDLESS = {"k": "10", "feature_dim": "64", "epochs": "1000000"}
 class Cluster:
     """The hosts of one job: by default each finds all rows of the digits."""
 
-    def __init__(self, folder: Path, containers: Containers, engine: Any, network: str, count: int) -> None:
-        # As SageMaker's SDK makes them up.
-        suffix = secrets.token_hex(3)
-        self.names = [f"algo-{number}-{suffix}" for number in range(1, count + 1)]
+    def __init__(self, folder: Path, containers: Containers, engine: Any, network: str, names: int | list[str]) -> None:
+        if isinstance(names, int):
+            # As SageMaker's SDK makes them up.
+            suffix = secrets.token_hex(3)
+            names = [f"algo-{number}-{suffix}" for number in range(1, names + 1)]
+        self.names = names
         self.jobs = [Job(folder / name / "ml", containers) for name in self.names]
         self._engine, self._network = engine, network
         content = csv(digits())
@@ -59,6 +61,18 @@ class Cluster:
     def start_all(self, command: list[str] | None = None, **options: Any) -> list[Running]:
         return [self.start(number, command, **options) for number in range(len(self.names))]
 
+    def put(self, number: int, content: bytes | None) -> None:
+        """Give the host of this number other rows, or none."""
+        path = self.jobs[number].data_file("digits.csv")
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+
+    def set_channel(self, **fields: str) -> None:
+        """Describe the channel train, on all hosts."""
+        for job in self.jobs:
+            job.write_config("inputdataconfig", {"train": {"ContentType": "text/csv;label_size=0", **fields}})
+
     def cut_off(self, host: Running) -> None:
         """Take a host's network away."""
         self._engine.networks.get(self._network).disconnect(host.container)
@@ -70,6 +84,19 @@ class Cluster:
         self._stack.close()
         for job in self.jobs:
             job.hand_over()
+
+
+def signal_rank(host: Running, name: str) -> None:
+    """Send a signal to a host's training process, not to the one that watches over it."""
+    # Others have its command line as a part of theirs: the launcher, and this shell and its grep.
+    script = f"""
+for process in /proc/[0-9]*; do
+    tr '\\0' ' ' <"$process/cmdline" | grep -q '^[^ ]*python3 -m train --rank' || continue
+    kill -{name} "${{process#/proc/}}" && echo sent
+done
+"""
+    _, sent = host.container.exec_run(["sh", "-c", script], stderr=False)
+    assert sent == b"sent\n"
 
 
 def finish(hosts: list[Running]) -> list[Finished]:

@@ -102,7 +102,7 @@ def network(engine: Any) -> Iterator[str]:
 def cluster(
     request: pytest.FixtureRequest, tmp_path: Path, containers: Containers, engine: Any, network: str
 ) -> Iterator[Cluster]:
-    """A job on two hosts, or as many as the test's parameter says."""
+    """A job on two hosts, or on those of which the test's parameter gives the number, or the names."""
     cluster = Cluster(tmp_path, containers, engine, network, getattr(request, "param", 2))
     yield cluster
     cluster.close()

@@ -25,12 +25,12 @@ HARDENED: Mapping[str, Any] = {
 OFFLINE: Mapping[str, Any] = {**HARDENED, "network_mode": "none"}
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE, pause: float = 0.05) -> None:
     """Ask until the answer is yes; the failure names what was waited for."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 @dataclass(frozen=True)

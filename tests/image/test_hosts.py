@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from .cluster import ENDED_BY_SIGKILL, ENDLESS, Cluster, finish, succeed, wait_for_training
+from ..pipes import Feeder, in_pieces
+from .cluster import ENDED_BY_SIGKILL, ENDLESS, Cluster, finish, signal_rank, succeed, wait_for_training
 from .containers import Containers, Job, Running, wait_until
-from .samples import digits, nearest, read_centers
+from .samples import csv, digits, nearest, read_centers
 
 pytestmark = pytest.mark.image
 
@@ -231,20 +232,94 @@ def test_a_training_process_that_is_killed_fails_all(cluster: Cluster) -> None:
     cluster.set_hyperparameters(**ENDLESS)
     hosts = cluster.start_all()
     wait_for_training(hosts)
-    # The brackets keep the shell and the grep, whose own command lines hold the pattern, from being found by it.
-    script = """
-for process in /proc/[0-9]*; do
-    tr '\\0' ' ' <"$process/cmdline" | grep -q '[t]rain --rank' && kill -9 "${process#/proc/}" && echo killed
-done
-"""
-    _, killed = hosts[1].container.exec_run(["sh", "-c", script], stderr=False)
-    assert killed == b"killed\n"
+    signal_rank(hosts[1], "KILL")
     finished = finish(hosts)
     assert [host.exit_code for host in finished] == [2, 2], finished
     for number in (0, 1):
         assert cluster.failure(number).startswith(
             f"AlgorithmError: host {cluster.names[1]}: the training process ended"
         )
+
+
+@pytest.mark.parametrize("still", [0, 1], ids=["the leader", "a worker"])
+def test_a_training_process_that_stands_still_fails_all_in_time(cluster: Cluster, still: int) -> None:
+    cluster.set_hyperparameters(**ENDLESS)
+    hosts = cluster.start_all(environment=IMPATIENT)
+    wait_for_training(hosts)
+    signal_rank(hosts[still], "STOP")
+    finished = finish(hosts)
+    assert [host.exit_code for host in finished] == [2, 2], finished
+    for number in (0, 1):
+        assert cluster.failure(number).startswith(
+            f"AlgorithmError: host {cluster.names[still]}: no sign of life came from the training process for 3 s."
+        )
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        pytest.param(["algo-2", "algo-10", "algo-1"], id="in no order"),
+        pytest.param(["Zeta-1", "alpha-2"], id="of both cases"),
+        pytest.param(["node1.training.example", "node2.training.example"], id="with dots"),
+        pytest.param(["a_b", "a-b"], id="with an underscore"),
+        pytest.param(["12", "7"], id="of digits"),
+    ],
+    indirect=True,
+)
+def test_hosts_may_have_names_of_any_form(cluster: Cluster) -> None:
+    succeed(cluster.start_all(environment={"KMEANS_HOSTS_TIMEOUT_SECONDS": "20"}))
+    leader = cluster.jobs[cluster.names.index(min(cluster.names))]
+    assert mean_squared_distance(leader.model) < 700
+
+
+@pytest.mark.parametrize("idle", [0, 1], ids=["the leader", "a worker"])
+def test_a_host_may_get_no_objects(cluster: Cluster, idle: int) -> None:
+    cluster.set_channel(S3DistributionType="ShardedByS3Key")
+    cluster.put(idle, None)
+    succeed(cluster.start_all())
+    assert mean_squared_distance(cluster.model) < 700
+
+
+@pytest.mark.parametrize(
+    ("distribution", "idle"),
+    [
+        pytest.param("FullyReplicated", None, id="replicated"),
+        pytest.param("ShardedByS3Key", None, id="sharded"),
+        pytest.param("ShardedByS3Key", 1, id="no objects for one host"),
+    ],
+)
+def test_hosts_train_through_pipes(cluster: Cluster, distribution: str, idle: int | None) -> None:
+    cluster.set_channel(TrainingInputMode="Pipe", S3DistributionType=distribution)
+    cluster.set_hyperparameters(k="10", feature_dim="64", epochs="2", mini_batch_size="500")
+    content = csv(digits())
+    with contextlib.ExitStack() as stack:
+        feeders = []
+        for number, job in enumerate(cluster.jobs):
+            pieces = [] if number == idle else in_pieces(content, 60_000)
+            feeders.append(stack.enter_context(Feeder(job.root / "input" / "data" / "train", [pieces] * 2)))
+        succeed(cluster.start_all())
+    assert [feeder.ended for feeder in feeders] == [2, 2]
+    assert mean_squared_distance(cluster.model) < 700
+
+
+def test_sigterm_on_all_hosts_at_once_ends_the_job_with_a_model(cluster: Cluster) -> None:
+    cluster.set_hyperparameters(**ENDLESS)
+    hosts = cluster.start_all()
+    wait_for_training(hosts)
+    for host in hosts:
+        host.container.kill("SIGTERM")
+    succeed(hosts)
+    assert read_centers(cluster.model / "model_algo-1").shape == (10, 64)
+
+
+@pytest.mark.parametrize("stopped", [0, 1], ids=["the leader", "a worker"])
+def test_sigterm_while_the_leader_shrinks_ends_the_job_with_a_model(cluster: Cluster, stopped: int) -> None:
+    cluster.set_hyperparameters(k="10", feature_dim="64", local_lloyd_num_trials="1000000")
+    hosts = cluster.start_all()
+    wait_until(lambda: "local kmeans attempt #0" in hosts[0].log or not hosts[0].alive, "the leader to shrink")
+    hosts[stopped].container.kill("SIGTERM")
+    succeed(hosts)
+    assert mean_squared_distance(cluster.model) < 1201
 
 
 @pytest.mark.parametrize("stopped", [0, 1], ids=["the leader", "a worker"])
@@ -277,6 +352,20 @@ def test_nothing_is_left_running(cluster: Cluster, fails: bool) -> None:
         processes = [line for line in host.out.splitlines() if line.startswith("process: ")]
         assert processes
         assert not [line for line in processes if "train --rank" in line or "hydra" in line or "mpiexec" in line]
+
+
+def test_orphans_of_pid_1_are_seen_off(containers: Containers) -> None:
+    """The rank is one, when its proxy has ended before it."""
+    code = """
+import os, pathlib, subprocess
+from train.hydra import Hydra
+assert os.getpid() == 1
+subprocess.run(["sh", "-c", "true & true &"], check=True)
+Hydra([]).wait(0)
+left = [path.read_text() for path in pathlib.Path("/proc").glob("[0-9]*/stat") if path.parent.name != "1"]
+assert not left, left
+"""
+    containers.output("python3", "-c", code)
 
 
 def test_each_host_builds_the_command_that_mpiexec_would_have_it_start(containers: Containers) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import random
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from .samples import Points, digits, mnist, nearest, read_centers, recordio
 pytestmark = pytest.mark.image
 
 SIGKILLED = 128 + 9
+# So many jobs are stopped, each at a moment of its own.
+STOPS = 20
 
 
 def _mean_squared_distance(job: Job, points: Points) -> float:
@@ -113,6 +117,19 @@ def test_sigterm_reaches_the_job(digits_job: Job) -> None:
     assert "stopped early: the model is the best so far" in finished.log
     assert read_centers(digits_job.model / "model_algo-1").shape == (10, 64)
     assert not list(digits_job.model.glob("*tmp*"))
+
+
+def test_no_sigterm_is_lost_from_the_first_moment(digits_job: Job) -> None:
+    """The kernel drops one that comes to PID 1 before it listens, and this job would go on for ever."""
+    digits_job.set_hyperparameters(k="10", feature_dim="64", epochs="1000000")
+    moments = random.Random(0)  # noqa: S311 - moments, not secrets
+    for _ in range(STOPS):
+        with digits_job.start(["train"]) as running:
+            end = time.monotonic() + moments.uniform(0, 0.3)
+            wait_until(lambda end=end: time.monotonic() >= end, "the moment", pause=0.001)  # type: ignore[misc]
+            running.container.kill("SIGTERM")
+            finished = running.finish()
+            assert finished.exit_code in {0, 128 + 15}, finished.log
 
 
 def test_data_larger_than_memory_are_read_again_in_each_pass(job: Job) -> None:

@@ -118,3 +118,43 @@ def test_a_cluster_that_falls_empty_is_reseeded() -> None:
     for seed in range(10):
         found = shrink(points, weights, settings, generator=np.random.default_rng(seed))
         assert sorted(found.centers.ravel().tolist()) == [0, 1, 50, 90]
+
+
+class StopAt:
+    """A stop that comes when it is asked for the so many'th time."""
+
+    def __init__(self, number: int) -> None:
+        self.asked, self._number = 0, number
+
+    def __call__(self) -> bool:
+        self.asked += 1
+        return self.asked >= self._number
+
+
+def stopped_at(number: int, observer: Observer | None = None, **options: int) -> Shrunk:
+    with Workers(1, StopAt(number)) as workers:
+        return run(6, Settings(k=8, **options), observer, workers)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [*range(1, 30), 50, 70, 100])
+def test_a_stop_at_any_moment_leaves_the_best_of_the_runs_so_far(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr("kmeans.shrink.PATIENCE_SECONDS", 0.0)
+    observer = Recorder()
+    found = stopped_at(number, observer, local_lloyd_num_trials=1_000_000_000)
+    assert found.centers.shape == (8, 4)
+    assert len(np.unique(found.centers, axis=0)) == 8
+    assert found.mean_squared_distance == min(observer.attempts, default=None)
+    assert len(found.others) == max(0, len(observer.attempts) - 1)
+
+
+def test_a_stop_before_the_first_run_leaves_the_heaviest_centers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kmeans.shrink.PATIENCE_SECONDS", 0.0)
+    points, weights = np.arange(6.0)[:, None], np.array([1.0, 9.0, 2.0, 8.0, 0.0, 3.0])
+    with Workers(1, lambda: True) as workers:
+        found = shrink(points, weights, Settings(k=3), generator=np.random.default_rng(0), workers=workers)
+    assert found.centers.ravel().tolist() == [1, 3, 5]
+
+
+def test_a_shrink_that_takes_no_time_is_not_cut_short_by_a_stop() -> None:
+    expected = run(6, Settings(k=8))
+    assert stopped_at(1).centers.tobytes() == expected.centers.tobytes()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kmeans.workers import Workers
+from kmeans.workers import Interrupted, Workers
 
 any_team = pytest.mark.parametrize("threads", [1, 2, 3, 5])
 
@@ -110,3 +110,23 @@ def test_running_raises_what_the_function_raises(threads: int) -> None:
 
     with Workers(threads) as workers, pytest.raises(KeyError, match="seven"):
         workers.run(task, range(20))
+
+
+def test_patience_is_counted_from_the_first_sight_of_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("kmeans.workers.time.monotonic", lambda: now)
+    stopped = False
+    with Workers(1, lambda: stopped) as workers:
+        with workers.interruptible(patience=5):
+            workers.check_stop()
+            stopped = True
+            workers.check_stop()
+            now = 104.9
+            assert list(workers.map(str, [1, 2])) == ["1", "2"]
+        workers.check_stop()  # not where work isn't interruptible
+        now = 105.0
+        with pytest.raises(Interrupted), workers.interruptible(patience=5):
+            pass
+        now = 101.0
+        with pytest.raises(Interrupted), workers.interruptible():
+            pass

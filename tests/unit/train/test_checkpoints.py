@@ -162,14 +162,14 @@ def test_the_leaders_file_gives_each_host_its_share(folder: Folder) -> None:
         assert found.share["labels"].tolist() == expected.share["labels"].tolist()
 
 
-def test_rows_dealt_out_in_another_way_give_back_the_centers_alone(folder: Folder) -> None:
+def test_other_rows_in_memory_give_back_the_centers_alone(folder: Folder) -> None:
     save(folder.open(), 1)
     again = folder.open(shares=["digest of other rows"])
     assert moves_found(again) == 1
     found = again.found()
     assert found is not None
     assert not found.share
-    assert "rows were dealt out in another way" in folder.said[-1]
+    assert "not to the same bits: other rows were in memory" in folder.said[-1]
 
 
 @pytest.mark.parametrize("options", [{"shares": None}, {"max_share_bytes": 3}], ids=str)

@@ -1,5 +1,6 @@
 """The star of hosts, over real sockets of the loopback interface, with ranks that do what a test says."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -213,10 +214,13 @@ def test_a_leader_that_is_not_found_is_named(job: Job) -> None:
     assert "Connection refused" in reason
 
 
-def test_a_name_that_does_not_resolve_is_named(job: Job) -> None:
-    job.names = ("algo-1.invalid", "algo-2")
-    reason = job.start("algo-2", Deadlines(arrival=0.3)).failed()
-    assert reason.startswith("2 AlgorithmError: host algo-1.invalid: it could not be reached")
+@pytest.mark.parametrize("name", ["algo-1.invalid", "a..b", "a" * 64])
+def test_a_name_that_does_not_resolve_is_named(job: Job, name: str) -> None:
+    job.names = (name, "algo-2")
+    worker = job.start("algo-2", Deadlines(arrival=0.3))
+    reason = worker.failed()
+    assert reason.startswith(f"2 AlgorithmError: host {name}: it could not be reached")
+    assert "nobody answered" not in reason, "what is wrong with the name is said"
 
 
 def test_a_host_that_goes_is_named(job: Job) -> None:
@@ -413,7 +417,51 @@ def test_sigterm_goes_to_the_rank_once_and_what_it_makes_of_it_counts(job: Job) 
     for host in (leader, worker):
         host.rank.say(Message("done"))
     assert (leader.outcome(), worker.outcome()) == (None, None)
-    assert (leader.rank.signals, worker.rank.signals) == (0, 1)
+    assert worker.rank.signals == 1
+
+
+def test_a_stop_of_any_host_goes_to_the_leaders_rank_too(job: Job) -> None:
+    """It does some things alone, and would not hear of it before they are done."""
+    leader, first, second = hosts = job.of("algo-2", "algo-3")
+    for host in hosts:
+        host.rank.train()
+    second.host.stop()
+    wait_until(lambda: leader.rank.signals and second.rank.signals, "SIGTERM to reach both ranks")
+    assert first.rank.signals == 0
+    for host in hosts:
+        host.rank.say(Message("done"))
+    assert [host.outcome() for host in hosts] == [None] * 3
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_nothing_fails_any_more_once_the_model_is_written(job: Job, stopped: int) -> None:
+    hosts = job.of("algo-2", deadlines=Deadlines(heartbeat=0.05, stop=0.3, goodbye=1.0))
+    for host in hosts:
+        host.rank.train()
+        host.rank.say(Message("written"))
+    hosts[stopped].host.stop()
+    hosts[1 - stopped].rank.say(Message("done"))
+    assert [host.outcome() for host in hosts] == [None, None]
+
+
+@pytest.mark.parametrize("still", [0, 1, 2])
+def test_a_rank_that_stands_still_is_named(job: Job, still: int) -> None:
+    hosts = job.of("algo-2", "algo-3", deadlines=Deadlines(heartbeat=0.05, silence=1.0, goodbye=0.2))
+    for host in hosts:
+        host.rank.train()
+    alive = [host.rank for number, host in enumerate(hosts) if number != still]
+
+    def is_over() -> bool:
+        for rank in alive:
+            rank.say(Message("alive"))
+        return not any(host.is_running for host in hosts)
+
+    with contextlib.suppress(OSError):  # the first that ends closes its link
+        wait_until(is_over, "the end of the job")
+    (reason,) = {host.failed() for host in hosts}
+    assert reason.startswith(
+        f"2 AlgorithmError: host {job.names[still]}: no sign of life came from the training process for 1 s."
+    )
 
 
 def test_a_rank_that_does_not_heed_sigterm_is_ended(job: Job) -> None:

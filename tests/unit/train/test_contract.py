@@ -160,6 +160,8 @@ def test_a_file_that_is_a_folder_is_named(base: Path) -> None:
         ("resourceconfig", {"network_interface_name": 1}, "expected a text for network_interface_name, found '1'"),
         ("resourceconfig", {"hosts": ["a", "a"], "current_host": "a"}, "expected each host once"),
         ("resourceconfig", {"hosts": ["-a"], "current_host": "-a"}, "expected a host's name of letters"),
+        ("resourceconfig", {"hosts": ["a..b"], "current_host": "a..b"}, "expected a host's name of letters"),
+        ("resourceconfig", {"hosts": ["a" * 64], "current_host": "a" * 64}, "at most 63 of them between dots"),
         ("resourceconfig", {"hosts": ["a;b"], "current_host": "a;b"}, "expected a host's name of letters"),
         ("resourceconfig", {"hosts": ["b"], "current_host": "a"}, "current_host is 'a', which is not among the hosts"),
     ],
@@ -176,3 +178,9 @@ def test_null_in_a_channel_is_the_default(base: Path, name: str) -> None:
     write(base, "inputdataconfig", {"train": {name: None}})
     channel = read_job(base).channels["train"]
     assert (channel.input_mode, channel.content_type.name) == ("File", "")
+
+
+@pytest.mark.parametrize("name", ["A", "Algo-1", "7", "a_b", "_a", "a.b.c", "a" * 63, f"{'a' * 63}.{'b' * 63}"])
+def test_hosts_may_have_any_name_that_can_be_looked_up(base: Path, name: str) -> None:
+    write(base, "resourceconfig", {"current_host": name, "hosts": ["z", name]})
+    assert read_job(base).hosts.names == (name, "z")

@@ -1,9 +1,12 @@
 """A job in this process, where it can be stopped at a place of our choice."""
 
+import errno
 import io
 import json
 import os
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 
 from kmeans import artifact
 from kmeans.errors import SettingError
+from kmeans.model import KMeansModel
 from tests.pipes import Feeder
 from tests.unit.kmeans.thread_hosts import ThreadHosts, on_all_hosts
 from train.failure import StoppedError
@@ -149,6 +153,81 @@ def test_a_checkpoint_of_other_settings_or_data_is_refused_by_name_and_ignored_o
     assert "is that of another job and is ignored" in _trained(base)[1]
 
 
+def _put_rows(base: Path, rows: Any) -> None:
+    for channel, part in (("train", rows), ("test", rows[:1])):
+        np.savetxt(base / "input" / "data" / channel / "rows.csv", part, fmt="%.5g", delimiter=",")
+
+
+@pytest.mark.parametrize("memory", [MEMORY, RESERVED_BYTES + 1_000_000], ids=["in memory", "streamed"])
+def test_one_changed_row_of_many_is_refused(base: Path, memory: int) -> None:
+    rows = np.random.default_rng(0).normal(size=(20_000, 3))
+    _put_rows(base, rows)
+    (base / "checkpoints").mkdir()
+    run(base, 1, memory, JobLog(stream=io.StringIO()))
+    _set(base, checkpoint_interval="0")
+    run(base, 1, memory, JobLog(stream=io.StringIO()))
+    rows[12_345, 1] += 1
+    _put_rows(base, rows)
+    with pytest.raises(SettingError, match=r"another job: data was [0-9a-f]{16} and is [0-9a-f]{16}"):
+        run(base, 1, memory, JobLog(stream=io.StringIO()))
+
+
+@pytest.mark.parametrize("stop", [{"batches": 2}, {"moves": 1}, {"moves": 2}], ids=str)
+@pytest.mark.parametrize(
+    ("before", "after"), [(1_000_000, 990_000), (1_000_000, 1_100_000), (1_000_000, MEMORY), (MEMORY, 1_000_000)]
+)
+def test_a_machine_with_other_memory_goes_on_from_the_centers(
+    base: Path, before: int, after: int, stop: dict[str, int]
+) -> None:
+    centers = np.repeat([[0], [20], [40], [60]], 10_000, axis=0)
+    _put_rows(base, np.random.default_rng(0).normal(size=(40_000, 6)) + centers)
+    (base / "checkpoints").mkdir()
+    _set(base, k="4", local_lloyd_tol="0", mini_batch_size="1000")
+    run(base, 1, RESERVED_BYTES + before, StoppedIn(**stop))
+    log = io.StringIO()
+    run(base, 1, RESERVED_BYTES + after, JobLog(stream=log))
+    assert re.search("going on from checkpoint .*, not to the same bits: other rows were in memory", log.getvalue())
+    counts = artifact.load(base / "model").counts
+    assert counts is not None
+    assert sorted(counts.tolist()) == [10_000] * 4
+
+
+def test_another_model_to_start_from_is_refused(base: Path) -> None:
+    _trained(base)
+    (base / "model").rename(base / "input" / "data" / "model")
+    (base / "checkpoints").mkdir()
+    _set(base, checkpoint_interval="0")
+    _trained(base)
+    assert "going on from checkpoint" in _trained(base)[1]
+    artifact.save(KMeansModel(np.array([[0], [1]], dtype=np.float32)), base / "input" / "data" / "model")
+    with pytest.raises(SettingError, match=r"channel model was [0-9a-f]{16} and is [0-9a-f]{16}"):
+        _trained(base)
+    shutil.rmtree(base / "input" / "data" / "model")
+    with pytest.raises(SettingError, match=r"channel model was [0-9a-f]{16} and is None"):
+        _trained(base)
+
+
+def test_a_checkpoint_folder_that_is_named_replaces_the_configured_one(base: Path) -> None:
+    _set(base, checkpoint_interval="0")
+    (base / "checkpoints").mkdir()
+    run(base, 1, MEMORY, JobLog(stream=io.StringIO()), checkpoint_folder=base / "named")
+    assert not list((base / "checkpoints").iterdir())
+    assert len(list((base / "named").iterdir())) == 2
+
+
+def test_what_a_job_killed_while_it_wrote_has_left_is_removed(base: Path) -> None:
+    names = {"model": ["model_algo-1", "kmeans.json"], "checkpoints": ["kmeans-checkpoint-0", "kmeans-checkpoint-1"]}
+    for folder, files in names.items():
+        (base / folder).mkdir()
+        for name in files:
+            (base / folder / f".{name}.tmp").write_bytes(b"the first half")
+    (base / "model" / ".notes").write_bytes(b"somebody else's")
+    _set(base, checkpoint_interval="100000")
+    _trained(base)
+    assert sorted(path.name for path in (base / "model").iterdir()) == [".notes", "kmeans.json", "model_algo-1"]
+    assert list((base / "checkpoints").iterdir()) == []
+
+
 def test_what_has_no_say_in_the_centers_may_change(base: Path) -> None:
     (base / "checkpoints").mkdir()
     _set(base, checkpoint_interval="0")
@@ -228,6 +307,90 @@ def test_a_job_on_pipes_goes_on_with_the_epochs_that_are_left(base: Path) -> Non
     assert "going on from checkpoint 0 in phase stream" in log
     assert model == expected
     assert feeder.opened == 3, "the first for the rows in memory, and two epochs"
+
+
+@pytest.mark.parametrize("starts_from", ["a checkpoint", "a model"])
+@pytest.mark.parametrize("later", [[], [[b"1,2\n", None]]], ids=["no FIFO", "a silent one"])
+def test_a_stop_while_an_epoch_is_waited_for_ends_with_the_centers_that_were_found(
+    base: Path, starts_from: str, later: list[list[bytes | None]]
+) -> None:
+    class StoppedAtTrain1(JobLog):
+        def reading(self, channel: str, state: str) -> None:
+            if "train_1" in state:
+                self.stop()
+            super().reading(channel, state)
+
+    config = {"train": {"TrainingInputMode": "Pipe", "ContentType": "text/csv;label_size=0"}}
+    _set(base, k="3", epochs="5", mini_batch_size="100", refine_max_iter="0", checkpoint_interval="100000")
+    content = "".join(f"{row % 71},{row % 31}\n" for row in range(1000)).encode()
+    train = base / "input" / "data" / "train"
+
+    def run_with(log: JobLog, streams: list[Any]) -> None:
+        for fifo in train.parent.glob("train_*"):
+            fifo.unlink()
+        with Feeder(train, streams):
+            run(base, 1, MEMORY, log)
+
+    if starts_from == "a model":
+        model = base / "input" / "data" / "model"
+        artifact.save(KMeansModel(np.array([[0, 0], [30, 9], [60, 9]], dtype=np.float32)), model)
+        config["model"] = {}
+    else:
+        (base / "checkpoints").mkdir()
+    (base / "input" / "config" / "inputdataconfig.json").write_text(json.dumps(config))
+    run_with(StoppedIn(batches=24), [[content]] * 4)  # in the third epoch
+    (base / "model" / "model_algo-1").unlink()
+    run_with(StoppedAtTrain1(stream=io.StringIO()), [[content], *later])
+    assert artifact.load(base / "model").clusters == 3
+
+
+class ChangedOnceWritten(JobLog):
+    """A log that does something, with itself, when the model is written."""
+
+    def __init__(self, change: Callable[[JobLog], object]) -> None:
+        self.out = io.StringIO()
+        super().__init__(stream=self.out)
+        self._change = change
+
+    def say(self, message: str, level: str = "INFO") -> None:
+        super().say(message, level)
+        if message.startswith("wrote the model"):
+            self._change(self)
+
+
+def _is_whole_without_scores(base: Path) -> bool:
+    model = artifact.load(base / "model")
+    return model.counts is not None and not [name for name in model.training["metrics"] if name.startswith("test:")]
+
+
+def test_a_stop_while_the_test_channel_is_scored_costs_the_scores_alone(base: Path) -> None:
+    log = ChangedOnceWritten(lambda log: log.stop())
+    run(base, 1, MEMORY, log)
+    assert _is_whole_without_scores(base)
+    assert "the test channel is not scored: the job is to stop" in log.out.getvalue()
+
+
+def test_a_test_channel_that_changes_costs_the_scores_alone(base: Path) -> None:
+    _put_rows(base, np.random.default_rng(0).normal(size=(40_000, 6)))
+    test = base / "input" / "data" / "test" / "rows.csv"
+    test.write_bytes((base / "input" / "data" / "train" / "rows.csv").read_bytes())
+    log = ChangedOnceWritten(lambda _: test.write_text("1,2,3,4,5,6\n"))
+    run(base, 1, RESERVED_BYTES + 1_000_000, log)
+    assert _is_whole_without_scores(base)
+    assert "the test channel is not scored: " in log.out.getvalue()
+    assert "the file has changed since it was first read" in log.out.getvalue()
+
+
+def test_a_disk_that_is_full_after_the_model_costs_the_scores_alone(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    log = ChangedOnceWritten(lambda _: monkeypatch.setattr(os, "fsync", full))
+    run(base, 1, MEMORY, log)
+    assert _is_whole_without_scores(base)
+    assert "the scores are not in kmeans.json: can't write kmeans.json" in log.out.getvalue()
 
 
 def test_a_job_goes_on_from_the_model_in_its_channel(base: Path) -> None:

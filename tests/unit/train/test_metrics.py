@@ -259,5 +259,5 @@ def test_a_stop_ends_the_reading_of_data_and_nothing_after_it(log: JobLog, strea
     assert said(stream) == ["still at work"]
     with pytest.raises(StoppedError):
         log.reading("train", "0 of 1 files")
-    log.seeded(centers=20, clusters=2, factor=10, auto=False, rows=50)
+    log.stream_started()
     log.reading("train", "0 of 1 files")  # once there are centers the fit itself ends with the best it has
