@@ -155,6 +155,16 @@ def test_placeholders_are_null_in_json(lenient: Server, labels: str) -> None:
     assert isinstance(found[0]["closest_cluster"], int if labels == "int" else float)
 
 
+@pytest.mark.parametrize("is_bad", [True, False], ids=["a bad row", "no other"])
+def test_an_instance_too_deep_to_be_answered_becomes_a_placeholder(lenient: Server, is_bad: bool) -> None:
+    (good,) = json.loads(instances(POINTS[:1]))["instances"]
+    deep = good | {"id": json.loads("[" * 300 + "]" * 300)}
+    answer = lenient.invoke(json.dumps([good, deep, *[7] * is_bad]).encode(), "application/json")
+    assert answer.status == 200, answer.body
+    found = [prediction["closest_cluster"] is None for prediction in json.loads(answer.body)["predictions"]]
+    assert found == [False, True, *[True] * is_bad]
+
+
 def test_bad_json_lines_become_placeholders(lenient: Server) -> None:
     lines = json_lines(POINTS[:2]).split(b"\n")
     body = b"\n".join([lines[0], b"{", b"[1, 2]", lines[1]])
