@@ -208,11 +208,23 @@ def test_placeholders_stand_right_in_bodies_of_several_portions(lenient: Server)
         (recordio.encode(POINTS[:3])[:-4], "application/x-recordio-protobuf"),
         (b"", "text/csv"),
         (b"\n\n", "text/csv"),
+        (b'{"instances": []}', "application/json"),
     ],
 )
 def test_where_rows_cant_be_told_apart_the_request_is_refused(lenient: Server, body: bytes, content_type: str) -> None:
     answer = lenient.invoke(body, content_type)
     assert (answer.status, answer.error["code"]) == (400, "invalid_payload")
+
+
+@pytest.mark.parametrize("body", [b"\n", b"\r\n", b" \n", b" "])
+@pytest.mark.parametrize("content_type", LINE_TYPES)
+def test_a_blank_line_by_itself_becomes_a_placeholder(
+    lenient: Server, batch: Server, content_type: str, body: bytes
+) -> None:
+    """With SplitType=Line and BatchStrategy=SingleRecord such a body comes; a refusal would fail the whole object."""
+    answer = lenient.invoke(body, content_type, Accept="text/csv")
+    assert (answer.status, answer.body) == (200, b"nan,nan")
+    assert batch.invoke(body, content_type).status == 400
 
 
 def test_placeholders_are_counted_in_the_log_and_the_metrics(lenient: Server) -> None:
