@@ -60,7 +60,10 @@ def of_lines(body: Body, size: int = PORTION_BYTES) -> Iterator[Portion]:
     while start < len(body):
         stop = body.find(b"\n", start + size - 1) + 1 or len(body)
         content = bytes(memoryview(body)[start:stop])
-        if content.removeprefix(BYTE_ORDER_MARK).strip() or (stop == len(body) and not count):
+        text = content.removeprefix(BYTE_ORDER_MARK)
+        # Not strip(): it would copy a megabyte to tell that it isn't blank.
+        is_blank = not text or text.isspace()
+        if not is_blank or (stop == len(body) and not count):
             yield Portion(content, start, lines)
             count += 1
         lines += content.count(b"\n")
