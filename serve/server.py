@@ -129,6 +129,11 @@ class Server(Application):  # type: ignore[misc]  # gunicorn has no type hints
         """Serve until SIGTERM; ends by SystemExit."""
         Master(self).run()
 
+    @property
+    def max_payload_bytes(self) -> int:
+        """Longest body that any route takes."""
+        return self._settings.max_payload_bytes
+
     def row_for(self, worker: Worker) -> int:
         """Return the row of the telemetry for a new worker: one that no living worker counts in."""
         taken = {row for row, other in self._rows.items() if is_alive(other.pid)}
@@ -379,6 +384,10 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
 
     def handle_request(self, req: Any, conn: Connection) -> bool:
         """Let the application answer a request; return whether the connection can carry another."""
+        lengths = [value for name, value in req.headers if name == "CONTENT-LENGTH"]
+        if any(length.isdecimal() and int(length) > self.app.max_payload_bytes for length in lengths):
+            # gunicorn would invite the body of each request that asks, and this one is going to be refused.
+            req._expected_100_continue = False
         response, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, response_class=Response)
         environ["wsgi.multithread"] = True
         self.nr += 1

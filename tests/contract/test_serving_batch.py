@@ -124,6 +124,7 @@ def test_a_batch_transform_takes_a_hundred_megabytes_and_no_more(batch: Server) 
     limit = 100 << 20
     assert batch.invoke(row + b"\n" * (limit - len(row))).status == 200
     with batch.upload(limit + 1) as upload:
+        assert not upload.is_wanted, "the body is refused before it is sent"
         assert upload.answer().status == 413
 
 
