@@ -242,15 +242,18 @@ def test_a_request_may_compute_longer_than_a_worker_may_be_silent(trained: OptMl
 
 
 def test_a_worker_has_the_threads_of_its_requests_and_none_of_blas(trained: OptMl, tmp_path: Path) -> None:
-    """Those of BLAS would be there as soon as NumPy is, one for each further CPU."""
-    with serving(trained.base, tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
-        wait_until(lambda: len(server.workers()) == 2, "both workers")
-        for _ in range(20):
-            assert server.invoke(csv(digits())).status == 200
-        assert len(os.listdir(f"/proc/{server.process.pid}/task")) == 1
-        for worker in server.workers():
-            # The main loop, four for requests, one for pings.
-            assert len(os.listdir(f"/proc/{worker}/task")) <= 1 + 4 + 1
+    """Those of BLAS would be there after the first large product, one for each further CPU."""
+    body = csv(digits())
+    with serving(trained.base, tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:
+        (worker,) = server.workers()
+        with contextlib.ExitStack() as clients:
+            uploads = [clients.enter_context(server.upload(len(body))) for _ in range(4)]
+            for upload in uploads:
+                assert upload.is_wanted
+                upload.connection.sendall(body)
+                assert upload.answer().status == 200
+        # The main loop, four for requests, one for pings.
+        assert len(os.listdir(f"/proc/{worker}/task")) == 1 + 4 + 1
 
 
 def private_bytes(process: int) -> int:
