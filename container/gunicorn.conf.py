@@ -16,6 +16,10 @@ preload_app = True
 # the server that closes a connection under a request that is on its way.
 keepalive = 65
 
+# Connections of a worker, with those on which nobody says anything; a further one takes the place of the one that has
+# been silent longest. serve/server.py allows fewer where a process may not have so many files open.
+worker_connections = 1000
+
 # SageMaker kills 30 s after SIGTERM: requests in flight have 25 s to end, the rest is for the shutdown itself.
 graceful_timeout = 25
 

@@ -81,9 +81,12 @@ def load(directory: Path) -> KMeansModel:
     Raises
     ------
     kmeans.errors.ModelError
-        If there is none, or its files are corrupt or don't belong together.
+        If there is none, or its files can't be read, are corrupt or don't belong together.
     """
-    path, decode = _find_centers(directory)
+    try:
+        path, decode = _find_centers(directory)
+    except OSError as error:
+        raise ModelError(f"The model in {directory} can't be read: {error.strerror}.") from None
     content = _read(path)
     card = _read_card(directory)
     checksum = card.get("centers_sha256")

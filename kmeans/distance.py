@@ -6,11 +6,16 @@ when someone wants it.
 
 In float32 the three terms cancel badly if the data lie far from the origin compared with their spread (years,
 temperatures in Kelvin, a large constant column). Then both sides are moved to the centers' mean first.
+
+Where the distances to two centers differ by less than that rounding, who must know looks again, in float64.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+from numpy.typing import NDArray
 
 from kmeans.arrays import Float32, Float64, Int32, Int64, in_blocks
 
@@ -20,6 +25,11 @@ MIN_BLOCK_ROWS, MAX_BLOCK_ROWS = 64, 4096
 
 # Offset against spread (both squared) from which float32 would lose more than two of its seven digits.
 FAR_FROM_ORIGIN = 100.0
+
+# What a sum of d products in float32 may be wrong by, relative to the sum of their magnitudes: d of these, and a few
+# more for the subtraction of the origin and the last additions.
+UNIT_ROUNDOFF = 2.0**-24
+ROUNDED_TERMS = 8
 
 
 def squared_norms(points: Float32) -> Float32:
@@ -65,6 +75,8 @@ class NearestCenters:
         self.factor: Float32 = np.ascontiguousarray(self._scaled.T)
         self.norms: Float32 = squared_norms(moved)
         self.block_rows = block_rows(self.features, self.clusters)
+        # A score |c|^2 - 2 x.c, both from the origin, is wrong by at most this times 2 |x| |c| + |c|^2.
+        self._error = (self.features + ROUNDED_TERMS) * UNIT_ROUNDOFF
 
     def rank(self, points: Float32) -> tuple[Int64, Float32]:
         """Return the nearest center of each point and its score |x - c|^2 - |x - origin|^2, both of shape (n,).
@@ -110,6 +122,65 @@ class NearestCenters:
         labels = self.labels(points)
         return labels, self.squared_distances(points, labels)
 
+    def exact_query(self, points: Float32) -> tuple[Int64, Float32]:
+        """Return the same as :meth:`query`, and never a center that is farther than another because of rounding.
+
+        Where the scores of several centers are equal but for what float32 may have rounded, they are compared in
+        float64. It takes a little longer, which training has no use for.
+        """
+        labels = np.empty(len(points), dtype=np.int64)
+        distances = np.empty(len(points), dtype=np.float32)
+        in_doubt = []
+        for first, block in in_blocks(points, self.block_rows):
+            nearest, squared = labels[first : first + len(block)], distances[first : first + len(block)]
+            table = self._score_table(block)
+            table.argmin(axis=1, out=nearest)
+            squared[:] = squared_norms(block - self.centers[nearest])
+            # One limit for the whole block, twice as wide for what is wrong with these lengths themselves: to find out
+            # that all is clear must cost next to nothing. A center that is nearer than the chosen one, at distance r,
+            # has a |c| of at most |x| + r.
+            best = table[np.arange(len(block)), nearest]
+            length = math.sqrt(max(float((squared - best).max()), 0.0))
+            reach = length + math.sqrt(float(squared.max()))
+            near = table <= (best + 4 * self._error * reach * (2 * length + reach))[:, None]
+            if np.count_nonzero(near) > len(block):
+                in_doubt.append(first + _several(near))
+        if in_doubt:
+            for _, rows in in_blocks(np.concatenate(in_doubt), self.block_rows):
+                self._settle(points, rows, labels, distances)
+        return labels, distances
+
+    def _settle(self, points: Float32, rows: Int64, labels: Int64, distances: Float32) -> None:
+        """Mend labels and squared distances of those ``rows`` of ``points`` that are nearer to another center."""
+        some = points[rows]
+        table = self._score_table(some)
+        lengths = np.sqrt(squared_norms(self.from_origin(some)))
+        errors = self._error * (2 * np.outer(lengths, np.sqrt(self.norms)) + self.norms)
+        chosen = np.arange(len(rows)), labels[rows]
+        near = table - errors <= (table[chosen] + errors[chosen])[:, None]
+        several = _several(near)
+        if len(several):
+            rows, some = rows[several], some[several]
+            labels[rows] = self._nearest_of(np.flatnonzero(near[several].any(axis=0)), some)
+            distances[rows] = squared_norms(some - self.centers[labels[rows]])
+
+    def _nearest_of(self, some: Int64, points: Float32) -> Int64:
+        """Return which of ``some`` centers is nearest to each of ``points``, in float64 and from one of them, (n,)."""
+        # Of equal centers the first alone: the product may round two equal columns differently.
+        some = np.sort(list({self.centers[center].tobytes(): center for center in some[::-1]}.values()))
+        origin = self.centers[some[0]].astype(np.float64)
+        moved = points - origin
+        best, labels = np.full(len(points), np.inf), np.empty(len(points), dtype=np.int64)
+        for first, centers in in_blocks(self.centers[some], max(1, BLOCK_BYTES // (8 * self.features))):
+            to = centers - origin
+            table = moved @ (-2 * to.T) + np.einsum("ij,ij->i", to, to)
+            nearest = table.argmin(axis=1)
+            scores = table[np.arange(len(points)), nearest]
+            is_nearer = scores < best
+            best[is_nearer] = scores[is_nearer]
+            labels[is_nearer] = some[first + nearest[is_nearer]]
+        return labels
+
     def squared_distances(self, points: Float32, labels: Int64 | Int32) -> Float32:
         """Return the squared distance of each point to the center that ``labels`` (n,) names, (n,)."""
         distances = np.empty(len(points), dtype=np.float32)
@@ -132,6 +203,12 @@ def two_nearest(points: Float32, factor: Float32, norms: Float32) -> tuple[Int64
     best = table[rows, nearest]
     table[rows, nearest] = np.inf
     return nearest, best, table.min(axis=1)
+
+
+def _several(marks: NDArray[np.bool_]) -> Int64:
+    """Return the rows of ``marks`` (b, k), of which each has one, that have several."""
+    rows = np.flatnonzero(marks) // marks.shape[1]
+    return np.unique(rows[1:][rows[1:] == rows[:-1]])
 
 
 def _origin(centers: Float32) -> Float32 | None:

@@ -75,7 +75,7 @@ class KMeansModel:
         kmeans.errors.DataError
             If the points are of another width than the centers, or hold NaN or infinity.
         """
-        labels, squared = self._nearest.query(as_points(points, self.features))
+        labels, squared = self._nearest.exact_query(as_points(points, self.features))
         return labels, np.sqrt(squared)
 
     def transform(self, points: ArrayLike) -> Float32:

@@ -37,6 +37,10 @@ def create_app(
         What /ping tells; if not given, the model is tested at once.
     """
     app = Flask("kmeans", static_folder=None)
+    # A path is what it is. By default one with two slashes is answered with a redirect, which repeats the Host header.
+    app.url_map.merge_slashes = False
+    # What the handler of errors below doesn't answer goes on to whoever called, instead of becoming a 500.
+    app.config["PROPAGATE_EXCEPTIONS"] = True
     counters = counters or Telemetry(settings.workers, model)
     if readiness is None:
         readiness = Readiness(model)
@@ -62,6 +66,8 @@ def create_app(
 
     @app.errorhandler(Exception)
     def error(error: Exception) -> Response:
+        if isinstance(error, ConnectionError):  # there is nobody left to answer
+            raise error
         return answer_to(error, request.environ[RECORD]).to_flask()
 
     # Flask's own place for middleware.

@@ -17,8 +17,8 @@ from serve.errors import BodyTimeoutError, PayloadTooLargeError
 DISCARD_SECONDS = 1.0
 DISCARD_CHUNK_BYTES = 1 << 16
 
-# A body is read in steps of this size; larger ones would only be copied once more.
-STEP_BYTES = 1 << 20
+# A body is read in steps of this size. gunicorn copies each several times: larger ones leave the cache on the way.
+STEP_BYTES = 256 << 10
 
 
 def read(environ: Mapping[str, Any], limit: int) -> bytes | bytearray:

@@ -212,7 +212,10 @@ class Catalog:
         return sum(memory.size for memory in self._memories) + sum(self._reading.values())
 
     def _read(self, name: str, url: str) -> _Loaded:
-        directory, files = self._find(url)
+        try:
+            directory, files = self._find(url)
+        except OSError as error:
+            raise ModelError(f"url: the folder {shown(url, MAX_SHOWN)} can't be read: {error.strerror}.") from None
         self._reserve(name, footprint.while_reading(files))
         try:
             model = artifact.load(directory)

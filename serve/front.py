@@ -53,9 +53,14 @@ class Front:
         """Answer a request."""
         record = environ[RECORD] = Record.of(environ)
         self._telemetry.begin()
-        if self._model is None or environ["PATH_INFO"] != INVOCATIONS:
-            return self._pass_on(environ, start_response, record)
-        answer = self._invoke(environ, self._model, record)
+        try:
+            if self._model is None or environ["PATH_INFO"] != INVOCATIONS:
+                return self._pass_on(environ, start_response, record)
+            answer = self._invoke(environ, self._model, record)
+        except ConnectionError:  # there is nobody left to answer
+            record.status = 0
+            self._over(record)
+            raise
         headers = answer.header_list()
         _echo_attributes(environ, headers)
         start_response(STATUS_LINES[answer.status], headers)
@@ -70,9 +75,7 @@ class Front:
             if environ["REQUEST_METHOD"] != "POST":
                 raise MethodNotAllowed(valid_methods=["POST"])
             return inference.answer(environ, model, self._settings, self._telemetry)
-        except ConnectionError:  # there is nobody left to answer
-            record.status = 0
-            self._over(record)
+        except ConnectionError:
             raise
         except Exception as error:
             return answer_to(error, record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,21 +74,30 @@ def answer(environ: Mapping[str, Any], model: KMeansModel, settings: Settings, t
     content = body.read(environ, settings.max_payload_bytes)
     record.bytes_in = len(content)
     record.seconds["read"] = time.perf_counter() - began
-    parts = []
+    parts: list[_Part] = []
+    rows = 0
     for portion in CUTTERS[media_type][0](content, PORTION_BYTES):
-        part = _predicted(portion, media_type, model, record, settings.bad_rows_become_placeholders)
+        parts.append(_predicted(portion, media_type, model, settings, record, rows_before=rows))
+        rows += len(parts[-1].labels)
+    pieces: Iterable[bytes]
+    if len(parts) > 1 and rows > MAX_ROWS_AT_ONCE:
+        pieces = _in_chunks(parts, form, telemetry)
+    else:
+        began = time.perf_counter()
+        pieces = [ENCODERS[form.media_type](_joined(parts).predictions(form))]
+        record.seconds["encode"] = time.perf_counter() - began
+    # Only now: of a body that is refused no row was answered, however far it was read.
+    record.rows = rows
+    for part in parts:
+        record.bad_rows += 0 if part.missing is None else int(part.missing.sum())
         telemetry.count_distances(part.distances if part.missing is None else part.distances[~part.missing])
-        parts.append(part)
     # The bare type: a charset parameter has made other containers of a pipeline refuse text/csv.
-    if len(parts) > 1 and record.rows > MAX_ROWS_AT_ONCE:
-        return Answer(200, form.media_type, _in_chunks(parts, form))
-    began = time.perf_counter()
-    encoded = ENCODERS[form.media_type](_joined(parts).predictions(form))
-    record.seconds["encode"] = time.perf_counter() - began
-    return Answer(200, form.media_type, [encoded])
+    return Answer(200, form.media_type, pieces)
 
 
-def _predicted(portion: Portion, media_type: str, model: KMeansModel, record: Record, placeholders: bool) -> _Part:
+def _predicted(
+    portion: Portion, media_type: str, model: KMeansModel, settings: Settings, record: Record, *, rows_before: int
+) -> _Part:
     """Return what the model says of a portion's rows."""
     began = time.perf_counter()
     missing = None
@@ -96,17 +105,15 @@ def _predicted(portion: Portion, media_type: str, model: KMeansModel, record: Re
         _check_length(portion, media_type, model)
         instances = _decoded(portion.content, media_type, model)
     except DataError as error:
-        rows = CUTTERS[media_type][1](portion.content) if placeholders else None
+        rows = _single_rows(portion.content, media_type, settings)
         if not rows:
-            raise _placed(error, portion, portion.lines if media_type == CSV else record.rows) from None
+            raise _placed(error, portion, portion.lines if media_type == CSV else rows_before) from None
         instances, missing = _salvaged(rows, media_type, model)
     decoded = time.perf_counter()
     labels, distances = model.predict(instances.points)
     seconds = record.seconds
     seconds["decode"] = seconds.get("decode", 0.0) + decoded - began
     seconds["predict"] = seconds.get("predict", 0.0) + time.perf_counter() - decoded
-    record.rows += len(labels)
-    record.bad_rows += 0 if missing is None else int(missing.sum())
     return _Part(labels, distances, instances.attached, missing)
 
 
@@ -125,6 +132,16 @@ def _decoded(content: bytes, media_type: str, model: KMeansModel) -> Instances:
     if width != model.features:
         raise DataError(f"expected {model.features} columns (those of the model), found {width}", row=1)
     return instances
+
+
+def _single_rows(content: bytes, media_type: str, settings: Settings) -> list[bytes] | None:
+    """Return the rows of a body that holds a bad one, each as a body of its own; None if there shall be no answer."""
+    if not settings.bad_rows_become_placeholders:
+        return None
+    rows = CUTTERS[media_type][1](content)
+    # A batch transform that sends each line by itself sends blank ones too, and a refusal would end it.
+    is_blank_line = media_type in (CSV, JSON_LINES) and not rows and content.count(b"\n") <= 1
+    return [content] if is_blank_line and settings.is_batch else rows
 
 
 def _salvaged(rows: list[bytes], media_type: str, model: KMeansModel) -> tuple[Instances, NDArray[np.bool_]]:
@@ -174,11 +191,19 @@ def _missing(part: _Part) -> NDArray[np.bool_]:
     return np.zeros(len(part.labels), dtype=np.bool_) if part.missing is None else part.missing
 
 
-def _in_chunks(parts: list[_Part], form: AnswerType) -> Iterator[bytes]:
-    """Yield the answer to ``parts``, each of them written when the one before has been sent."""
+def _in_chunks(parts: list[_Part], form: AnswerType, telemetry: Telemetry) -> Iterator[bytes]:
+    """Yield the answer to ``parts``, each of them written when the one before has been sent; then count it."""
     prefix, separator, suffix = FRAMES[form.media_type]
-    for number, part in enumerate(parts):
-        text = ENCODERS[form.media_type](part.predictions(form))
-        rows = text[len(prefix) : len(text) - len(suffix)]
-        yield (separator if number else prefix) + rows
-    yield suffix
+    size, seconds = 0, 0.0
+    try:
+        for number, part in enumerate(parts):
+            began = time.perf_counter()
+            text = ENCODERS[form.media_type](part.predictions(form))
+            rows = (separator if number else prefix) + text[len(prefix) : len(text) - len(suffix)]
+            seconds += time.perf_counter() - began
+            size += len(rows)
+            yield rows
+        size += len(suffix)
+        yield suffix
+    finally:
+        telemetry.count_chunks(size, seconds)

@@ -3,7 +3,8 @@
 What gunicorn's threaded worker doesn't do by itself:
 
 - a ping has a thread of its own, so that it is answered while all other threads compute or wait for slow clients;
-- a connection on which nothing has come yet waits in the main loop, not in a thread;
+- a connection on which nothing has come yet waits in the main loop, not in a thread, and makes room for another one
+  where there are too many;
 - a client that stops in the middle of a request, or takes no answer, is given up after a while, and so is one that
   does either byte by byte;
 - connections that the system has accepted when SIGTERM comes are answered too;
@@ -13,7 +14,9 @@ What gunicorn's threaded worker doesn't do by itself:
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
+import resource
 import select
 import selectors
 import socket
@@ -63,6 +66,12 @@ FOLLOW_UP_MS = 1
 # How long the last bytes of an answer may take to a client before its connection is closed.
 LINGER_SECONDS = 1.0
 
+# Of the files that a worker may have open so many are for other things than connections.
+SPARE_FILES = 64
+
+# Where none is left, and no connection can make room, so long nothing is accepted: the main loop would turn in vain.
+PAUSE_SECONDS = 1.0
+
 # gunicorn has no setting for the Server header. A client doesn't need to know which software to attack.
 SERVER = "kmeans"
 
@@ -108,6 +117,9 @@ class Server(Application):  # type: ignore[misc]  # gunicorn has no type hints
         self.cfg.set("workers", self._settings.workers)
         self.cfg.set("threads", self._settings.threads)
         self.cfg.set("worker_class", Worker)
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = max(files - SPARE_FILES, 2 * self._settings.threads)
+        self.cfg.set("worker_connections", min(self.cfg.worker_connections, most))
 
     def load(self) -> Flask:
         """Return the WSGI application."""
@@ -116,6 +128,11 @@ class Server(Application):  # type: ignore[misc]  # gunicorn has no type hints
     def run(self) -> None:
         """Serve until SIGTERM; ends by SystemExit."""
         Master(self).run()
+
+    @property
+    def max_payload_bytes(self) -> int:
+        """Longest body that any route takes."""
+        return self._settings.max_payload_bytes
 
     def row_for(self, worker: Worker) -> int:
         """Return the row of the telemetry for a new worker: one that no living worker counts in."""
@@ -199,6 +216,20 @@ class Connection(gthread.TConn):  # type: ignore[misc]
         poll.register(self.sock, select.POLLIN)
         return bool(poll.poll(milliseconds))
 
+    def is_small_talk(self) -> bool:
+        """Tell whether the next request is a ping that keeps nobody waiting: neither for itself nor for its answer."""
+        # What the parser has read ahead comes first, and may be anything.
+        if self.parser is not None and self.parser.unreader.buf.getvalue():
+            return False
+        start = self.peek() or b""
+        # It is there as a whole, and brings no body.
+        if not start.startswith(PINGS) or HEAD_END not in start or any(name in start.lower() for name in BODY_HEADERS):
+            return False
+        # Of a client that takes no answers the connection's buffer is full.
+        poll = select.poll()
+        poll.register(self.sock, select.POLLOUT)
+        return bool(poll.poll(0))
+
     def peek(self) -> bytes | None:
         """Return the first bytes that have come and are not read yet, None if nothing has; ``b""`` is the end."""
         try:
@@ -257,6 +288,8 @@ class Response(wsgi.Response):  # type: ignore[misc]
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]
     """A process that answers requests in several threads."""
 
+    _paused_until = 0.0
+
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._row = self.app.row_for(self)  # this is still the parent's process
@@ -283,21 +316,44 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
 
     def accept(self, listener: Any) -> None:
         """Accept a connection, and give it to a thread as soon as something has come."""
-        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+        try:
             client, address = listener.accept()
-            self.nr_conns += 1
-            connection = Connection(self.cfg, client, address, listener.getsockname())
-            if connection.peek() is None:
-                self._await_data(connection)
-            else:
-                self.enqueue_req(connection)
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            if not self._close_silent():
+                self._paused_until = time.monotonic() + PAUSE_SECONDS
+                self.set_accept_enabled(False)
+            return
+        self.nr_conns += 1
+        if self.nr_conns >= self.worker_connections:
+            self._close_silent()
+        connection = Connection(self.cfg, client, address, listener.getsockname())
+        if connection.peek() is None:
+            self._await_data(connection)
+        else:
+            self.enqueue_req(connection)
+
+    def _close_silent(self) -> bool:
+        """Close the connection that has waited longest for its client to say something; return whether there is one.
+
+        Those that never said anything come first.
+        """
+        for connections in (self.pending_conns, self.keepalived_conns):
+            for connection in connections:
+                if connection.peek() is None:  # else it is about to be read
+                    connections.remove(connection)
+                    self.poller.unregister(connection.sock)
+                    self.nr_conns -= 1
+                    connection.close()
+                    return True
+        return False
 
     def enqueue_req(self, conn: Connection) -> None:
         """Give a connection on which a request has begun to a thread: a ping to one of its own."""
-        start = conn.peek() or b""
-        # Only a ping that is there as a whole, and brings no body: a slow client must not hold this thread.
-        conn.is_ping = start.startswith(PINGS) and HEAD_END in start
-        conn.is_ping &= not any(header in start.lower() for header in BODY_HEADERS)
+        conn.is_ping = conn.is_small_talk()
         self._waiting.add(conn)
         future = (self._ping_pool if conn.is_ping else self.tpool).submit(self.handle, conn)
         future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
@@ -328,6 +384,10 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
 
     def handle_request(self, req: Any, conn: Connection) -> bool:
         """Let the application answer a request; return whether the connection can carry another."""
+        lengths = [value for name, value in req.headers if name == "CONTENT-LENGTH"]
+        if any(length.isdecimal() and int(length) > self.app.max_payload_bytes for length in lengths):
+            # gunicorn would invite the body of each request that asks, and this one is going to be refused.
+            req._expected_100_continue = False
         response, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, response_class=Response)
         environ["wsgi.multithread"] = True
         self.nr += 1
@@ -371,14 +431,19 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Begin or stop to accept connections; at the worker's end those that have come are accepted first."""
+        if enabled and self._is_paused():
+            return
         if not enabled and not self.alive and self._accepting:
             for listener in self.sockets:
-                while self._has_connection(listener):
+                while not self._is_paused() and self._has_connection(listener):
                     self.accept(listener)
         super().set_accept_enabled(enabled)
         if not enabled and not self.alive:
             for listener in self.sockets:
                 listener.close()
+
+    def _is_paused(self) -> bool:
+        return time.monotonic() < self._paused_until
 
     def _has_connection(self, listener: Any) -> bool:
         return bool(select.select([listener], [], [], 0)[0])

@@ -135,6 +135,12 @@ class Telemetry(Collector):
                 self._own[first : first + len(counts)] += counts
             self._own[self._distances[-1]] += total
 
+    def count_chunks(self, size: int, seconds: float) -> None:
+        """Count what an answer in chunks had of bytes, and how long it took to write them, when it has been sent."""
+        with self._lock:
+            self._own[self._bytes_out] += size
+            self._own[self._stages[STAGES.index("encode")]] += seconds
+
     def processes(self) -> list[int]:
         """Return the ids of the living workers."""
         return [pid for pid in self._table[:, PID].astype(int).tolist() if is_alive(pid)]

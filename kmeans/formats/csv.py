@@ -38,12 +38,9 @@ def decode(data: bytes) -> Float32:
         If a cell is no finite number, a line has another number of cells than the first, or there is no line at all.
         Rows are counted as an editor counts lines, from 1.
     """
-    # A request of a few rows: what the window and the pieces are for would take longer than parsing.
-    if len(data) <= CHUNK_BYTES:
-        points = _fast(data, 0)
-        if points is not None:
-            return points
-    return joined(_pieces(io.BytesIO(data)))
+    # The window and the pieces copy the text twice more, and for a request of a few rows take longer than parsing.
+    points = _fast_chunks(data)
+    return joined(_pieces(io.BytesIO(data))) if points is None else points
 
 
 def read_blocks(stream: Stream) -> Iterator[Float32]:
@@ -92,6 +89,22 @@ def _pieces(stream: Stream) -> Iterator[Piece]:
         line_number += text.count(b"\n")
     if is_empty:
         raise DataError("expected rows of numbers, found none", hint="Is the file or the request empty?")
+
+
+def _fast_chunks(data: bytes) -> Float32 | None:
+    """Return the numbers of ``data`` if all is as it should be, else None; a chunk at a time."""
+    parts: list[Float32] = []
+    start = 0
+    while start < len(data):
+        stop = len(data) if len(data) - start <= CHUNK_BYTES else data.rfind(b"\n", start, start + CHUNK_BYTES) + 1
+        points = _fast(data[start:stop], parts[0].shape[1] if parts else 0)
+        if points is None:
+            return None
+        parts.append(points)
+        start = stop
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else None
 
 
 def _fast(chunk: bytes, columns: int) -> Float32 | None:

@@ -65,17 +65,23 @@ class Predictions:
     def text(self) -> bytes | None:
         """Return ``label,distance],[label,distance``, each number as Python's ``repr`` writes it, null if missing.
 
-        Made by a JSON library at once, which takes a fifth of the time that it takes row by row. None if something was
-        attached to the points, or if Python writes one of the numbers in another way: it writes exponents with two
-        digits, and below 1e-4 or from 1e16 on it writes exponents.
+        Made by a JSON library at once, which takes a fifth of the time that it takes row by row, but for the rows that
+        Python writes in another way: it writes exponents with two digits, and below 1e-4 or from 1e16 on it writes
+        exponents. None if something was attached to the points, or if there are none.
         """
-        is_usual = (self.distances == 0) | ((self.distances >= 1e-4) & (self.distances < 1e16))
-        if self.attached is not None or not is_usual.all() or not len(is_usual):
+        if self.attached is not None or not len(self.labels):
             return None
         pairs = np.empty((len(self.labels), 2))
         pairs[:, 0], pairs[:, 1] = self.labels, self.distances
         if self.missing is not None:
             pairs[self.missing] = np.nan
         text = orjson.dumps(pairs, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2]
+        unusual = np.flatnonzero((pairs[:, 1] >= 1e16) | ((pairs[:, 1] < 1e-4) & (pairs[:, 1] != 0)))
+        if len(unusual):
+            rows = text.split(b"],[")
+            for row in unusual.tolist():
+                label, distance = pairs[row].tolist()
+                rows[row] = b"%r,%r" % (label, distance)
+            text = b"],[".join(rows)
         # Nothing but a label is followed by a comma without a bracket before it.
         return text.replace(b".0,", b",") if self.labels.dtype.kind == "i" else text

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import orjson
@@ -21,8 +22,7 @@ PORTION_BYTES = 1 << 20
 # How the list of instances begins, and where one may end and the next begin.
 _JSON_HEAD = re.compile(rb'\s*(?:\{\s*"instances"\s*:\s*)?\[')
 _JSON_CUT = re.compile(rb"[}\]](\s*,\s*)(?=[{\[])")
-_JSON_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NO_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,10 @@ def of_lines(body: Body, size: int = PORTION_BYTES) -> Iterator[Portion]:
     while start < len(body):
         stop = body.find(b"\n", start + size - 1) + 1 or len(body)
         content = bytes(memoryview(body)[start:stop])
-        if content.removeprefix(BYTE_ORDER_MARK).strip() or (stop == len(body) and not count):
+        text = content.removeprefix(BYTE_ORDER_MARK)
+        # Not strip(): it would copy a megabyte to tell that it isn't blank.
+        is_blank = not text or text.isspace()
+        if not is_blank or (stop == len(body) and not count):
             yield Portion(content, start, lines)
             count += 1
         lines += content.count(b"\n")
@@ -81,9 +84,9 @@ def of_instances(body: Body, size: int = PORTION_BYTES) -> Iterator[Portion]:
         cut = _JSON_CUT.search(body, start + wanted - 1)
         if cut is None:
             break
-        content = bytes(memoryview(body)[start : cut.start(1)])
+        content = memoryview(body)[start : cut.start(1)]
         if _is_complete(content):
-            yield Portion(b"[" + content + b"]", start)
+            yield Portion(b"".join((b"[", content, b"]")), start)
             start, wanted = cut.end(), size
         else:  # within a nested list, or within a text that looks like one
             wanted = max(2 * wanted, cut.end() - start)
@@ -110,13 +113,16 @@ def each_line(content: bytes) -> list[bytes] | None:
 
 
 def each_instance(content: bytes) -> list[bytes] | None:
-    """Return each instance of a JSON request as a request of its own, None if it is no JSON or no such list."""
+    """Return each instance of a JSON request as a request of its own, None if it is no JSON or no such list.
+
+    One that is nested deeper than JSON can be written again becomes ``[null]``, which is no instance either.
+    """
     try:
         request = orjson.loads(content)
     except orjson.JSONDecodeError:
         return None
     instances = request.get("instances") if isinstance(request, dict) else request
-    return [orjson.dumps([instance]) for instance in instances] if isinstance(instances, list) else None
+    return [_alone(instance) for instance in instances] if isinstance(instances, list) else None
 
 
 def each_record(content: bytes) -> list[bytes] | None:
@@ -134,16 +140,32 @@ def each_of_nothing(content: bytes) -> list[bytes] | None:
     return None
 
 
-def _is_complete(content: bytes) -> bool:
-    """Tell whether ``content``, which begins outside of a text, ends outside of all texts, lists and objects."""
-    bare = _JSON_TEXT.sub(b"", content)
-    depth = 0
-    for start in range(0, len(bare), PORTION_BYTES):  # as arrays, brackets take nine times their bytes
-        brackets = np.frombuffer(bare[start : start + PORTION_BYTES].translate(None, _NO_BRACKETS), np.uint8)
+def _alone(instance: Any) -> bytes:
+    try:
+        return orjson.dumps([instance])
+    except orjson.JSONEncodeError:
+        return b"[null]"
+
+
+def _is_complete(content: memoryview) -> bool:
+    """Tell whether ``content``, which begins outside of a text, ends outside of all texts, lists and objects.
+
+    A pattern would do, but takes time that grows with the square of a text's length, or a hundred times its memory.
+    """
+    depth, is_in_text, escape = 0, False, b""
+    for start in range(0, len(content), PORTION_BYTES):  # as arrays, marks take many times their bytes
+        bare = (escape + content[start : start + PORTION_BYTES]).replace(b"\\\\", b"")
+        escape = b"\\" if bare.endswith(b"\\") else b""  # the half of one
+        marks = np.frombuffer(bare.replace(b'\\"', b"").translate(None, _NO_MARKS), np.uint8)
+        is_quote = marks == ord('"')
+        # Text lies behind an odd number of quotes; of their number the last bits are enough.
+        quotes = np.cumsum(is_quote, dtype=np.uint8) + np.uint8(is_in_text)
+        is_in_text = bool(quotes[-1] & 1) if len(quotes) else is_in_text
+        brackets = marks[(quotes & 1 == 0) & ~is_quote]
         depths = depth + np.cumsum(np.where(np.isin(brackets, list(b"[{")), 1, -1), dtype=np.int32)
         if depths.size:
             # Below 0 the list of instances has ended, and what follows are other keys of the request.
             if depths.min() < 0:
                 return False
             depth = int(depths[-1])
-    return depth == 0 and b'"' not in bare
+    return depth == 0 and not is_in_text

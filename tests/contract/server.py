@@ -17,6 +17,7 @@ from .waiting import wait_until
 
 SERVE = (sys.executable, "-m", "serve")
 HOST = "127.0.0.1"
+INVITATION = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def free_port() -> int:
@@ -97,12 +98,10 @@ class Server:
                 "Expect: 100-continue",
             )
             connection.sendall("\r\n".join((*head, "", "")).encode())
-            with connection.makefile("rb", buffering=0) as lines:  # what follows these lines isn't to be read here
-                first = lines.readline()
-                upload = Upload(connection, first.decode().strip())
-                if upload.is_wanted:
-                    assert lines.readline() == b"\r\n"
-                yield upload
+            start = connection.recv(len(INVITATION), socket.MSG_PEEK | socket.MSG_WAITALL)
+            if start == INVITATION:
+                connection.recv(len(INVITATION))  # what follows isn't to be read here
+            yield Upload(connection, start == INVITATION)
 
     def workers(self) -> set[int]:
         """Return the ids of the worker processes."""
@@ -118,11 +117,7 @@ class Server:
 @dataclass(frozen=True)
 class Upload:
     connection: socket.socket
-    first_line: str
-
-    @property
-    def is_wanted(self) -> bool:
-        return self.first_line == "HTTP/1.1 100 Continue"
+    is_wanted: bool
 
     def answer(self) -> Answer:
         response = http.client.HTTPResponse(self.connection, method="POST")

@@ -178,6 +178,12 @@ BODIES: dict[str, tuple[str, int, Callable[[], bytes]]] = {
         400,
         lambda: b'[{"features": [%s], "id": %s}]' % (ROW, b"[" * 500 + b"]" * 500),
     ),
+    "half a million quotes in a text": (
+        "application/json",
+        400,
+        lambda: b'[{"id":"' + b'\\"' * 540_000 + b'},{","features":[1]}]',
+    ),
+    "a text of 3 MiB": ("application/json", 400, lambda: b'[{"id":"' + b"x" * 3 * MIB + b'},{","features":[1]}]'),
     "1e400 in JSON": ("application/json", 400, lambda: NESTED_INSTANCE % b"[1e400]"),
     "1e400 in CSV": ("text/csv", 400, lambda: b"1e400," + ROW.partition(b",")[2]),
     "NaN in CSV": ("text/csv", 400, lambda: b"nan," + ROW.partition(b",")[2]),

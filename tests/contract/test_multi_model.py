@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import socket
 import urllib.parse
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from kmeans.model import KMeansModel
 
 from .opt_ml import OptMl
 from .samples import csv, digits, json_lines, nearest, npy, predictions, read_centers
-from .server import Answer, Server, serving
+from .server import HOST, Answer, Server, serving
 from .waiting import wait_until
 
 POINTS = digits()[:20]
@@ -350,6 +351,33 @@ def test_a_model_of_the_built_in_image_is_loaded(endpoint: Endpoint, place: Call
     (Path(url) / "kmeans.json").unlink()
     assert endpoint.load("x", url).status == 200
     assert predictions("text/csv", endpoint.invoke("x", b"5,5", Accept="text/csv").body).tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("url", ["{models}/" + "a" * 300, "{models}/" + "a" * 300 + "/model"])
+def test_a_folder_that_cant_be_looked_at_is_400(endpoint: Endpoint, url: str) -> None:
+    """Not for its contents, as with one that isn't there: for the system's own refusal."""
+    answer = endpoint.load("x", url.format(models=endpoint.models))
+    assert (answer.status, answer.error["code"]) == (400, "invalid_model")
+    assert answer.error["message"].endswith("can't be read: File name too long.")
+
+
+def test_clients_that_reset_their_connections_within_a_body_are_no_defects(tmp_path: Path) -> None:
+    with serving(tmp_path / "ml", tmp_path / "output", SAGEMAKER_MULTI_MODEL="true") as server:
+        endpoint = Endpoint(server, tmp_path / "ml")
+        assert endpoint.load("x", endpoint.put("x", [[1.0]])).status == 200
+        for target in ("/models/x/invoke", "/models"):
+            with socket.create_connection((HOST, server.port), timeout=30) as connection:
+                # On closing, a reset instead of an end.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                head = f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nContent-Length: 1000\r\n"
+                connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+                assert connection.recv(12) == b"HTTP/1.1 100"  # the body is waited for
+                connection.sendall(b"1\n")
+        wait_until(lambda: server.output.read_text().count('"status":0') == 2, "both requests to be over")
+        assert endpoint.invoke("x", b"1").status == 200
+        said = server.output.read_text()
+        assert "Traceback" not in said
+        assert '"status":500' not in said
 
 
 # ---- memory --------------------------------------------------------------------------------------------------------

@@ -124,6 +124,7 @@ def test_a_batch_transform_takes_a_hundred_megabytes_and_no_more(batch: Server) 
     limit = 100 << 20
     assert batch.invoke(row + b"\n" * (limit - len(row))).status == 200
     with batch.upload(limit + 1) as upload:
+        assert not upload.is_wanted, "the body is refused before it is sent"
         assert upload.answer().status == 413
 
 
@@ -153,6 +154,16 @@ def test_placeholders_are_null_in_json(lenient: Server, labels: str) -> None:
     missing = {"closest_cluster": None, "distance_to_cluster": None}
     assert [prediction == missing for prediction in found] == [False, True, True, True, True, False]
     assert isinstance(found[0]["closest_cluster"], int if labels == "int" else float)
+
+
+@pytest.mark.parametrize("is_bad", [True, False], ids=["a bad row", "no other"])
+def test_an_instance_too_deep_to_be_answered_becomes_a_placeholder(lenient: Server, is_bad: bool) -> None:
+    (good,) = json.loads(instances(POINTS[:1]))["instances"]
+    deep = good | {"id": json.loads("[" * 300 + "]" * 300)}
+    answer = lenient.invoke(json.dumps([good, deep, *[7] * is_bad]).encode(), "application/json")
+    assert answer.status == 200, answer.body
+    found = [prediction["closest_cluster"] is None for prediction in json.loads(answer.body)["predictions"]]
+    assert found == [False, True, *[True] * is_bad]
 
 
 def test_bad_json_lines_become_placeholders(lenient: Server) -> None:
@@ -198,11 +209,23 @@ def test_placeholders_stand_right_in_bodies_of_several_portions(lenient: Server)
         (recordio.encode(POINTS[:3])[:-4], "application/x-recordio-protobuf"),
         (b"", "text/csv"),
         (b"\n\n", "text/csv"),
+        (b'{"instances": []}', "application/json"),
     ],
 )
 def test_where_rows_cant_be_told_apart_the_request_is_refused(lenient: Server, body: bytes, content_type: str) -> None:
     answer = lenient.invoke(body, content_type)
     assert (answer.status, answer.error["code"]) == (400, "invalid_payload")
+
+
+@pytest.mark.parametrize("body", [b"\n", b"\r\n", b" \n", b" "])
+@pytest.mark.parametrize("content_type", LINE_TYPES)
+def test_a_blank_line_by_itself_becomes_a_placeholder(
+    lenient: Server, batch: Server, content_type: str, body: bytes
+) -> None:
+    """With SplitType=Line and BatchStrategy=SingleRecord such a body comes; a refusal would fail the whole object."""
+    answer = lenient.invoke(body, content_type, Accept="text/csv")
+    assert (answer.status, answer.body) == (200, b"nan,nan")
+    assert batch.invoke(body, content_type).status == 400
 
 
 def test_placeholders_are_counted_in_the_log_and_the_metrics(lenient: Server) -> None:

@@ -5,10 +5,15 @@ import json
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from kmeans import artifact
+from kmeans.model import KMeansModel
 
 from .opt_ml import OptMl
 from .samples import csv, digits, predictions
@@ -200,6 +205,72 @@ def test_settings_are_honoured(trained: OptMl, tmp_path: Path) -> None:
     first_line = (tmp_path / "output").read_text().splitlines()[0]
     assert first_line.startswith("serving 10 clusters x 64 features")
     assert f"on port {server.port} with 3 workers" in first_line
+
+
+# What the workers share, and how long they may take.
+
+# A server whose workers must give a sign of life every two seconds, and that thinks four over a request of three rows.
+THOUGHTFUL = (
+    sys.executable,
+    "-c",
+    """
+import sys, time
+from kmeans.model import KMeansModel
+from serve import __main__, server
+
+predict, load_config = KMeansModel.predict, server.Server.load_config
+
+def think(self, points):
+    time.sleep(4 * (len(points) == 3))
+    return predict(self, points)
+
+def load_impatiently(self):
+    load_config(self)
+    self.cfg.set("timeout", 2)
+
+KMeansModel.predict, server.Server.load_config = think, load_impatiently
+sys.exit(__main__.main())
+""",
+)
+
+
+def test_a_request_may_compute_longer_than_a_worker_may_be_silent(trained: OptMl, tmp_path: Path) -> None:
+    with serving(trained.base, tmp_path / "output", THOUGHTFUL, SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:
+        workers = server.workers()
+        assert server.invoke(csv(POINTS[:3])).status == 200
+        assert server.workers() == workers
+
+
+def test_a_worker_has_the_threads_of_its_requests_and_none_of_blas(trained: OptMl, tmp_path: Path) -> None:
+    """Those of BLAS would be there after the first large product, one for each further CPU."""
+    body = csv(digits())
+    with serving(trained.base, tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:
+        (worker,) = server.workers()
+        with contextlib.ExitStack() as clients:
+            uploads = [clients.enter_context(server.upload(len(body))) for _ in range(4)]
+            for upload in uploads:
+                assert upload.is_wanted
+                upload.connection.sendall(body)
+                assert upload.answer().status == 200
+        # The main loop, four for requests, one for pings.
+        assert len(os.listdir(f"/proc/{worker}/task")) == 1 + 4 + 1
+
+
+def private_bytes(process: int) -> int:
+    """Return the bytes of a process's memory that it shares with no other."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+
+
+def test_the_model_is_in_memory_once(tmp_path: Path) -> None:
+    """Of centers of 20 MB, kept as they are, scaled, and transposed, no worker has a copy after it has used them."""
+    centers = np.random.default_rng(0).normal(size=(2500, 2000)).astype(np.float32)
+    artifact.save(KMeansModel(centers), tmp_path / "ml" / "model")
+    with serving(tmp_path / "ml", tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS="3") as server:
+        wait_until(lambda: len(server.workers()) == 3, "three workers")
+        for _ in range(30):
+            assert server.invoke(csv(centers[:1])).status == 200
+        assert max(map(private_bytes, server.workers())) < 2 * centers.nbytes
 
 
 # Stop and accidents.

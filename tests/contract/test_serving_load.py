@@ -91,6 +91,47 @@ def test_silent_connections_take_no_thread(single: Server) -> None:
         assert single.invoke(CSV).status == 200
 
 
+# A server that may have few files open, and fewer connections.
+FEW_FILES = ("sh", "-c", f'ulimit -n 256 && exec "{sys.executable}" -m serve')
+
+
+@pytest.mark.parametrize("start", [b"", b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["silent", "idle"])
+def test_more_connections_than_files_shut_nobody_out(trained: OptMl, tmp_path: Path, start: bytes) -> None:
+    """Of those on which nothing was ever said, or nothing more after a ping, the oldest make room."""
+    settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}
+    with (
+        serving(trained.base, tmp_path / "output", FEW_FILES, **settings) as server,
+        contextlib.ExitStack() as clients,
+    ):
+        workers = server.workers()
+        connections = []
+        for _ in range(400):
+            connections.append(clients.enter_context(socket.create_connection((HOST, server.port), timeout=30)))
+            connections[-1].sendall(start)
+        assert [ping(server) for _ in range(5)] == [200] * 5
+        assert server.invoke(CSV).status == 200
+        while connections[0].recv(65536):
+            pass  # the answer, if there is one, before the end
+        assert server.workers() == workers
+    assert "Traceback" not in (tmp_path / "output").read_text()
+
+
+def test_the_thread_of_the_pings_answers_nothing_else(single: Server) -> None:
+    """A ping and more, as many bytes as the parser reads at once, and then a ping again: as the body of a POST."""
+    ping_first, asked = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /health HTTP/1.1\r\nHost: x\r\nX-Fill: "
+    post = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n"
+    post += b"Expect: 100-continue\r\nContent-Length: 1000\r\n\r\n"
+    fill = b"x" * (8192 - len(ping_first + asked + b"\r\n\r\n" + post))
+    with socket.create_connection((HOST, single.port), timeout=30) as client:
+        client.sendall(ping_first + asked + fill + b"\r\n\r\n" + post + ping_first)
+        received = b""
+        while b"100 Continue" not in received:  # the POST is under way, and waits for the rest of its body
+            part = client.recv(65536)
+            assert part, received
+            received += part
+        assert ping(single) == 200
+
+
 def drip(connections: Iterable[socket.socket]) -> None:
     """Send byte by byte on all connections, until the server has answered or hung up on each."""
     waiting, deadline = set(connections), time.monotonic() + 30

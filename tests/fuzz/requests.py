@@ -1,6 +1,8 @@
 """The server as a target: raw bytes of a connection through gunicorn's parser into the application, in this process.
 
-There are two: a server of one model, and one of many, to which the routes under /models belong.
+There are three: a server of one model, the same with placeholders for bad rows, and one of many models, to which the
+routes under /models belong. They cut bodies into portions, and answers into chunks, that the fuzzer's short inputs have
+several of.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from flask import Flask
@@ -24,7 +27,7 @@ from kmeans.errors import SettingError
 from kmeans.formats import recordio
 from kmeans.formats.media_type import JSON
 from kmeans.model import KMeansModel
-from serve import negotiation, request_log
+from serve import inference, negotiation, request_log
 from serve.app import create_app
 from serve.negotiation import DECODERS, ENCODERS, NotAcceptableError, UnsupportedContentTypeError
 from serve.settings import Settings
@@ -32,6 +35,9 @@ from serve.settings import Settings
 PROJECT = Path(__file__).resolve().parents[2]
 CENTERS = np.array([[0, 0], [3, 4], [9, 9]], dtype=np.float32)
 ADDRESS = ("127.0.0.1", 50000)
+
+# Bytes of a portion, and rows from which an answer is sent in chunks.
+PORTION_BYTES, MAX_ROWS_AT_ONCE = 64, 4
 
 # Of one connection so many requests are answered.
 MAX_REQUESTS = 4
@@ -99,6 +105,7 @@ def _configuration() -> Config:
 CONFIGURATION = _configuration()
 SETTINGS = Settings.from_environment({"SAGEMAKER_MAX_PAYLOAD_IN_MB": "1"}, 1)
 APPLICATION = create_app(SETTINGS, KMeansModel(CENTERS))
+LENIENT_APPLICATION = create_app(dataclasses.replace(SETTINGS, bad_rows_become_placeholders=True), KMeansModel(CENTERS))
 MODELS_APPLICATION = create_app(
     dataclasses.replace(SETTINGS, is_multi_model=True, models_directory=MODELS_FOLDER), None
 )
@@ -138,6 +145,11 @@ def check_request(data: bytes) -> None:
     _check_answers(data, APPLICATION, STATUSES)
 
 
+def check_lenient_request(data: bytes) -> None:
+    """The same of a server that answers bad rows with placeholders."""
+    _check_answers(data, LENIENT_APPLICATION, STATUSES)
+
+
 def check_models_request(data: bytes) -> None:
     """The same of a server of many models; each input finds none loaded."""
     client = MODELS_APPLICATION.test_client()
@@ -152,6 +164,8 @@ def check_models_request(data: bytes) -> None:
             assert client.delete(f"/models/{urllib.parse.quote(model['modelName'], safe='')}").status_code == 200
 
 
+@mock.patch.object(inference, "PORTION_BYTES", PORTION_BYTES)
+@mock.patch.object(inference, "MAX_ROWS_AT_ONCE", MAX_ROWS_AT_ONCE)
 def _check_answers(data: bytes, application: Flask, statuses: set[int]) -> None:
     for answer in answers(data, application):
         if DEFECTS.found is not None:
@@ -186,6 +200,14 @@ def request_seeds() -> list[bytes]:
         "application/x-recordio-protobuf": recordio.encode(CENTERS),
     }
     asked = [request(b"/invocations", body, Content_Type=kind) for kind, body in bodies.items()]
+    # Of several portions each.
+    long = {
+        "text/csv": b"1,2\n" * 40,
+        "application/json": b'[{"features": [1, 2]}, {"features": [3, 4], "id": "]}, {"}%s]' % (b", [5, 6]" * 20),
+        "application/jsonlines": b'{"features": [1, 2]}\n' * 10,
+        "application/x-recordio-protobuf": recordio.encode(CENTERS) * 3,
+    }
+    asked += [request(b"/invocations", body, Content_Type=kind) for kind, body in long.items()]
     accepted = [
         request(b"/invocations", b"1,2", Content_Type="Text/CSV; charset=utf-8", Accept=accept)
         for accept in (*ENCODERS, "*/*;q=0.1, text/csv;labels=int", "text/*", "image/png")
@@ -213,6 +235,20 @@ def request_seeds() -> list[bytes]:
         request(b"http://x/ping", method=b"GET"),
         request(b"*", method=b"OPTIONS"),
     ]
+
+
+def lenient_request_seeds() -> list[bytes]:
+    """The same, and rows that can't be read: alone, among others, and too deep to be written again."""
+    deep = b"[" * 300 + b"]" * 300
+    bodies = [
+        ("text/csv", b"1,2\noops\n3,4\n" * 8),
+        ("application/json", b'[{"features": [1, 2]}, 7, {"features": [3, 4]}, {"features": ["a"]}]'),
+        ("application/json", b'[{"features": [1, 2], "id": %s}]' % deep),
+        ("application/json", b'{"instances": [[1, 2], {"x": %s}, 7]}' % deep),
+        ("application/jsonlines", b'{"features": [1, 2]}\n{\n[1]\n{"features": [1, 2], "id": %s}' % deep),
+        ("application/x-recordio-protobuf", recordio.encode(CENTERS) + recordio.encode(CENTERS[:, :1])),
+    ]
+    return [*request_seeds(), *(request(b"/invocations", body, Content_Type=kind) for kind, body in bodies)]
 
 
 def models_request_seeds() -> list[bytes]:

@@ -575,5 +575,6 @@ TARGETS = {
     "model_archive": Target(check_model_archive, model_archive_seeds),
     "negotiation": Target(requests.check_negotiation, requests.negotiation_seeds),
     "server": Target(requests.check_request, requests.request_seeds),
+    "placeholders": Target(requests.check_lenient_request, requests.lenient_request_seeds),
     "models": Target(requests.check_models_request, requests.models_request_seeds),
 }

@@ -81,6 +81,18 @@ BODIES: dict[str, tuple[str, int, Callable[[], bytes]]] = {
     "half a million sparse rows": ("application/jsonlines", 200, lambda: repeated(SPARSE + b"\n")),
     "26 million brackets": ("application/json", 400, lambda: b"[" * LIMIT),
     "a number of 26 million digits": ("application/json", 400, lambda: repeated(b"9", b"[[", b"]]")),
+    "13 million quotes in a text": (
+        "application/json",
+        400,
+        lambda: repeated(b'\\"', b'[{"id":"', b'},{","features":[1]}]'),
+    ),
+    "a text of half a million quotes": (
+        "application/json",
+        400,
+        lambda: b'[{"id":"' + b'\\"' * 540_000 + b'},{","features":[1]}]',
+    ),
+    "a text of 6 MB": ("application/json", 400, lambda: b'[{"id":"' + b"x" * (6 << 20) + b'},{","features":[1]}]'),
+    "a text of 26 MB": ("application/json", 400, lambda: repeated(b"x", b'[{"id":"', b'},{","features":[1]}]')),
     "gzip": ("text/csv", 400, lambda: gzip.compress(bytes(LIMIT))),
     "a pickle": ("application/x-npy", 400, lambda: pickle.dumps([1.0])),
     "an NPY of objects": ("application/x-npy", 400, npy_of_objects),

@@ -82,6 +82,11 @@ def test_listens_on_the_port_that_sagemaker_names(containers: Containers, digits
         assert endpoint.ask("POST", "/invocations", csv(POINTS), Content_Type="text/csv").status == 200
 
 
+def test_has_a_worker_for_each_cpu_that_docker_grants(containers: Containers, digits_model: Path) -> None:
+    with serve(containers, digits_model, nano_cpus=10**9) as endpoint:
+        assert json.loads(endpoint.ask("GET", "/health").body)["workers"]["expected"] == 1
+
+
 def test_serves_with_nothing_to_write_to_but_tmp(endpoint: Endpoint) -> None:
     """All servers of these tests are started so; here it is shown what that means."""
     places = ("/", "/opt/ml", "/opt/ml/model", "/root", "/tmp")  # noqa: S108 - the container's own

@@ -198,6 +198,11 @@ def test_odd_names_of_files_are_quoted_in_the_message(tmp_path: Path, name: str,
     assert str(raised.value).isprintable()
 
 
+def test_a_folder_that_cant_be_looked_at_is_told_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"^The model in \S+ can't be read: File name too long\.$"):
+        artifact.load(tmp_path / ("a" * 300))
+
+
 @pytest.mark.parametrize(("name", "told"), [("centers.npy", "centers.npy"), ("a\nb", r"'a\nb'")])
 def test_a_loaded_model_knows_the_name_of_its_file(tmp_path: Path, name: str, told: str) -> None:
     (tmp_path / name).write_bytes(npy(CENTERS))

@@ -96,9 +96,58 @@ def test_the_block_size_does_not_change_the_answer(
     np.testing.assert_allclose(squared, other_squared, rtol=1e-6)
 
 
+CLOSE_TOGETHER = {
+    "near-equal centers and a distant one": ([[100, 100], [100.01, 100], [0, 0]], [[100, 100], [100.01, 100], [1, 1]]),
+    "integers far from the origin": ([[10_000], [10_002], [0]], [[10_001.5], [10_000.5], [9999], [3]]),
+    "in float32 next to each other": ([[1], [1 + 2**-23], [-5]], [[1 + 2**-23], [1], [-5]]),
+    "several of them, the nearest last": ([[0, 3], [500, 0], [500.02, 0], [500.03, 0]], [[500.04, 0], [500.021, 0]]),
+}
+
+
+@pytest.mark.parametrize("case", CLOSE_TOGETHER)
+def test_centers_closer_together_than_float32_can_rank_are_told_apart(case: str) -> None:
+    centers, points = (np.array(values, dtype=np.float32) for values in CLOSE_TOGETHER[case])
+    labels, squared = NearestCenters(centers).exact_query(points)
+    expected_labels, expected = oracle.nearest(points, centers)
+    assert labels.tolist() == expected_labels.tolist()
+    np.testing.assert_allclose(squared, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 100_000, 1 << 30])
+@pytest.mark.parametrize("d", [1, 2, 50, 784])
+def test_no_center_is_nearer_than_the_one_that_is_told(
+    d: int, block_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the centers lie within the rounding of the scores, the others where these scores are large."""
+    monkeypatch.setattr("kmeans.distance.BLOCK_BYTES", block_bytes)
+    generator = np.random.default_rng(d)
+    centers = generator.uniform(0, 1, (30, d)) + np.repeat([0, 1000], 15)[:, None]
+    centers[17] = centers[16]
+    points = centers[generator.integers(0, 30, 500)] + generator.normal(scale=0.01, size=(500, d))
+    centers, points = centers.astype(np.float32), points.astype(np.float32)
+    nearest = NearestCenters(centers)
+    labels, squared = nearest.exact_query(points)
+    expected_labels, expected = oracle.nearest(points, centers)
+    assert labels.tolist() == expected_labels.tolist()
+    np.testing.assert_allclose(squared, expected, rtol=1e-5)
+    assert np.array_equal(squared, nearest.squared_distances(points, labels))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_of_equal_centers_the_first_is_taken_after_a_second_look_too(offset: float) -> None:
+    generator = np.random.default_rng(4)
+    different = generator.normal(size=(3, 40)) + offset
+    centers = different[generator.permutation(np.arange(60) % 3)].astype(np.float32)
+    points = (generator.normal(size=(200, 40)) + offset).astype(np.float32)
+    labels, _ = NearestCenters(centers).exact_query(points)
+    assert set(labels.tolist()) <= {np.flatnonzero((centers == center).all(axis=1))[0] for center in centers}
+
+
 def test_no_points_give_no_labels() -> None:
-    labels, squared = NearestCenters(np.ones((3, 2))).query(np.empty((0, 2), dtype=np.float32))
-    assert labels.shape == squared.shape == (0,)
+    nearest = NearestCenters(np.ones((3, 2)))
+    for query in (nearest.query, nearest.exact_query):
+        labels, squared = query(np.empty((0, 2), dtype=np.float32))
+        assert labels.shape == squared.shape == (0,)
 
 
 def test_float64_centers_are_taken_as_float32() -> None:

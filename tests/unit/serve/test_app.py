@@ -2,12 +2,15 @@
 
 import dataclasses
 import logging
+import re
+from functools import partial
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
 from kmeans.model import KMeansModel
+from serve import inference
 from serve.app import create_app
 from serve.settings import Settings
 
@@ -71,6 +74,38 @@ def test_a_defect_has_one_id_in_answer_and_log(
     answer = client.post(**ASK)
     assert answer.json is not None
     assert answer.json["error"]["request_id"] in caplog.text
+
+
+def counted(client: FlaskClient, name: str) -> float:
+    found = re.search(rf"^{re.escape(name)} (\S+)$", client.get("/metrics").text, re.MULTILINE)
+    assert found, name
+    return float(found[1])
+
+
+def test_of_a_body_that_is_refused_no_row_is_counted(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many of its portions were read and asked for before."""
+    monkeypatch.setattr(inference, "PORTION_BYTES", 10)
+    ask = partial(client.post, "/invocations", content_type="text/csv")
+    answer = ask(data=b"1,2\n" * 50 + b"oops")
+    assert answer.json is not None
+    assert (answer.status_code, answer.json["error"]["details"]["row"]) == (400, 51)
+    assert counted(client, "kmeans_rows_total") == counted(client, "kmeans_distance_count") == 0
+    assert ask(data=b"1,2\n" * 50).status_code == 200
+    assert counted(client, "kmeans_rows_total") == counted(client, "kmeans_distance_count") == 50
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/csv"])
+def test_an_answer_in_chunks_is_counted_when_it_is_sent(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, accept: str
+) -> None:
+    monkeypatch.setattr(inference, "PORTION_BYTES", 10)
+    monkeypatch.setattr(inference, "MAX_ROWS_AT_ONCE", 20)
+    answer = client.post(
+        "/invocations", data=b"1,2\n" * 50, content_type="text/csv", headers={"Accept": accept}, buffered=True
+    )
+    assert "Content-Length" not in answer.headers
+    assert counted(client, "kmeans_sent_bytes_total") == len(answer.data) > 50
+    assert counted(client, 'kmeans_stage_seconds_total{stage="encode"}') > 0
 
 
 def test_exhausted_memory_is_503(client: FlaskClient, model: KMeansModel, monkeypatch: pytest.MonkeyPatch) -> None:

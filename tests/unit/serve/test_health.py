@@ -53,6 +53,13 @@ def test_equal_centers_are_no_fault(model: KMeansModel) -> None:
     assert readiness.is_ready
 
 
+def test_centers_close_together_and_a_distant_one_are_no_fault() -> None:
+    """To float32 the first two are equally near to each other's place: the machine doesn't compute wrongly."""
+    readiness = Readiness(KMeansModel([[100.0, 100.0], [100.01, 100.0], [0.0, 0.0]]))
+    readiness.test()
+    assert readiness.is_ready
+
+
 def test_a_multi_model_server_is_ready_with_no_model_and_names_its_routes() -> None:
     client = create_app(dataclasses.replace(SETTINGS, is_multi_model=True), None).test_client()
     assert client.get("/ping").status_code == 200

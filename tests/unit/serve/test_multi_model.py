@@ -56,3 +56,16 @@ def test_a_model_that_stays_in_use_is_503_and_found_no_more(
     assert answer.json is not None
     assert answer.json["error"]["code"] == "still_in_use"
     assert client.get("/models/x").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/models/x//invoke", "/models//x/invoke", "//models/x/invoke", "/models/x/invoke/"])
+def test_a_path_with_more_slashes_is_another_one(client: FlaskClient, path: str) -> None:
+    """A redirect would repeat the header Host of whoever asks."""
+    answer = client.post(path, data=b"1,2", content_type="text/csv", headers={"Host": "evil.example"})
+    assert answer.status_code == 404
+    assert answer.json is not None
+    assert answer.json["error"]["code"] == "not_found"
+    assert b"evil" not in answer.data
+    assert "Location" not in answer.headers
+    assert client.delete("/models//x").status_code == 404
+    assert client.get("/models/x").status_code == 200

@@ -1,7 +1,11 @@
 """How long a client may let the server wait, and what real signals hardly ever hit: a worker that has just begun."""
 
+import contextlib
+import errno
+import select
 import selectors
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +14,16 @@ import pytest
 from gunicorn.config import Config
 
 from serve import server
-from serve.server import GRACE_SECONDS, MIN_BYTES_PER_SECOND, Connection, Pace, Response, Unreader, Worker
+from serve.server import (
+    GRACE_SECONDS,
+    MIN_BYTES_PER_SECOND,
+    PAUSE_SECONDS,
+    Connection,
+    Pace,
+    Response,
+    Unreader,
+    Worker,
+)
 
 MEGABYTE = 1 << 20
 
@@ -125,6 +138,127 @@ def test_each_request_of_a_connection_has_a_pace_of_its_own(
         assert next(connection.parser).body.read(3) == b"1,2"
     with pytest.raises(TimeoutError):
         connection.parser.unreader.pace.add(0, 2)
+
+
+PING = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def answer_one(connection: Connection) -> None:
+    """Read the next request, as a thread of a worker does."""
+    connection.begin()
+    next(connection.parser)
+
+
+def test_a_ping_is_small_talk(pair: tuple[Connection, socket.socket]) -> None:
+    connection, client = pair
+    assert not connection.is_small_talk()
+    for _ in range(2):
+        client.sendall(PING)
+        assert connection.is_small_talk()
+        answer_one(connection)
+
+
+def test_a_ping_behind_a_request_that_is_not_answered_yet_is_none(pair: tuple[Connection, socket.socket]) -> None:
+    """Of what the parser has read at once another request is left: that comes next, not what lies on the socket."""
+    connection, client = pair
+    client.sendall(PING + b"POST /invocations HTTP/1.1\r\n")
+    assert connection.is_small_talk()
+    answer_one(connection)
+    client.sendall(PING)
+    assert connection.peek() == PING
+    assert not connection.is_small_talk()
+
+
+def test_a_ping_of_a_client_that_takes_no_answers_is_none(pair: tuple[Connection, socket.socket]) -> None:
+    connection, client = pair
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            connection.sock.send(b"x" * 65536)
+    client.sendall(PING)
+    assert connection.peek() == PING
+    assert not connection.is_small_talk()
+    while select.select([client], [], [], 0)[0]:
+        client.recv(1 << 20)
+    assert connection.is_small_talk()
+
+
+@pytest.fixture
+def worker() -> Iterator[Any]:
+    """What a worker's main loop works with, of which a test calls the steps."""
+    worker: Any = Worker.__new__(Worker)
+    with selectors.DefaultSelector() as poller:
+        worker.alive, worker.sockets, worker.poller, worker._accepting = True, [], poller, False
+        worker.cfg, worker.nr_conns, worker.worker_connections = Config(), 0, 3
+        worker.pending_conns, worker.keepalived_conns, worker.enqueued = deque(), deque(), []
+        worker.enqueue_req = worker.enqueued.append
+        yield worker
+        for connection in (*worker.pending_conns, *worker.enqueued):
+            connection.close()
+
+
+@contextlib.contextmanager
+def listening(worker: Any) -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        worker.sockets.append(listener)
+        worker.set_accept_enabled(True)
+        yield listener
+
+
+def is_closed(client: socket.socket) -> bool:
+    client.setblocking(False)
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+
+
+def test_where_connections_are_too_many_the_oldest_silent_one_makes_room(worker: Any) -> None:
+    with listening(worker) as listener, contextlib.ExitStack() as stack:
+        clients = []
+        for _ in range(5):
+            clients.append(stack.enter_context(socket.create_connection(listener.getsockname())))
+            worker.accept(listener)
+            assert worker.nr_conns < worker.worker_connections or len(clients) < 3
+            if len(clients) == 1:
+                clients[0].sendall(PING)  # no longer silent, though nobody has looked yet
+        assert [is_closed(client) for client in clients] == [False, True, True, True, False]
+        assert len(worker.pending_conns) == worker.nr_conns == 2
+
+
+@pytest.fixture
+def no_file_is_left() -> Any:
+    def fail() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    return SimpleNamespace(accept=fail)
+
+
+def test_without_files_left_the_oldest_silent_connection_makes_room(worker: Any, no_file_is_left: Any) -> None:
+    with listening(worker) as listener, socket.create_connection(listener.getsockname()) as client:
+        worker.accept(listener)
+        worker.accept(no_file_is_left)
+        assert is_closed(client)
+        assert (worker.nr_conns, worker._accepting) == (0, True)
+
+
+def test_without_files_left_and_nobody_silent_nothing_is_accepted_for_a_while(
+    worker: Any, no_file_is_left: Any, wait: Callable[[float], None]
+) -> None:
+    with listening(worker):
+        worker.accept(no_file_is_left)
+        worker.set_accept_enabled(True)
+        assert not worker._accepting
+        wait(PAUSE_SECONDS)
+        worker.set_accept_enabled(True)
+        assert worker._accepting
+
+
+def test_what_else_accepting_may_fail_by_is_not_hidden(worker: Any) -> None:
+    def fail() -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        worker.accept(SimpleNamespace(accept=fail))
 
 
 def test_a_worker_that_is_ended_before_it_begins_accepts_what_waits_and_closes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,13 +57,22 @@ def instance(shape: int, numbers: list[float], identity: str | None) -> Any:
 INSTANCES = st.lists(st.builds(instance, st.integers(0, 2), NUMBERS, IDS), min_size=1, max_size=12)
 
 
-@given(INSTANCES, st.sampled_from(WRAPPED), SIZES, st.sampled_from([(", ", ": "), (",", ":"), (" ,\n", " : ")]))
+@given(
+    INSTANCES,
+    st.sampled_from(WRAPPED),
+    SIZES,
+    st.sampled_from([(", ", ": "), (",", ":"), (" ,\n", " : ")]),
+    st.integers(1, 40),
+)
 def test_json_is_cut_between_instances_and_nowhere_else(
-    instances: list[Any], wrapped: str, size: int, separators: tuple[str, str]
+    instances: list[Any], wrapped: str, size: int, separators: tuple[str, str], step: int
 ) -> None:
+    """Whatever the steps in which a portion is looked at, which may end within an escape."""
     body = (wrapped % standard_json.dumps(instances, separators=separators)).encode()
     whole = json.decode(body)
-    parts = [json.decode(portion.content) for portion in contents(portions.of_instances, body, size)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(portions, "PORTION_BYTES", step)
+        parts = [json.decode(portion.content) for portion in contents(portions.of_instances, body, size)]
     np.testing.assert_array_equal(np.concatenate([part.points for part in parts]), whole.points)
     attached = [item for part in parts for item in part.attached or [{}] * len(part.points)]
     assert attached == list(whole.attached or [{}] * len(whole.points))
@@ -86,6 +95,22 @@ def test_the_search_for_a_place_to_cut_does_not_take_longer_and_longer() -> None
     body = b'[["' + b"},{" * 300_000
     (portion,) = portions.of_instances(body, 100)
     assert portion.content == body
+
+
+@pytest.mark.parametrize(
+    "text", [b'\\"' * 100_000, b"x" * 1_000_000, b"\\\\" * 500_000], ids=["quotes", "plain", "escapes"]
+)
+def test_a_place_within_a_long_text_is_none(text: bytes) -> None:
+    """Looked for by a pattern, the end of such a text takes minutes, or a hundred times the text's memory."""
+    inner = b'[{"id": "' + text + b'},{", "features": [1]}'
+    found = contents(portions.of_instances, inner + b', {"features": [2]}]', 1000)
+    assert [portion.content for portion in found] == [inner + b"]", b'[{"features": [2]}]']
+
+
+def test_an_instance_that_cant_be_written_again_is_none() -> None:
+    deep = b"[" * 500 + b"]" * 500
+    content = b'[{"features": [1]}, {"features": [2], "id": %s}, [3]]' % deep
+    assert portions.each_instance(content) == [b'[{"features":[1]}]', b"[null]", b"[[3]]"]
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=12), SIZES)
