@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +12,26 @@ import orjson
 from numpy.typing import NDArray
 
 from kmeans import artifact
-from kmeans.arrays import Float32
 from kmeans.atomic_file import remove_remains
 from kmeans.checkpoint import Checkpoints
-from kmeans.errors import DataError, KMeansError, NoDataError, ResourceError, SettingError
+from kmeans.errors import KMeansError, ResourceError, SettingError
 from kmeans.estimator import Fitted, fit
 from kmeans.hosts import Alone, Hosts
 from kmeans.machine import peak_memory
 from kmeans.model import KMeansModel
-from kmeans.rows import Deal, MemoryRows, Pass, PipedRows, Rows, bytes_per_row, load, load_once
-from kmeans.workers import Interrupted, Workers
-from train import channels, hyperparameters
+from kmeans.rows import Rows, bytes_per_row
+from kmeans.workers import Workers
+from train import hyperparameters
 from train.checkpoints import FILE_NAMES, CheckpointFolder, Identity
 from train.contract import MODEL_CHANNEL, TEST_CHANNEL, TRAIN_CHANNEL, Channel, HostNames, Job, read_job
 from train.digest import RowsDigest
 from train.hyperparameters import Hyperparameters
 from train.metrics import JobLog
-from train.reader import Reader
+from train.shares import count_of_all, read_share
 from train.warm_start import read_model
 
 # Share of the memory that rows may take; and what of it is left to the interpreter, to NumPy and to buffers.
 ROWS_SHARE, RESERVED_BYTES = 0.7, 192 << 20
-
-# Share of that for the rows of one pipe: they can't be read again, and those of the next need room too.
-PIPED_SHARE = 0.8
 
 # Rows by which a host knows those in its memory again, and the length of a digest.
 DIGEST_ROWS, DIGEST_BYTES = 1000, 8
@@ -84,8 +78,8 @@ def run(
     budget = int(ROWS_SHARE * max(0, memory - RESERVED_BYTES))
     start = _read_start(job, wanted, log)
     # The leader's folder is that of all.
-    digest = RowsDigest() if _count(hosts.rank == 0 and folder is not None, hosts) else None
-    rows = _read(required_channel(job), wanted.feature_dim, budget, wanted, log=log, hosts=hosts, digest=digest)
+    digest = RowsDigest() if count_of_all(hosts.rank == 0 and folder is not None, hosts) else None
+    rows = read_share(required_channel(job), wanted.feature_dim, budget, wanted, log=log, hosts=hosts, digest=digest)
     # Read before the fit: what is wrong with it shall not come out hours later.
     held = rows.in_memory
     budget -= len(held) * bytes_per_row(rows.features, hosts.size if held.is_dealt else 1)
@@ -115,10 +109,10 @@ def run(
     model = KMeansModel(
         fitted.model.centers,
         fitted.model.counts,
-        {"hyperparameters": wanted.values, "rows": _count(len(rows), hosts), "metrics": metrics},
+        {"hyperparameters": wanted.values, "rows": count_of_all(len(rows), hosts), "metrics": metrics},
     )
     if hosts.rank == 0:
-        with _stage("write", log):
+        with log.timed("write"):
             artifact.save(model, job.model_directory)
         log.say(f"wrote the model to {job.model_directory}: {artifact.CENTERS_FILE}, {artifact.CARD_FILE}")
     hosts.sum(np.zeros(1))  # no host ends before the model is written
@@ -169,104 +163,6 @@ def required_channel(job: Job) -> Channel:
     raise SettingError(f"There is no training data: expected a channel named {TRAIN_CHANNEL}, {found}.")
 
 
-def _read(
-    channel: Channel,
-    feature_dim: int | None,
-    budget: int,
-    wanted: Hyperparameters,
-    *,
-    log: JobLog,
-    hosts: Hosts,
-    digest: RowsDigest | None = None,
-) -> Rows:
-    """Read this host's share of a channel into at most ``budget`` bytes of memory; ``digest`` takes the rows in.
-
-    Of several hosts' shares some may be empty. What a host does next never depends on whether its own is: what it asks
-    of the others, and what it waits for, is the same on all.
-    """
-    started = time.perf_counter()
-
-    def tell(state: str) -> None:
-        log.reading(channel.name, state)
-        # The fit looks for a stop while it computes, but can't while it waits for a pipe.
-        if channel.is_pipe and log.stop_wanted():
-            raise Interrupted
-
-    read, budget = (load_once, int(PIPED_SHARE * budget)) if channel.is_pipe else (load, budget)
-    may_be_empty = hosts.size > 1 and channel.is_sharded
-    # Where each host sees all rows of a channel, they divide them.
-    deal = Deal() if channel.is_sharded else Deal(hosts.rank, hosts.size)
-    nothing: NoDataError | None = None
-    rows: Rows = _no_rows(0)
-    try:
-        with _stage("read", log):
-            reader = channels.reader(channel, feature_dim, tell)
-            one_pass = digest.over(reader.blocks, deal) if digest else reader.blocks
-            rows = read(one_pass, budget, wanted.mini_batch_size, wanted.settings.seed, deal)
-    except NoDataError as error:
-        if not may_be_empty:
-            raise
-        nothing = error
-    columns = _common_width(rows.features, hosts)
-    count = rows.seen if isinstance(rows, PipedRows) else len(rows)
-    if not _count(count, hosts):
-        raise nothing or NoDataError(f"Channel {channel.name} has no data: its objects have no rows.")
-    if nothing is None:
-        _tell_what_was_read(rows, reader, channel, budget, seconds=time.perf_counter() - started, log=log)
-    else:
-        log.say(f"there are no objects of channel {channel.name} for this host", "WARNING")
-        rows = _no_rows(columns)
-    if channel.is_pipe and may_be_empty:
-        held = rows.in_memory.points
-        next_pass = _or_nothing(reader.blocks, columns)
-        rows = PipedRows(next_pass, deal.numbers(count), held, wanted.mini_batch_size, wanted.settings.seed)
-    return rows
-
-
-def _tell_what_was_read(
-    rows: Rows, reader: Reader, channel: Channel, budget: int, *, seconds: float, log: JobLog
-) -> None:
-    labels = f", the first {reader.label_columns} taken as labels" if reader.label_columns else ""
-    count = rows.seen if isinstance(rows, PipedRows) else len(rows)
-    log.say(
-        f"read channel {channel.name}: {count} rows x {rows.features} columns{labels} from "
-        f"{reader.files} file(s) of {reader.content_type}, {reader.bytes / 1e6:.1f} MB in {seconds:.3f} secs"
-    )
-    held = len(rows.in_memory)
-    if isinstance(rows, PipedRows):
-        log.say(
-            f"channel {channel.name} is a pipe: {held} of {count} rows are kept in memory; what needs rows again, "
-            "as refinement and scores do, works on these"
-        )
-    elif held < len(rows):
-        log.say(
-            f"channel {channel.name} is larger than the {budget / 1e6:.0f} MB of memory for rows: {held} rows drawn at "
-            "random are kept, and passes over all rows read the files again"
-        )
-
-
-def _count(rows: int, hosts: Hosts) -> int:
-    """Return how many ``rows`` all hosts have."""
-    return int(hosts.sum(np.array([float(rows)]))[0])
-
-
-def _no_rows(features: int) -> Rows:
-    return MemoryRows(np.empty((0, features), dtype=np.float32))
-
-
-def _common_width(features: int, hosts: Hosts) -> int:
-    """Return the number of columns that all hosts have that have rows; ``features`` is this one's, 0 without rows."""
-    widths = np.zeros(hosts.size)
-    widths[hosts.rank] = features
-    found = sorted({int(width) for width in hosts.sum(widths) if width})
-    if len(found) > 1:
-        raise DataError(
-            f"expected the same columns on all hosts, found {' and '.join(map(str, found))}",
-            hint="Are all objects of the channel of one table?",
-        )
-    return found[0] if found else 1
-
-
 def _read_start(job: Job, wanted: Hyperparameters, log: JobLog) -> KMeansModel | None:
     if MODEL_CHANNEL not in job.channels:
         return None
@@ -314,7 +210,7 @@ def _identity(
     points = rows.in_memory.points
     mine = _short_digest(np.array([len(points)]), points[:: max(1, len(points) // DIGEST_ROWS)])
     shares = hosts.broadcast(hosts.gather(np.frombuffer(mine, dtype=np.uint8)[None]))
-    settings |= {"rows": _count(len(rows), hosts), "data": digest.text(hosts)}
+    settings |= {"rows": count_of_all(len(rows), hosts), "data": digest.text(hosts)}
     return Identity(settings, [share.tobytes().hex() for share in shares])
 
 
@@ -324,20 +220,6 @@ def _short_digest(*arrays: NDArray[Any] | None) -> bytes:
         if array is not None:
             digest.update(np.ascontiguousarray(array).data)
     return digest.digest()[:DIGEST_BYTES]
-
-
-def _or_nothing(next_pass: Pass, features: int) -> Pass:
-    """Return the same passes of so many ``features``; those without data have no rows and are no error."""
-
-    def blocks() -> Iterator[Float32]:
-        with suppress(NoDataError):
-            for block in next_pass():
-                # A host that had no rows so far hasn't seen how many columns they have.
-                if block.shape[1] != features:
-                    raise DataError(f"expected {features} columns as in the first epoch, found {block.shape[1]}")
-                yield block
-
-    return blocks
 
 
 def _report(fitted: Fitted, log: JobLog, *, is_leader: bool) -> dict[str, Any]:
@@ -369,7 +251,7 @@ def _read_test_channel(
     if TEST_CHANNEL not in job.channels:
         log.say("Test data is not provided.")
         return None
-    return _read(job.channels[TEST_CHANNEL], features, budget, wanted, log=log, hosts=hosts)
+    return read_share(job.channels[TEST_CHANNEL], features, budget, wanted, log=log, hosts=hosts)
 
 
 def _score(rows: Rows, model: KMeansModel, wanted: Hyperparameters, log: JobLog, hosts: Hosts) -> dict[str, float]:
@@ -378,7 +260,7 @@ def _score(rows: Rows, model: KMeansModel, wanted: Hyperparameters, log: JobLog,
     The model is written by now. What goes wrong here, and a stop, leave out the scores and cost nothing else.
     """
     trouble, inertia = "", 0.0
-    with _stage("score", log):
+    with log.timed("score"):
         try:
             for block in rows.blocks():
                 inertia += model.score(block)
@@ -403,13 +285,6 @@ def _describe(model: KMeansModel, directory: Path, log: JobLog) -> None:
         artifact.describe(model, directory)
     except ResourceError as error:
         log.say(f"the scores are not in {artifact.CARD_FILE}: {error}", "WARNING")
-
-
-@contextmanager
-def _stage(name: str, log: JobLog) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    log.phase_done(phase=name, seconds=time.perf_counter() - started)
 
 
 def _json(values: object) -> str:

@@ -11,6 +11,8 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -157,6 +159,13 @@ class JobLog(Observer):
     def phase_done(self, *, phase: str, seconds: float) -> None:
         """Remember how long a phase of the fit, or a stage of the job, took."""
         self._stages[phase] = self._stages.get(phase, 0.0) + seconds
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Remember how long the stage takes that is a context of this."""
+        started = time.perf_counter()
+        yield
+        self.phase_done(phase=stage, seconds=time.perf_counter() - started)
 
     def finish(self, peak_memory: int) -> None:
         """Write where the time went, and the most memory that the job held, in bytes."""

@@ -1,0 +1,150 @@
+"""What a host has of a channel: its files of a sharded one, its part of the rows of a replicated one, or nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import numpy as np
+
+from kmeans.arrays import Float32
+from kmeans.errors import DataError, NoDataError
+from kmeans.hosts import Hosts
+from kmeans.rows import Deal, MemoryRows, Pass, PipedRows, Rows, load, load_once
+from kmeans.workers import Interrupted
+from train import channels
+from train.contract import Channel
+from train.digest import RowsDigest
+from train.hyperparameters import Hyperparameters
+from train.metrics import JobLog
+from train.reader import Reader
+
+# Share of the memory for rows that those of one pipe may take: they can't be read again, and the next need room too.
+PIPED_SHARE = 0.8
+
+
+def read_share(
+    channel: Channel,
+    feature_dim: int | None,
+    budget: int,
+    wanted: Hyperparameters,
+    *,
+    log: JobLog,
+    hosts: Hosts,
+    digest: RowsDigest | None = None,
+) -> Rows:
+    """Read this host's share of a channel into at most ``budget`` bytes of memory; ``digest`` takes the rows in.
+
+    Of several hosts' shares some may be empty. What a host does next never depends on whether its own is: what it asks
+    of the others, and what it waits for, is the same on all.
+
+    Parameters
+    ----------
+    feature_dim
+        Columns that the rows must have; None takes what they have.
+    budget
+        Bytes for the rows in memory.
+
+    Raises
+    ------
+    kmeans.errors.NoDataError
+        If no host has any rows, or this one alone has none of a replicated channel.
+    kmeans.errors.DataError
+        If something is wrong with them, or hosts have rows of other widths.
+    """
+    started = time.perf_counter()
+
+    def tell(state: str) -> None:
+        log.reading(channel.name, state)
+        # The fit looks for a stop while it computes, but can't while it waits for a pipe.
+        if channel.is_pipe and log.stop_wanted():
+            raise Interrupted
+
+    read, budget = (load_once, int(PIPED_SHARE * budget)) if channel.is_pipe else (load, budget)
+    may_be_empty = hosts.size > 1 and channel.is_sharded
+    # Where each host sees all rows of a channel, they divide them.
+    deal = Deal() if channel.is_sharded else Deal(hosts.rank, hosts.size)
+    nothing: NoDataError | None = None
+    rows: Rows = _no_rows(0)
+    try:
+        with log.timed("read"):
+            reader = channels.reader(channel, feature_dim, tell)
+            one_pass = digest.over(reader.blocks, deal) if digest else reader.blocks
+            rows = read(one_pass, budget, wanted.mini_batch_size, wanted.settings.seed, deal)
+    except NoDataError as error:
+        if not may_be_empty:
+            raise
+        nothing = error
+    columns = _common_width(rows.features, hosts)
+    count = rows.seen if isinstance(rows, PipedRows) else len(rows)
+    if not count_of_all(count, hosts):
+        raise nothing or NoDataError(f"Channel {channel.name} has no data: its objects have no rows.")
+    if nothing is None:
+        _tell_what_was_read(rows, reader, channel, budget, seconds=time.perf_counter() - started, log=log)
+    else:
+        log.say(f"there are no objects of channel {channel.name} for this host", "WARNING")
+        rows = _no_rows(columns)
+    if channel.is_pipe and may_be_empty:
+        held = rows.in_memory.points
+        next_pass = _or_nothing(reader.blocks, columns)
+        rows = PipedRows(next_pass, deal.numbers(count), held, wanted.mini_batch_size, wanted.settings.seed)
+    return rows
+
+
+def _tell_what_was_read(
+    rows: Rows, reader: Reader, channel: Channel, budget: int, *, seconds: float, log: JobLog
+) -> None:
+    labels = f", the first {reader.label_columns} taken as labels" if reader.label_columns else ""
+    count = rows.seen if isinstance(rows, PipedRows) else len(rows)
+    log.say(
+        f"read channel {channel.name}: {count} rows x {rows.features} columns{labels} from "
+        f"{reader.files} file(s) of {reader.content_type}, {reader.bytes / 1e6:.1f} MB in {seconds:.3f} secs"
+    )
+    held = len(rows.in_memory)
+    if isinstance(rows, PipedRows):
+        log.say(
+            f"channel {channel.name} is a pipe: {held} of {count} rows are kept in memory; what needs rows again, "
+            "as refinement and scores do, works on these"
+        )
+    elif held < len(rows):
+        log.say(
+            f"channel {channel.name} is larger than the {budget / 1e6:.0f} MB of memory for rows: {held} rows drawn at "
+            "random are kept, and passes over all rows read the files again"
+        )
+
+
+def count_of_all(rows: int, hosts: Hosts) -> int:
+    """Return how many ``rows`` all hosts have."""
+    return int(hosts.sum(np.array([float(rows)]))[0])
+
+
+def _no_rows(features: int) -> Rows:
+    return MemoryRows(np.empty((0, features), dtype=np.float32))
+
+
+def _common_width(features: int, hosts: Hosts) -> int:
+    """Return the number of columns that all hosts have that have rows; ``features`` is this one's, 0 without rows."""
+    widths = np.zeros(hosts.size)
+    widths[hosts.rank] = features
+    found = sorted({int(width) for width in hosts.sum(widths) if width})
+    if len(found) > 1:
+        raise DataError(
+            f"expected the same columns on all hosts, found {' and '.join(map(str, found))}",
+            hint="Are all objects of the channel of one table?",
+        )
+    return found[0] if found else 1
+
+
+def _or_nothing(next_pass: Pass, features: int) -> Pass:
+    """Return the same passes of so many ``features``; those without data have no rows and are no error."""
+
+    def blocks() -> Iterator[Float32]:
+        with suppress(NoDataError):
+            for block in next_pass():
+                # A host that had no rows so far hasn't seen how many columns they have.
+                if block.shape[1] != features:
+                    raise DataError(f"expected {features} columns as in the first epoch, found {block.shape[1]}")
+                yield block
+
+    return blocks
