@@ -312,6 +312,17 @@ def test_sigint_stops_the_server_too(trained: OptMl, tmp_path: Path) -> None:
         assert server.process.wait(timeout=15) == 0
 
 
+def test_sigint_waits_for_no_client(trained: OptMl, tmp_path: Path) -> None:
+    with (
+        serving(trained.base, tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS="1") as server,
+        server.upload(len(CSV)) as upload,
+    ):
+        assert upload.is_wanted, "a thread reads the body, which doesn't come"
+        server.process.send_signal(signal.SIGINT)
+        # Less than the 25 s that requests have after SIGTERM.
+        assert server.process.wait(timeout=15) == 0
+
+
 def test_a_worker_that_is_killed_comes_back(trained: OptMl, tmp_path: Path) -> None:
     with serving(trained.base, tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
         wait_until(lambda: len(server.workers()) == 2, "both workers")
