@@ -7,6 +7,7 @@ the workers and their number, and threads. Names and meanings: https://gunicorn.
 import os
 
 import gunicorn.http.wsgi
+from gunicorn.workers.base import Worker
 
 # The model is read and checked once, before the port opens: a broken model is one clear message and an exit, not a
 # failure per worker, and the workers share its memory.
@@ -29,6 +30,12 @@ timeout = 65
 
 # A memory leak is to be found by a test, not hidden by restarts, which would cost latency.
 max_requests = 0
+
+
+def worker_int(worker: Worker) -> None:
+    """End the worker at SIGINT and SIGQUIT: gunicorn's own way waits for threads that slow clients hold."""
+    os._exit(0)
+
 
 # The heartbeat files: fchmod on a disk can block a worker, and the root file system may be read-only. /dev/shm is
 # memory, and Docker mounts it even then. None is gunicorn's default, the machine's folder for temporary files.

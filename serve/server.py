@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import os
 import resource
 import select
 import selectors
@@ -311,8 +310,8 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]
         self._ping_pool.shutdown(wait=False)
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
-        """End at once, as SIGINT and SIGQUIT mean it: gunicorn would wait for threads that slow clients hold."""
-        os._exit(0)
+        """End at once, as gunicorn.conf.py says: the lock that gunicorn would take first may be held right here."""
+        self.cfg.worker_int(self)
 
     def _test(self) -> None:
         try:
