@@ -79,6 +79,8 @@ class DataError(KMeansError):
 
     def within(self, source: str) -> DataError:
         """Return the same fault, placed in ``source`` (a decoder doesn't know the name of its file)."""
+        # A file's name comes from outside too, and may be anything: no control characters in the log.
+        source = source if source.isprintable() else repr(source)
         return DataError(
             self.problem, source=source, row=self.row, column=self.column, offset=self.offset, hint=self.hint
         )
