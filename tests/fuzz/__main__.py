@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,13 +56,15 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(given.jobs) as threads:
         corpus = given.corpus or Path(temporary)
-        outcomes = list(
-            threads.map(lambda name: fuzz(name, given.runs, given.seed, corpus / name, given.findings), names)
-        )
-    print(f"{'target':16}{'inputs':>10}{'coverage':>10}{'seconds':>10}  failure")
-    for outcome in outcomes:
-        says = outcome.failure.splitlines()[0] if outcome.failure else "none"
-        print(f"{outcome.name:16}{outcome.inputs:>10}{outcome.coverage:>10}{outcome.seconds:>10}  {says}")
+        print(f"{'target':16}{'inputs':>10}{'coverage':>10}{'seconds':>10}  failure", flush=True)
+        running = [threads.submit(fuzz, name, given.runs, given.seed, corpus / name, given.findings) for name in names]
+        outcomes = []
+        for ended in as_completed(running):
+            outcome = ended.result()
+            outcomes.append(outcome)
+            says = outcome.failure.splitlines()[0] if outcome.failure else "none"
+            line = f"{outcome.name:16}{outcome.inputs:>10}{outcome.coverage:>10}{outcome.seconds:>10}  {says}"
+            print(line, flush=True)  # a long search shows how far it is
     print(f"{'in all':16}{sum(outcome.inputs for outcome in outcomes):>10}")
     for outcome in outcomes:
         if outcome.failure:
