@@ -45,6 +45,8 @@ def as_points(array: ArrayLike, dimensions: int | None = None) -> Float32:
 
 def as_float32(array: NDArray[Any]) -> Float32:
     """Return ``array`` as C-contiguous float32; what is beyond its range becomes infinite, without a warning."""
+    if array.dtype == np.float32 and array.flags.c_contiguous:
+        return array
     with np.errstate(over="ignore", invalid="ignore"):
         return np.ascontiguousarray(array, dtype=np.float32)
 

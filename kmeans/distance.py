@@ -76,7 +76,7 @@ class NearestCenters:
         self.norms: Float32 = squared_norms(moved)
         self.block_rows = block_rows(self.features, self.clusters)
         # A score |c|^2 - 2 x.c, both from the origin, is wrong by at most this times 2 |x| |c| + |c|^2.
-        self._error = (self.features + ROUNDED_TERMS) * UNIT_ROUNDOFF
+        self._error: float = (self.features + ROUNDED_TERMS) * UNIT_ROUNDOFF
 
     def rank(self, points: Float32) -> tuple[Int64, Float32]:
         """Return the nearest center of each point and its score |x - c|^2 - |x - origin|^2, both of shape (n,).
@@ -128,6 +128,8 @@ class NearestCenters:
         Where the scores of several centers are equal but for what float32 may have rounded, they are compared in
         float64. It takes a little longer, which training has no use for.
         """
+        if len(points) == 1 and (found := self._clear_query(points)):
+            return found
         labels = np.empty(len(points), dtype=np.int64)
         distances = np.empty(len(points), dtype=np.float32)
         in_doubt = []
@@ -136,19 +138,40 @@ class NearestCenters:
             table = self._score_table(block)
             table.argmin(axis=1, out=nearest)
             squared[:] = squared_norms(block - self.centers[nearest])
-            # One limit for the whole block, twice as wide for what is wrong with these lengths themselves: to find out
-            # that all is clear must cost next to nothing. A center that is nearer than the chosen one, at distance r,
-            # has a |c| of at most |x| + r.
+            # One limit for the whole block: to find out that all is clear must cost next to nothing.
             best = table[np.arange(len(block)), nearest]
-            length = math.sqrt(max(float((squared - best).max()), 0.0))
-            reach = length + math.sqrt(float(squared.max()))
-            near = table <= (best + 4 * self._error * reach * (2 * length + reach))[:, None]
+            doubt = self._doubt(float((squared - best).max()), float(squared.max()))
+            near = table <= (best + doubt)[:, None]
             if np.count_nonzero(near) > len(block):
                 in_doubt.append(first + _several(near))
         if in_doubt:
             for _, rows in in_blocks(np.concatenate(in_doubt), self.block_rows):
                 self._settle(points, rows, labels, distances)
         return labels, distances
+
+    def _clear_query(self, points: Float32) -> tuple[Int64, Float32] | None:
+        """Do :meth:`exact_query` for a single one of ``points`` (1, d); None if several centers may be the nearest.
+
+        The same numbers in half the time: what a block of points needs besides takes as long as the rest of it.
+        """
+        table = self._score_table(points)
+        nearest = int(table.argmin())
+        best = float(table[0, nearest])
+        squared = squared_norms(points - self.centers[nearest])
+        distance = float(squared[0])
+        if np.count_nonzero(table <= best + self._doubt(distance - best, distance)) > 1:
+            return None
+        return np.array([nearest]), squared
+
+    def _doubt(self, squared_length: float, squared_distance: float) -> float:
+        """Return by how much the score of a center may be larger than the best, and it be the nearest all the same.
+
+        It is that of the longest and the farthest of some points, twice as wide for what is wrong with their lengths
+        themselves. A center that is nearer than the chosen one, at distance r, has a |c| of at most |x| + r.
+        """
+        length = math.sqrt(max(squared_length, 0.0))
+        reach = length + math.sqrt(squared_distance)
+        return 4 * self._error * reach * (2 * length + reach)
 
     def _settle(self, points: Float32, rows: Int64, labels: Int64, distances: Float32) -> None:
         """Mend labels and squared distances of those ``rows`` of ``points`` that are nearer to another center."""

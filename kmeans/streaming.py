@@ -59,8 +59,12 @@ class StreamingCenters:
         return batch_sums.mean_squared_distance
 
     def sums_of(self, batch: Float32) -> ClusterSums:
-        """Return the sums of ``batch`` (b, d) by nearest center."""
-        return assign_and_sum(batch, NearestCenters(self.centers), workers=self._workers)
+        """Return the sums of ``batch`` (b, d) by nearest center.
+
+        The first centers are rows, and between rows of whole numbers equal distances are common. Were it left to
+        rounding, a batch would move other centers on one host than on two that share it.
+        """
+        return assign_and_sum(batch, NearestCenters(self.centers), workers=self._workers, exact=True)
 
     def move(self, batch_sums: ClusterSums) -> None:
         """Move the centers by a batch that has these sums."""

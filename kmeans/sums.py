@@ -92,17 +92,28 @@ class ClusterSums:
 
 
 def assign_and_sum(
-    points: Float32, nearest: NearestCenters, weights: Float64 | None = None, workers: Workers | None = None
+    points: Float32,
+    nearest: NearestCenters,
+    weights: Float64 | None = None,
+    workers: Workers | None = None,
+    *,
+    exact: bool = False,
 ) -> ClusterSums:
     """Return the sums of ``points`` (n, d) by nearest center, each point counted ``weights`` (n,) times (default 1).
 
     The result is the same to the bit for any number of ``workers``.
+
+    Parameters
+    ----------
+    exact
+        Whether a point that is almost as near to a second center goes to the nearest for certain. Else rounding
+        decides, and may do so otherwise where other points are beside it.
     """
     size = task_rows(nearest.features)
 
     def task(first: int) -> TaskSums:
         part = slice(first, first + size)
-        return _assign_and_sum(points[part], nearest, None if weights is None else weights[part])
+        return _assign_and_sum(points[part], nearest, None if weights is None else weights[part], exact=exact)
 
     return _total((workers or Workers()).map(task, range(0, len(points), size)), nearest)
 
@@ -190,9 +201,15 @@ def _total(tasks: Iterable[TaskSums], nearest: NearestCenters) -> ClusterSums:
     return total
 
 
-def _assign_and_sum(points: Float32, nearest: NearestCenters, weights: Float64 | None) -> TaskSums:
-    labels, scores = nearest.rank(points)
+def _assign_and_sum(
+    points: Float32, nearest: NearestCenters, weights: Float64 | None, *, exact: bool = False
+) -> TaskSums:
     moved = nearest.from_origin(points)
-    squared = squared_distances(nearest, points, labels, scores, squared_norms(moved))
+    if exact:
+        labels, distances = nearest.exact_query(points)
+        squared = distances.astype(np.float64)
+    else:
+        labels, scores = nearest.rank(points)
+        squared = squared_distances(nearest, points, labels, scores, squared_norms(moved))
     inertia = float(squared.sum() if weights is None else squared @ weights)
     return TaskSums(sum_by_label(moved, labels, nearest.clusters, weights), inertia)

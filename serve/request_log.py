@@ -37,6 +37,9 @@ STDOUT = 1
 _START, _NUMBERS = time.time_ns(), itertools.count(1)
 STAGES = ("read", "decode", "predict", "encode")
 
+# What a line says only where there is something to say.
+OPTIONAL = ("code", "model", "bad_rows", "trace_id", "span_id")
+
 
 @dataclass(slots=True)
 class Record:
@@ -92,6 +95,8 @@ class Record:
 
     def line(self) -> bytes:
         """Return the record as a line of JSON."""
+        milliseconds = {name: round(1000 * seconds, 3) for name, seconds in self.seconds.items()}
+        milliseconds["total"] = round(1000 * self.total_seconds, 3)
         content: dict[str, Any] = {
             "time": datetime.now(UTC),
             "event": "request",
@@ -102,17 +107,12 @@ class Record:
             "rows": self.rows,
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
-            "ms": {name: round(1000 * seconds, 3) for name, seconds in self.seconds.items()},
+            "ms": milliseconds,
         }
-        content["ms"]["total"] = round(1000 * self.total_seconds, 3)
-        optional = {
-            "code": self.code,
-            "model": self.model,
-            "bad_rows": self.bad_rows or None,
-            "trace_id": self.trace_id,
-            "span_id": self.span_id,
-        }
-        content.update((name, value) for name, value in optional.items() if value is not None)
+        for name in OPTIONAL:
+            value = getattr(self, name)
+            if value:
+                content[name] = value
         return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z)
 
 

@@ -72,7 +72,8 @@ class Telemetry(Collector):
 
     def __init__(self, workers: int, model: KMeansModel | None = None) -> None:
         self._model = model
-        self._distance_bounds = np.array(distance_bounds(model))
+        self._bounds = distance_bounds(model)
+        self._distance_bounds = np.array(self._bounds)
         places = _Places()
         self._requests = places.take(len(ROUTES) * (len(STATUSES) + 1))
         self._durations = places.take(len(DURATIONS) + 2)
@@ -81,9 +82,11 @@ class Telemetry(Collector):
         self._rows, self._bad_rows, self._bytes_in, self._bytes_out = (places.take(1)[0] for _ in range(4))
         size = (workers + SPARE_ROWS) * places.count
         # Shared and anonymous: the children of a fork see the same pages.
-        table = np.frombuffer(mmap.mmap(-1, 8 * size), np.float64).reshape(-1, places.count)
-        self._table: Float64 = table
-        self._own: Float64 = table[0]
+        memory = mmap.mmap(-1, 8 * size)
+        self._table: Float64 = np.frombuffer(memory, np.float64).reshape(-1, places.count)
+        # Single numbers are counted several times as fast by a view of the bytes as in NumPy's array.
+        self._cells = memoryview(memory).cast("d")
+        self._own = self._row(0)
         self._lock = threading.Lock()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -96,8 +99,12 @@ class Telemetry(Collector):
     def claim(self, row: int) -> None:
         """Count in ``row`` from now on; called in a worker's process."""
         self._lock = threading.Lock()
-        self._own = self._table[row]
-        self._own[:PROCESS_COLUMNS] = os.getpid(), 0
+        self._own = self._row(row)
+        self._own[PID], self._own[IN_PROGRESS] = os.getpid(), 0
+
+    def _row(self, row: int) -> memoryview[float]:
+        columns = self._table.shape[1]
+        return self._cells[row * columns : (row + 1) * columns]
 
     def begin(self) -> None:
         """Note that a request has come."""
@@ -124,16 +131,20 @@ class Telemetry(Collector):
 
     def count_distances(self, distances: Float32) -> None:
         """Count the distances (n,) of predicted rows to their centers."""
+        own, first, last = self._own, self._distances[0], self._distances[-1]
         # A bucket holds what is at most its bound, hence the left side.
-        places = self._distance_bounds.searchsorted(distances, side="left")
-        first, total = self._distances[0], float(distances.sum(dtype=np.float64))
+        if len(distances) == 1:
+            distance = float(distances[0])
+            place = first + bisect_left(self._bounds, distance)
+            with self._lock:
+                own[place] += 1
+                own[last] += distance
+            return
+        counts = np.bincount(self._distance_bounds.searchsorted(distances, side="left"), minlength=last - first)
+        total = float(distances.sum(dtype=np.float64))
         with self._lock:
-            if len(places) == 1:
-                self._own[first + int(places[0])] += 1
-            else:
-                counts = np.bincount(places, minlength=len(self._distances) - 1)
-                self._own[first : first + len(counts)] += counts
-            self._own[self._distances[-1]] += total
+            np.asarray(own)[first:last] += counts
+            own[last] += total
 
     def count_chunks(self, size: int, seconds: float) -> None:
         """Count what an answer in chunks had of bytes, and how long it took to write them, when it has been sent."""

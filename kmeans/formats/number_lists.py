@@ -32,6 +32,8 @@ def read_points(text: bytes) -> Float32 | None:
             return None
         if isinstance(next(iter(rows)), simdjson.Array):  # all of them, or they have no buffer
             return _finite(_numbers(rows).reshape(len(rows), *widths))
+        if len(vectors) == 1:  # np.stack takes as long as all else here
+            return _finite(_numbers(vectors[0])[None, :])
         return _finite(np.stack([_numbers(vector) for vector in vectors]))
     except _REFUSALS:
         return None
@@ -64,7 +66,7 @@ def _numbers(numbers: simdjson.Array) -> Float64:
 
 
 def _finite(numbers: Float64) -> Float32 | None:
-    with np.errstate(over="ignore"):  # becomes infinite, and that is found below
-        points = numbers.astype(np.float32)
-    # NaN can't be: JSON has none.
-    return points if points.size and -MAX_MAGNITUDE <= points.min() <= points.max() <= MAX_MAGNITUDE else None
+    # NaN can't be: JSON has none. And what is within these bounds doesn't become infinite.
+    if not numbers.size or not -MAX_MAGNITUDE <= numbers.min() <= numbers.max() <= MAX_MAGNITUDE:
+        return None
+    return numbers.astype(np.float32)

@@ -40,8 +40,11 @@ class Piece:
         DataError
             If a number is NaN, infinite or too large.
         """
-        with np.errstate(over="ignore", invalid="ignore"):
-            points = np.require(self.vectors, np.float32, ["C_CONTIGUOUS", "ALIGNED"])
+        points: Float32 = self.vectors
+        flags = points.flags
+        if points.dtype != np.float32 or not (flags.c_contiguous and flags.aligned):
+            with np.errstate(over="ignore", invalid="ignore"):
+                points = np.require(self.vectors, np.float32, ["C_CONTIGUOUS", "ALIGNED"])
         self._check(points, 0)
         return points
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from kmeans.distance import NearestCenters, block_rows, squared_norms, two_nearest
 from tests.unit.kmeans import oracle
@@ -131,6 +132,17 @@ def test_no_center_is_nearer_than_the_one_that_is_told(
     assert labels.tolist() == expected_labels.tolist()
     np.testing.assert_allclose(squared, expected, rtol=1e-5)
     assert np.array_equal(squared, nearest.squared_distances(points, labels))
+
+
+def test_a_point_alone_is_answered_as_among_others_to_the_bit() -> None:
+    """Rows of whole numbers in another unit: many are as far from one center as from another, but for rounding."""
+    points = load_digits().data.astype(np.float32) / np.float32(15.7)
+    nearest = NearestCenters(points[:100])
+    labels, squared = nearest.exact_query(points)
+    for number in range(0, len(points), 3):
+        label, distance = nearest.exact_query(points[number : number + 1])
+        assert (label[0], distance[0]) == (labels[number], squared[number])
+        assert (label.dtype, distance.dtype) == (labels.dtype, squared.dtype)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6])
