@@ -91,3 +91,10 @@ def shown(value: object, limit: int = 40) -> str:
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     text = text if len(text) <= limit else text[: limit - 3] + "..."
     return repr(text)
+
+
+def reason(error: Exception, limit: int = 200) -> str:
+    """Return what a library's ``error`` says, as it may stand in a sentence: its first line, printable, cut off."""
+    text = str(error).partition("\n")[0].strip().rstrip(":.")
+    text = text if len(text) <= limit else text[: limit - 3] + "..."
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 from kmeans import artifact
-from kmeans.errors import ModelError, SettingError
+from kmeans.errors import ModelError, SettingError, reason, shown
 from kmeans.model import KMeansModel
 from train.contract import Channel
 
@@ -66,6 +66,8 @@ def _unpack(archive: Path, folder: Path) -> None:
                     )
                 if member.isfile():
                     tar.extract(member, folder, filter="data")
+    except tarfile.FilterError as error:
+        name = shown(error.tarinfo.name)
+        raise ModelError(f"The model {archive} can't be unpacked: its file {name} would lie elsewhere.") from None
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        reason = str(error).partition("\n")[0].rstrip(":")  # then tarfile lists what it tried
-        raise ModelError(f"The model {archive} can't be unpacked: {reason}.") from None
+        raise ModelError(f"The model {archive} can't be unpacked: {reason(error)}.") from None

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from kmeans.arrays import Float32
-from kmeans.errors import DataError, shown
+from kmeans.errors import DataError, reason, shown
 from kmeans.formats.pieces import Piece, in_equal_blocks, joined
 from kmeans.formats.window import WINDOW_BYTES, Stream, Window
 
@@ -95,7 +95,7 @@ def decode_centers(data: bytes) -> Float32:
             with archive.open(member) as file:
                 return decode(file.read(member.file_size + 1))
     except _BAD_ARCHIVE as error:
-        raise DataError(f"expected a .npz file, but {_reason(error)}") from None
+        raise DataError(f"expected a .npz file, but {_what_is_wrong(error)}") from None
 
 
 # Of the arrays that an archive holds instead so many are named.
@@ -153,7 +153,7 @@ def _read_header(window: Window) -> tuple[int, int, np.dtype[Any], bool]:
     except (RecursionError, MemoryError):  # Python's parser, of a header of a few thousand signs or brackets
         raise DataError("expected a .npy file, but its header is nested too deeply") from None
     except (ValueError, EOFError, TypeError, SyntaxError, tokenize.TokenError) as error:
-        raise DataError(f"expected a .npy file, but {_reason(error)}") from None
+        raise DataError(f"expected a .npy file, but {_what_is_wrong(error)}") from None
     window.start += file.tell()
     if dtype.kind not in "fiu":
         raise DataError(f"expected numbers, found an array of {dtype}", offset=window.position)
@@ -162,7 +162,6 @@ def _read_header(window: Window) -> tuple[int, int, np.dtype[Any], bool]:
     return shape[0], shape[1], dtype, in_columns
 
 
-def _reason(error: Exception) -> str:
-    """Return what is wrong, without NumPy's advice to trust the file and without addresses in memory."""
-    reason = str(error).partition("\n")[0].partition(": <")[0][:200].strip()
-    return "".join(character if character.isprintable() else "?" for character in reason)
+def _what_is_wrong(error: Exception) -> str:
+    # Without NumPy's advice to trust the file, on further lines, and without addresses in memory.
+    return reason(error).partition(": <")[0]

@@ -82,13 +82,18 @@ def test_what_is_no_archive_is_refused(channel: Channel, content: bytes) -> None
     assert "\n" not in str(raised.value)  # tarfile tells on further lines what it has tried
 
 
-@pytest.mark.parametrize("name", ["../evil.npy", "{outside}/evil.npy", "a/../../evil.npy"])
+@pytest.mark.parametrize(
+    "name", ["../evil.npy", "{outside}/evil.npy", "a/../../evil.npy", "../evil\n" + 90 * "x", 300 * "x"]
+)
 def test_nothing_is_unpacked_outside(channel: Channel, tmp_path: Path, name: str) -> None:
     array = io.BytesIO()
     np.save(array, CENTERS)
     (channel.directory / "model.tar.gz").write_bytes(packed({name.format(outside=tmp_path): array.getvalue()}))
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError) as raised:
         read_model(channel, 3)
+    # A name in an archive is anything, of any length.
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 300 + len(str(channel.directory))
     assert list(tmp_path.rglob("evil.npy")) == []
 
 
