@@ -28,6 +28,7 @@ PROGRAM = "/benchmark.py"
 PHASE = re.compile(r"\] (\w+) took: [\d.]+%, \(([\d.]+) secs\)")
 TOTAL = re.compile(r"\] TOTAL took: ([\d.]+)")
 MOVES = re.compile(r"\] refined the centers (\d+) times")
+COMPARED = re.compile(r"\] compared rows (\d+) times with all \d+ centers(?:, (\d+) times with those around)?")
 QUALITY = re.compile(r"train mean_squared_distance <loss>=(\S+)")
 # What the shell says last: user and system time of the shell itself, and of its children.
 CPU_TIMES = re.compile(r"(?:(\d+)m([\d.]+)s (\d+)m([\d.]+)s\n){2}\Z")
@@ -71,6 +72,8 @@ class JobTimes:
         Seconds of the process that trains, by its log.
     moves
         How many times phase 3 moved the centers on all rows.
+    with_all, with_nearby
+        How many times it compared a row with all centers, and with those around its own; of all hosts.
     mean_squared_distance
         Of all rows to their nearest center, at the end.
     others
@@ -81,6 +84,8 @@ class JobTimes:
     phases: Mapping[str, float]
     total: float
     moves: int
+    with_all: int
+    with_nearby: int
     mean_squared_distance: float
     others: float
 
@@ -126,8 +131,10 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def train(self, hosts: int, shards: Sequence[Path], **hyperparameters: float) -> JobTimes:
-        """Run a job on the files ``shards``, which the ``hosts`` share as ``ShardedByS3Key`` says.
+    def train(
+        self, hosts: int, shards: Sequence[Path], *, replicated: bool = False, **hyperparameters: float
+    ) -> JobTimes:
+        """Run a job on the files ``shards``, which the ``hosts`` share; ``replicated`` ones each of them has all.
 
         Raises
         ------
@@ -137,8 +144,9 @@ class Cluster:
         names = _names(hosts)
         with self._folders(names) as folders:
             for rank, (name, folder) in enumerate(zip(names, folders, strict=True)):
-                _write_configuration(folder / "input" / "config", name, names, hyperparameters)
-                for shard in shards[rank::hosts]:
+                distribution = "FullyReplicated" if replicated else "ShardedByS3Key"
+                _write_configuration(folder / "input" / "config", name, names, distribution, hyperparameters)
+                for shard in shards if replicated else shards[rank::hosts]:
                     (folder / "input" / "data" / "train" / shard.name).hardlink_to(shard)
             _bring_into_memory(shards)
             return _times(self._run(names, "train", [(folder, "/opt/ml") for folder in folders]))
@@ -214,8 +222,10 @@ def _names(hosts: int) -> list[str]:
     return [f"algo-{number}" for number in range(1, hosts + 1)]
 
 
-def _write_configuration(folder: Path, name: str, names: Sequence[str], hyperparameters: Mapping[str, float]) -> None:
-    channel = {"ContentType": "application/x-recordio-protobuf", "S3DistributionType": "ShardedByS3Key"}
+def _write_configuration(
+    folder: Path, name: str, names: Sequence[str], distribution: str, hyperparameters: Mapping[str, float]
+) -> None:
+    channel = {"ContentType": "application/x-recordio-protobuf", "S3DistributionType": distribution}
     for file, content in {
         "hyperparameters": {key: str(value) for key, value in hyperparameters.items()},
         "inputdataconfig": {"train": channel},
@@ -241,11 +251,14 @@ def _times(ended: Ended) -> JobTimes:
     moves, quality = (pattern.search(ended.outputs[0]) for pattern in (MOVES, QUALITY))
     if moves is None or quality is None:
         raise ContainerError(f"expected how the fit ended in the log of the leader, found:\n{ended.outputs[0]}")
+    compared = [(int(all_), int(nearby or 0)) for output in ended.outputs for all_, nearby in COMPARED.findall(output)]
     return JobTimes(
         seconds=ended.seconds,
         phases=phases,
         total=max(float(seconds) for output in ended.outputs for seconds in TOTAL.findall(output)),
         moves=int(moves[1]),
+        with_all=sum(all_ for all_, _ in compared),
+        with_nearby=sum(nearby for _, nearby in compared),
         mean_squared_distance=float(quality[1]),
         others=ended.others,
     )

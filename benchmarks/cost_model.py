@@ -1,15 +1,19 @@
 """What a fit costs on several hosts: the sum of what they divide, what each does alike, and what they tell each other.
 
     seconds = serial + streamed / hosts                 phases 1 and 2: on the leader, and on a fixed number of rows
-            + rows / hosts x (first + each x moves)     phase 3 and the count: work on rows
+            + (all x rows compared with all centers
+               + nearby x rows compared with those around
+               + count x rows) / hosts                  phase 3 and the count: work on rows
             + steps x step                              the same, whatever the number of rows
             + sum of exchange(message)                  of each step of phase 1 and of phase 3
             + per_byte x handed                         rows and centers that the leader gets and gives
 
     exchange(bytes) = latency x log2(hosts) + per_byte x bytes x 2 (hosts - 1) / hosts
 
-The five rates belong to a number of columns and of clusters and come from fits on one host; latency and per_byte come
-from sums over two hosts with nothing between them. So nothing of a fit on several hosts is in what is predicted of one.
+How often rows are compared depends on how the centers go, and differs by a third between two seeds; a fit's log tells
+it. The rates belong to a number of columns and of clusters and come from fits on one host; latency and per_byte come
+from sums over two hosts with nothing between them. So no second of a fit on several hosts is in what is predicted of
+one.
 
 The exchange is that of an allreduce that halves the message at each of log2(hosts) steps and puts it together again
 (R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations in MPICH", 2005).
@@ -18,8 +22,8 @@ The exchange is that of an allreduce that halves the message at each of log2(hos
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import nnls
@@ -60,12 +64,16 @@ class Fit:
         How many.
     moves
         How many times phase 3 moves the centers on all rows.
+    with_all, with_nearby
+        How many times it compares a row with all centers, and with those around its own.
     """
 
     shape: Shape
     rows: float
     hosts: int
     moves: float
+    with_all: float
+    with_nearby: float
 
     @property
     def steps(self) -> float:
@@ -89,17 +97,35 @@ class Rates:
         Of seeding and shrinking, which the leader does.
     streamed
         Of streaming, whose rows are as many for any data set.
-    first, each
-        Per row: of all that phase 3 and the count do once, and of each move.
+    compare_all, compare_nearby
+        Per comparison of a row in phase 3.
+    count
+        Per row, of the count.
     step
         Per step, whatever the rows.
     """
 
     serial: float
     streamed: float
-    first: float
-    each: float
+    compare_all: float
+    compare_nearby: float
+    count: float
     step: float
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How often fits of one shape compare a row, with all centers and with those around: once, and for each move."""
+
+    all_once: float
+    all_each: float
+    nearby_once: float
+    nearby_each: float
+
+    def fit(self, shape: Shape, rows: float, hosts: int, moves: float) -> Fit:
+        """Return a fit that takes this effort."""
+        with_all, with_nearby = self.all_once + self.all_each * moves, self.nearby_once + self.nearby_each * moves
+        return Fit(shape, rows, hosts, moves, rows * with_all, rows * with_nearby)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +169,13 @@ def message(centers: int, columns: int) -> int:
 
 def predict(fit: Fit, rates: Rates, network: Network) -> float:
     """Return the seconds of a fit."""
-    alone = (
-        rates.serial
-        + rates.streamed / fit.hosts
-        + fit.rows / fit.hosts * (rates.first + rates.each * fit.moves)
-        + fit.steps * rates.step
+    divided = (
+        rates.streamed
+        + rates.compare_all * fit.with_all
+        + rates.compare_nearby * fit.with_nearby
+        + rates.count * fit.rows
     )
-    return alone + _messages(fit, network)
+    return rates.serial + divided / fit.hosts + fit.steps * rates.step + _messages(fit, network)
 
 
 def _messages(fit: Fit, network: Network) -> float:
@@ -172,16 +198,16 @@ def _messages(fit: Fit, network: Network) -> float:
 
 def efficiency(fit: Fit, rates: Rates, network: Network) -> float:
     """Return the time of the fit on one host over the CPU time of all its hosts."""
-    alone = Fit(fit.shape, fit.rows, 1, fit.moves)
+    alone = replace(fit, hosts=1)
     return predict(alone, rates, network) / (fit.hosts * predict(fit, rates, network))
 
 
-def rows_for(wanted: float, fit: Fit, rates: Rates, network: Network) -> float:
-    """Return the rows from which on a fit has the ``wanted`` efficiency; ``fit.rows`` is not used."""
+def rows_for(wanted: float, fit_of: Callable[[float], Fit], rates: Rates, network: Network) -> float:
+    """Return the rows from which on a fit, that of so many rows, has the ``wanted`` efficiency."""
     low, high = 1.0, MOST_ROWS
     for _ in range(SEARCH_STEPS):
         middle = math.sqrt(low * high)
-        enough = efficiency(Fit(fit.shape, middle, fit.hosts, fit.moves), rates, network) >= wanted
+        enough = efficiency(fit_of(middle), rates, network) >= wanted
         low, high = (low, middle) if enough else (middle, high)
     return high
 
@@ -189,19 +215,38 @@ def rows_for(wanted: float, fit: Fit, rates: Rates, network: Network) -> float:
 def rates_of(measured: Sequence[Measured]) -> Rates:
     """Return the rates that fit the ``measured`` fits of one shape on one host best.
 
-    The three of phase 3 are fitted by least squares of the relative errors, none below 0.
+    Those of phase 3 are fitted by least squares of the relative errors, none below 0.
     """
-    factors = [[point.fit.rows, point.fit.rows * point.fit.moves, point.fit.steps] for point in measured]
-    first, each, step = _least_relative_squares(
-        factors, [point.phases["refine"] + point.phases["count"] for point in measured]
-    )
+    factors = [[point.fit.with_all, point.fit.with_nearby, point.fit.steps] for point in measured]
+    compare_all, compare_nearby, step = _least_relative_squares(factors, [point.phases["refine"] for point in measured])
     return Rates(
         serial=float(np.median([point.phases["seed"] + point.phases["shrink"] for point in measured])),
         streamed=float(np.median([point.phases["stream"] for point in measured])),
-        first=first,
-        each=each,
+        compare_all=compare_all,
+        compare_nearby=compare_nearby,
+        count=float(np.median([point.phases["count"] / point.fit.rows for point in _largest(measured)])),
         step=step,
     )
+
+
+def effort_of(measured: Sequence[Measured]) -> Effort:
+    """Return the effort of the largest of the ``measured`` fits of one shape, which have two numbers of moves."""
+    fits = [point.fit for point in _largest(measured)]
+    moves = [fit.moves for fit in fits]
+    with_all = _line(moves, [fit.with_all / fit.rows for fit in fits])
+    with_nearby = _line(moves, [fit.with_nearby / fit.rows for fit in fits])
+    return Effort(*with_all, *with_nearby)
+
+
+def _line(moves: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
+    """Return value at no moves, and what each adds; neither is negative."""
+    each, once = np.polyfit(moves, values, 1).tolist()
+    return max(0.0, once), max(0.0, each)
+
+
+def _largest(measured: Sequence[Measured]) -> list[Measured]:
+    most = max(point.fit.rows for point in measured)
+    return [point for point in measured if point.fit.rows == most]
 
 
 def network_of(seconds: Mapping[int, float]) -> Network:
@@ -214,6 +259,6 @@ def _least_relative_squares(factors: Sequence[Sequence[float]], seconds: Sequenc
     measured = np.array(seconds)
     relative = np.array(factors, dtype=np.float64) / measured[:, None]
     # Columns of one magnitude: rows and bytes are many, steps are few.
-    scale = relative.max(axis=0)
+    scale = np.where(relative.any(axis=0), relative.max(axis=0), 1)  # with few clusters nothing is nearby
     found, _ = nnls(relative / scale, np.ones(len(measured)))
     return [float(value) for value in found / scale]

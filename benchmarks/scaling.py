@@ -122,8 +122,8 @@ class Bench:
     def scale(self) -> None:
         """Run jobs on one host and on two, turn and turn about."""
         for seed in range(self._plan.seeds):
-            for hosts in (1, 2):
-                self._run(DEFAULT, MAIN, SHARDS, hosts, seed=seed)
+            for hosts, replicated in ((1, False), (2, False), (2, True)):
+                self._run(DEFAULT, MAIN, SHARDS, hosts, replicated=replicated, seed=seed)
             self._compare(MAIN, SHARDS, seed)
         for shape in self._plan.shapes:
             if shape != MAIN:
@@ -132,18 +132,31 @@ class Bench:
             self._run(CHECK, shape, 0, 2, moves=CHECK_MOVES)
 
     def _compare(self, shape: Shape, shards: int, seed: int = 0) -> None:
-        """Run a job on one host, on two, and half of it on one."""
-        for hosts, taken in ((1, shards), (2, shards), (1, shards // 2)):
-            self._run(CHECK, shape, taken, hosts, moves=CHECK_MOVES, seed=seed)
+        """Run a job on one host, on two, on two that both have all rows, and half of it on one."""
+        for hosts, taken, replicated in (
+            (1, shards, False),
+            (2, shards, False),
+            (2, shards, True),
+            (1, shards // 2, False),
+        ):
+            self._run(CHECK, shape, taken, hosts, replicated=replicated, moves=CHECK_MOVES, seed=seed)
 
     def _run(
-        self, kind: str, shape: Shape, shards: int, hosts: int, *, moves: int | None = None, seed: int = 0
+        self,
+        kind: str,
+        shape: Shape,
+        shards: int,
+        hosts: int,
+        *,
+        replicated: bool = False,
+        moves: int | None = None,
+        seed: int = 0,
     ) -> None:
         """Run a job on so many files, or on the small ones; with a number of ``moves`` neither more nor fewer."""
         fixed = {} if moves is None else {"refine_max_iter": moves, "local_lloyd_tol": 0}
         numbers = range(shards) if shards else range(SHARDS, SHARDS + SMALL_SHARDS)
         files = [_shard(self._folder, shape.columns, number) for number in numbers]
-        times = self._cluster.train(hosts, files, k=shape.clusters, seed=seed, **fixed)
+        times = self._cluster.train(hosts, files, replicated=replicated, k=shape.clusters, seed=seed, **fixed)
         run = Run(
             kind=kind,
             columns=shape.columns,
@@ -151,7 +164,10 @@ class Bench:
             rows=shards * self._plan.shard_rows or SMALL_SHARDS * self._plan.small_rows,
             hosts=hosts,
             seed=seed,
+            replicated=replicated,
             moves=times.moves,
+            with_all=times.with_all,
+            with_nearby=times.with_nearby,
             seconds=round(times.seconds, 4),
             phases=dict(times.phases),
             mean_squared_distance=times.mean_squared_distance,

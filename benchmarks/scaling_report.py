@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 from benchmarks.cost_model import (
     FLOAT64_BYTES,
+    Effort,
     Fit,
     Measured,
     Network,
     Rates,
     Shape,
     efficiency,
+    effort_of,
     message,
     network_of,
     predict,
@@ -67,7 +70,10 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One job: what it was, seconds of the whole ``docker run`` and of its phases, its quality, CPUs of others."""
+    """One job: what it was, seconds of the whole ``docker run`` and of its phases, its quality, CPUs of others.
+
+    ``replicated`` is a job whose hosts all had all files; ``with_all`` and ``with_nearby`` count as in a Fit.
+    """
 
     kind: str
     columns: int
@@ -75,7 +81,10 @@ class Run:
     rows: int
     hosts: int
     seed: int
+    replicated: bool
     moves: int
+    with_all: int
+    with_nearby: int
     seconds: float
     phases: dict[str, float]
     mean_squared_distance: float
@@ -97,14 +106,20 @@ class Run:
         return self.phases["read"]
 
     @property
-    def bytes(self) -> int:
-        """Bytes of the numbers that are read."""
-        return 4 * self.rows * self.columns
+    def bytes(self) -> float:
+        """Bytes of the numbers that one host reads."""
+        return 4 * self.rows * self.columns / (1 if self.replicated else self.hosts)
 
     @property
     def measured(self) -> Measured:
         """The same as the model takes it."""
-        return Measured(Fit(self.shape, self.rows, self.hosts, self.moves), self.phases)
+        fit = Fit(self.shape, self.rows, self.hosts, self.moves, self.with_all, self.with_nearby)
+        return Measured(fit, self.phases)
+
+    @property
+    def comparisons(self) -> float:
+        """How often a row was compared in phase 3, with all centers or some."""
+        return (self.with_all + self.with_nearby) / self.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +155,10 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class JobModel:
-    """The model of whole jobs: that of the fits, with what reading and starting take."""
+    """The model of whole jobs: that of the fits, with what reading and starting take; and what effort fits are."""
 
     rates: dict[Shape, Rates]
+    efforts: dict[Shape, Effort]
     network: Network
     read_per_byte: float
     start: dict[int, float]
@@ -153,16 +169,18 @@ class JobModel:
 
     def job(self, run: Run) -> float:
         """Return the predicted seconds of the whole ``docker run``."""
-        return self.start[run.hosts] + self.read_per_byte * run.bytes / run.hosts + self.fit(run)
+        return self.start[run.hosts] + self.read_per_byte * run.bytes + self.fit(run)
 
 
 def model_of(figures: Figures) -> JobModel:
     """Return the model whose parameters fit the calibrations best; it knows nothing of the other runs."""
     calibrations, starts = figures.of(CALIBRATION), figures.of(START)
     shapes = dict.fromkeys(run.shape for run in calibrations)
+    measured = {shape: [run.measured for run in figures.of(CALIBRATION, shape)] for shape in shapes}
     largest = max(run.bytes for run in calibrations)
     return JobModel(
-        rates={shape: rates_of([run.measured for run in figures.of(CALIBRATION, shape)]) for shape in shapes},
+        rates={shape: rates_of(points) for shape, points in measured.items()},
+        efforts={shape: effort_of(points) for shape, points in measured.items()},
         network=network_of(
             {each.numbers: each.mean for each in figures.exchanges if each.hosts == 2 and _is_fitted(each)}
         ),
@@ -209,7 +227,7 @@ def _head(figures: Figures) -> list[str]:
         "- a host is a container of the image, pinned to one CPU, with one thread; the hosts of a job talk over a "
         "bridge network of Docker",
         "- data: 200 overlapping clusters in 32 dimensions, mapped linearly to all columns, with noise; files of "
-        "RecordIO-protobuf in the page cache, divided as by `ShardedByS3Key`",
+        "RecordIO-protobuf in the page cache",
         "- seconds of phases are those of the job's log, of the slowest host; `docker run` is from the start of the "
         "first container to the end of the last; the fit is all between reading and writing",
         "- efficiency of two hosts: the seconds of one host over twice theirs for the same rows (strong scaling), over "
@@ -221,15 +239,21 @@ def _head(figures: Figures) -> list[str]:
 
 def _summary(figures: Figures, model: JobModel) -> list[str]:
     lines = ["## Summary", ""]
-    for kind, what in ((CHECK, "with as many passes on both"), (DEFAULT, "with default settings")):
-        for pair in _strong(figures.of(kind)):
-            if pair.of(1).shape == Shape(784, 100):
-                reached = "reached" if pair.efficiency >= GOAL else "missed"
-                lines.append(
-                    f"- efficiency of two hosts, {pair.label}, {what}: {pair.efficiency:.2f} (goal {GOAL:g}: {reached})"
-                )
-    errors = [abs(model.fit(run) / run.fit - 1) for run in figures.of(CHECK)]
-    jobs = [abs(model.job(run) / run.seconds - 1) for run in figures.of(CHECK)]
+    for replicated, how in (
+        (True, "all rows on both (`FullyReplicated`)"),
+        (False, "each its files (`ShardedByS3Key`)"),
+    ):
+        for kind, what in ((DEFAULT, "default settings"), (CHECK, "10 moves")):
+            for pair in _strong(figures.of(kind), replicated=replicated):
+                if pair.of(1).shape == Shape(784, 100):
+                    reached = "reached" if pair.efficiency >= GOAL else "missed"
+                    alone, together = (pair.median(hosts, lambda run: run.comparisons) for hosts in (1, 2))
+                    lines.append(
+                        f"- efficiency of two hosts, {pair.label}, {how}, {what}: {pair.efficiency:.2f} (goal "
+                        f"{GOAL:g}: {reached}), with {together / alone:.2f} times the comparisons of one host"
+                    )
+    errors = [abs(model.fit(run) / run.fit - 1) for run in _predicted(figures)]
+    jobs = [abs(model.job(run) / run.seconds - 1) for run in _predicted(figures)]
     for what, found in (("fits", errors), ("whole jobs", jobs)):
         within = sum(error <= TOLERANCE for error in found)
         lines.append(
@@ -279,9 +303,9 @@ def _groups(runs: Iterable[Run]) -> dict[tuple[Shape, int, int], tuple[Run, ...]
     return groups
 
 
-def _pairs(runs: Iterable[Run], share: int) -> list[Pair]:
+def _pairs(runs: Sequence[Run], share: int, *, replicated: bool) -> list[Pair]:
     """Return the runs on two hosts with those on one of 1 / ``share`` of the rows."""
-    groups = _groups(runs)
+    groups = _groups(run for run in runs if run.hosts == 1 or run.replicated == replicated)
     return [
         Pair(groups[shape, rows // share, 1], together)
         for (shape, rows, hosts), together in groups.items()
@@ -289,29 +313,42 @@ def _pairs(runs: Iterable[Run], share: int) -> list[Pair]:
     ]
 
 
-def _strong(runs: Iterable[Run]) -> list[Pair]:
-    return _pairs(runs, 1)
+def _strong(runs: Sequence[Run], *, replicated: bool) -> list[Pair]:
+    return _pairs(runs, 1, replicated=replicated)
 
 
-def _weak(runs: Iterable[Run]) -> list[Pair]:
-    return _pairs(runs, 2)
+def _weak(runs: Sequence[Run]) -> list[Pair]:
+    return _pairs(runs, 2, replicated=False)
 
 
 def _scaling(figures: Figures) -> list[str]:
     default, check = figures.of(DEFAULT), figures.of(CHECK)
     moves = max((run.moves for run in check), default=0)
+    fixed = f"With {moves} moves, neither more nor fewer (`refine_max_iter={moves}`, `local_lloyd_tol=0`):"
     return [
         "## Strong scaling: the same rows on one host and on two",
         "",
-        "Medians over the runs, each with a seed of its own. With default settings a fit ends when it has settled; on "
-        "two hosts the rows come in another order, so that neither the moves of the centers nor the result are quite "
-        "the same. Per row and move is what the refinement takes, times the hosts.",
+        "Medians over the runs, each with a seed of its own. Comparisons are how often phase 3 compared a row with "
+        "centers, which is what its time goes into.",
         "",
-        *_table(_strong(default)),
+        "Both hosts have all rows (`FullyReplicated`) and read them, and each keeps half: they draw from one order, "
+        "and the fit is that of one host, but for rounding. So this is what dividing the same work gains.",
         "",
-        f"With {moves} moves, neither more nor fewer (`refine_max_iter={moves}`, `local_lloyd_tol=0`):",
+        *_table(_strong(default, replicated=True)),
         "",
-        *_table(_strong(check)),
+        fixed,
+        "",
+        *_table(_strong(check, replicated=True)),
+        "",
+        "Each host has its files (`ShardedByS3Key`), and reads no others. There the rows come in another order, so "
+        "that neither the moves of the centers nor the comparisons nor the result are quite those of one host: the "
+        "efficiency is that of two fits, as after another seed.",
+        "",
+        *_table(_strong(default, replicated=False)),
+        "",
+        fixed,
+        "",
+        *_table(_strong(check, replicated=False)),
         "",
         f"## Weak scaling: as many rows on each host, {moves} moves",
         "",
@@ -322,7 +359,7 @@ def _scaling(figures: Figures) -> list[str]:
 def _table(pairs: Sequence[Pair]) -> list[str]:
     lines = [
         "| rows on two hosts | columns | k | runs | `docker run`: 1 host | 2 | read: 1 | 2 | fit: 1 | 2 | moves: 1 | 2 "
-        "| us per row and move: 1 | 2 | mean squared distance: 1 | 2 | efficiency, fit | `docker run` |",
+        "| comparisons per row: 1 | 2 | mean squared distance: 1 | 2 | efficiency, fit | `docker run` |",
         "|" + " --: |" * 18,
     ]
     for pair in pairs:
@@ -332,7 +369,7 @@ def _table(pairs: Sequence[Pair]) -> list[str]:
             lambda run: run.read,
             lambda run: run.fit,
             lambda run: run.moves,
-            lambda run: 1e6 * run.phases["refine"] * run.hosts / (run.rows * run.moves),
+            lambda run: run.comparisons,
         )
         cells = [_short(pair.median(hosts, figure)) for figure in figures for hosts in (1, 2)]
         qualities = [f"{pair.median(hosts, lambda run: run.mean_squared_distance):.5g}" for hosts in (1, 2)]
@@ -373,25 +410,27 @@ def _model(model: JobModel) -> list[str]:
         "## The model",
         "",
         "    job      = start(h) + read x bytes / h + fit",
-        "    fit      = serial + streamed / h + n / h (first + each x moves) + steps x step",
-        "             + sum of the exchanges of all steps + rows and centers that the leader gets and gives",
+        "    fit      = serial + streamed / h + (all x compared with all + nearby x compared nearby + count x n) / h",
+        "             + steps x step + sum of the exchanges of all steps + rows and centers that the leader handles",
         "    exchange = latency x log2(h) + per byte x bytes x 2 (h - 1) / h",
         "",
-        "for h hosts and n rows; `benchmarks/cost_model.py` explains the terms. The rates are those of one CPU and "
-        "come from small jobs on one host, by least squares of the relative errors; latency and bandwidth come from "
-        "the exchanges above, the start of two hosts from jobs of a second. Nothing that is predicted below was used.",
+        "for h hosts and n rows; `benchmarks/cost_model.py` explains the terms. How often rows are compared is taken "
+        "from a job's log, all seconds are predicted. The rates are those of one CPU and come from small jobs on one "
+        "host, by least squares of the relative errors; latency and bandwidth come from the exchanges above, the start "
+        "of two hosts from jobs of a second. No second of what is predicted below was used.",
         "",
         f"- start: {model.start[1]:.2f} s on one host, {model.start[2]:.2f} s on two; reading: "
         f"{1e-9 / model.read_per_byte:.2f} GB/s",
         f"- exchange: latency {1e3 * network.latency:.2f} ms, {_rate(network.per_byte)} GB/s",
         "",
-        "| d | k | serial, s | streamed, s | first, us per row | each, us per row and move | step, ms |",
-        "| --: | --: | --: | --: | --: | --: | --: |",
+        "| d | k | serial, s | streamed, s | all, us | nearby, us | count, us | step, ms |",
+        "| --: | --: | --: | --: | --: | --: | --: | --: |",
     ]
     for shape, rates in model.rates.items():
         lines.append(
             f"| {shape.columns} | {shape.clusters} | {rates.serial:.3f} | {rates.streamed:.3f} "
-            f"| {1e6 * rates.first:.2f} | {1e6 * rates.each:.2f} | {1e3 * rates.step:.2f} |"
+            f"| {1e6 * rates.compare_all:.2f} | {1e6 * rates.compare_nearby:.2f} | {1e6 * rates.count:.2f} "
+            f"| {1e3 * rates.step:.2f} |"
         )
     return lines
 
@@ -404,20 +443,23 @@ def _predictions(figures: Figures, model: JobModel) -> list[str]:
     lines = [
         "### Predicted and measured",
         "",
-        "Jobs with a fixed number of moves. With default settings a fit also compares all rows with all centers again, "
-        "now and then, and the log doesn't say how often: those aren't predicted.",
-        "",
-        "| rows | columns | k | hosts | moves | fit, s: model | measured | ratio | job, s: model | measured | ratio |",
-        "|" + " --: |" * 11,
+        "| rows | columns | k | hosts | replicated | moves | comparisons per row | fit, s: model | measured | ratio "
+        "| job, s: model | measured | ratio |",
+        "|" + " --: |" * 13,
     ]
-    for run in sorted(figures.of(CHECK), key=lambda run: (run.columns, run.clusters, run.rows, run.hosts)):
+    for run in sorted(_predicted(figures), key=lambda run: (run.columns, run.clusters, run.rows, run.hosts)):
         fit, job = model.fit(run), model.job(run)
         lines.append(
-            f"| {run.rows:,} | {run.columns} | {run.clusters} | {run.hosts} | {run.moves} | {_short(fit)} "
+            f"| {run.rows:,} | {run.columns} | {run.clusters} | {run.hosts} | {'yes' if run.replicated else ''} "
+            f"| {run.moves} | {run.comparisons:.1f} | {_short(fit)} "
             f"| {_short(run.fit)} | {_marked(fit / run.fit)} | {_short(job)} | {_short(run.seconds)} "
             f"| {_marked(job / run.seconds)} |"
         )
     return lines
+
+
+def _predicted(figures: Figures) -> list[Run]:
+    return [*figures.of(CHECK), *figures.of(DEFAULT)]
 
 
 def _marked(ratio: float) -> str:
@@ -433,6 +475,10 @@ def networks(model: JobModel) -> dict[str, Network]:
     }
 
 
+def _on_paper(model: JobModel, shape: Shape, rows: float, hosts: int) -> Fit:
+    return model.efforts[shape].fit(shape, rows, hosts, PAPER_MOVES)
+
+
 def _paper(model: JobModel) -> list[str]:
     shapes = _paper_shapes(model)
     by_name = networks(model)
@@ -440,11 +486,11 @@ def _paper(model: JobModel) -> list[str]:
         "## On paper: 16 and 128 hosts",
         "",
         f"The model for hosts that nobody has measured: one CPU each like those here, {PAPER_COLUMNS} columns, "
-        f"{PAPER_MOVES} moves, rows in memory and evenly divided, no host slower than the others. In a network of so "
-        "many Gbit/s each byte takes its time on the wire beside what it takes here (copies and the kernel's work "
-        f"stay, and nothing overlaps), and each of the log2(h) steps of a message {1e6 * WIRE_LATENCY:.0f} us more. A "
-        "host with p CPUs and n rows does as one with one CPU and n / p rows. Not in it: the start of the machines, "
-        "and the download from S3.",
+        f"{PAPER_MOVES} moves with as many comparisons per row as in the largest of the small jobs, rows in memory and "
+        "evenly divided, no host slower than the others. In a network of so many Gbit/s each byte takes its time on "
+        "the wire beside what it takes here (copies and the kernel's work stay, and nothing overlaps), and each of the "
+        f"log2(h) steps of a message {1e6 * WIRE_LATENCY:.0f} us more. A host with p CPUs and n rows does as one with "
+        "one CPU and n / p rows. Not in it: the start of the machines, and the download from S3.",
         "",
         "Efficiency of the fit, on " + ", ".join(by_name) + ":",
         "",
@@ -455,7 +501,7 @@ def _paper(model: JobModel) -> list[str]:
         for rows in PAPER_ROWS:
             cells = [
                 ", ".join(
-                    f"{efficiency(Fit(shape, rows, hosts, PAPER_MOVES), model.rates[shape], network):.2f}"
+                    f"{efficiency(_on_paper(model, shape, rows, hosts), model.rates[shape], network):.2f}"
                     for network in by_name.values()
                 )
                 for hosts in PAPER_HOSTS
@@ -477,8 +523,8 @@ def _choice(model: JobModel, shapes: Sequence[Shape], by_name: dict[str, Network
     for shape in shapes:
         for hosts in PAPER_HOSTS:
             rates, network = model.rates[shape], by_name[wire]
-            rows = rows_for(GOAL, Fit(shape, 0, hosts, PAPER_MOVES), rates, network)
-            fit, alone = (predict(Fit(shape, rows, count, PAPER_MOVES), rates, network) for count in (hosts, 1))
+            rows = rows_for(GOAL, partial(_on_paper, model, shape, hosts=hosts), rates, network)
+            fit, alone = (predict(_on_paper(model, shape, rows, count), rates, network) for count in (hosts, 1))
             lines.append(
                 f"| {shape.clusters} | {hosts} | {_rounded(rows / hosts)} | {_rounded(rows)} | {_short(fit)} "
                 f"| {_short(alone)} |"
@@ -529,7 +575,7 @@ def draw(figures: Figures, file: Path) -> None:
     left.loglog(sizes, [1e3 * model.network.exchange(2, each.numbers) for each in two], "-", label="model")
     left.set(title="Adding up sums over two hosts", xlabel="bytes", ylabel="ms")
 
-    checked = figures.of(CHECK)
+    checked = _predicted(figures)
     for hosts, marker, label in ((1, "s", "one host"), (2, "o", "two hosts")):
         runs = [run for run in checked if run.hosts == hosts]
         middle.loglog([run.fit for run in runs], [model.fit(run) for run in runs], marker, label=label)
@@ -544,7 +590,7 @@ def draw(figures: Figures, file: Path) -> None:
     network = networks(model)["10 Gbit/s"]
     for number, shape in enumerate(_paper_shapes(model)):
         for rows, style in ((1e6, ":"), (1e8, "-")):
-            values = [efficiency(Fit(shape, rows, hosts, PAPER_MOVES), model.rates[shape], network) for hosts in counts]
+            values = [efficiency(_on_paper(model, shape, rows, hosts), model.rates[shape], network) for hosts in counts]
             right.semilogx(
                 counts, values, style, color=f"C{number}", label=f"k = {shape.clusters}, {rows / 1e6:.0f} million rows"
             )

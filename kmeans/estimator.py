@@ -28,6 +28,7 @@ from kmeans.hosts import Alone, Hosts
 from kmeans.lloyd import lloyd
 from kmeans.model import KMeansModel
 from kmeans.observer import Observer
+from kmeans.partition import Comparisons
 from kmeans.refinement import PHASE as REFINE
 from kmeans.refinement import RESEED_ROWS, Refined, refine
 from kmeans.rows import Rows
@@ -367,6 +368,7 @@ class _Fit:
         if self._found is not None and self._found.phase == ALL_ROWS:
             self._draws.made = self._found.numbers["draws"]
             return self._refine_on_all(shrunk.centers, self._found.numbers["moves"], self._found.numbers["before"])
+        compared = Comparisons()
         refined = refine(
             self._in_memory,
             [shrunk.centers, *shrunk.others],
@@ -378,6 +380,10 @@ class _Fit:
             hosts=self._hosts,
             on_pass=self._report_pass,
             checkpoints=_Labelled(self._checkpoints, self._streamed),
+            comparisons=compared,
+        )
+        self._observer.refined(
+            with_all=compared.with_all, with_nearby=compared.with_nearby, clusters=len(refined.centers)
         )
         if refined.interrupted or settings.refine_sample_size is not None or self._held == self._count:
             return refined, None

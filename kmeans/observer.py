@@ -36,5 +36,11 @@ class Observer:
     def refine_pass(self, *, done: int, rows: int, mean_squared_distance: float, empty_clusters: int) -> None:
         """Mark a pass of phase 3 over so many ``rows``, with their mean squared distance to the centers as they are."""
 
+    def refined(self, *, with_all: int, with_nearby: int, clusters: int) -> None:
+        """Mark the end of phase 3 on the rows in memory: how often a row of this host was compared with centers.
+
+        Either with all ``clusters`` centers or with those around its own.
+        """
+
     def phase_done(self, *, phase: str, seconds: float) -> None:
         """Mark the end of ``seed``, ``stream``, ``shrink``, ``refine`` or ``count``."""

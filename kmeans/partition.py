@@ -13,6 +13,7 @@ found, and the time).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +54,22 @@ _BLOCK_ROWS = 2048
 _TASK_ROWS = 2048
 
 
+@dataclass(slots=True)
+class Comparisons:
+    """How often a point of this host was compared with centers: nearly all the time that phase 3 takes.
+
+    Attributes
+    ----------
+    with_all
+        With every center.
+    with_nearby
+        With those around its own.
+    """
+
+    with_all: int = 0
+    with_nearby: int = 0
+
+
 class Partition:
     """Some of the ``points`` (n, d), each in one of k clusters.
 
@@ -61,6 +78,8 @@ class Partition:
     as_one
         Whether ``hosts`` must find the labels that one would find with the points of all: then they tell each other how
         many points are to be looked at, one number in each pass, because how these are looked at depends on that.
+    comparisons
+        Where comparisons are counted; several partitions may share it.
 
     Attributes
     ----------
@@ -80,8 +99,10 @@ class Partition:
         hosts: Hosts | None = None,
         *,
         as_one: bool = False,
+        comparisons: Comparisons | None = None,
     ) -> None:
         self._points = points
+        self._comparisons = comparisons or Comparisons()
         self._workers = workers
         self._hosts = hosts or Alone()
         # With so few clusters all ways to look at a point find the same.
@@ -203,6 +224,7 @@ class Partition:
     def _place(self, rows: Int64) -> _Placed:
         """Compare the points of these row numbers, ascending, with every center."""
         nearest = self._nearest
+        self._comparisons.with_all += len(rows)
         sums = ClusterSums.zero(nearest.clusters, nearest.features)
         labels = np.empty(len(rows), dtype=np.int32)
         margins, norms = np.empty(len(rows), dtype=np.float32), np.empty(len(rows), dtype=np.float32)
@@ -231,6 +253,7 @@ class Partition:
     def _look_everywhere(self, due: Int64) -> Int32:
         """Compare the members at the places ``due`` with all centers; return their nearest."""
         nearest = self._nearest
+        self._comparisons.with_all += len(due)
         labels = np.empty(len(due), dtype=np.int32)
 
         def task(first: int) -> None:
@@ -251,6 +274,7 @@ class Partition:
     def _look_around(self, due: Int64, last: Int64, around: Int64) -> Int32:
         """Compare the members at the places ``due``, sorted by cluster, with the centers around their own."""
         nearest = self._nearest
+        self._comparisons.with_nearby += len(due)
         labels = np.empty(len(due), dtype=np.int32)
 
         def task(clusters: range) -> None:

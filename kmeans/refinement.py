@@ -24,7 +24,7 @@ from kmeans.distance import NearestCenters
 from kmeans.draws import Draws
 from kmeans.hosts import Alone, Hosts
 from kmeans.lloyd import OnPass
-from kmeans.partition import Partition
+from kmeans.partition import Comparisons, Partition
 from kmeans.rows import MemoryRows
 from kmeans.seeding import draw_far_points
 from kmeans.workers import Interrupted, Workers
@@ -68,6 +68,7 @@ def refine(
     hosts: Hosts | None = None,
     on_pass: OnPass | None = None,
     checkpoints: Checkpoints | None = None,
+    comparisons: Comparisons | None = None,
 ) -> Refined:
     """Return where Lloyd's iterations over all hosts' ``rows``, or ``max_rows`` of them drawn at random, settle.
 
@@ -84,9 +85,11 @@ def refine(
         Called after each pass over the whole sample with the number of moves so far and the sums.
     checkpoints
         Asked for a state of this phase to go on from, and offered one after each sample and each move.
+    comparisons
+        Where it is counted how often a row was compared with centers.
     """
     hosts, checkpoints = hosts or Alone(), checkpoints or Checkpoints()
-    samples = _Samples(rows, max_rows, len(starts[0]), hosts)
+    samples = _Samples(rows, max_rows, len(starts[0]), hosts, comparisons or Comparisons())
     on_sample = partial(_settle, max_moves=SAMPLE_MOVES, tol=max(tol, SAMPLE_TOL), samples=samples, draws=draws)
     sample = moves = 0
     before, settled = math.inf, False
@@ -140,8 +143,9 @@ class _Samples:
         How many samples there are.
     """
 
-    def __init__(self, rows: MemoryRows, max_rows: int, clusters: int, hosts: Hosts) -> None:
+    def __init__(self, rows: MemoryRows, max_rows: int, clusters: int, hosts: Hosts, comparisons: Comparisons) -> None:
         self.rows, self.hosts = rows, hosts
+        self._comparisons = comparisons
         self._total = int(hosts.sum(np.array([float(len(rows))]))[0])
         sizes = _sizes(clusters, min(self._total, max_rows))
         self._ends = [self._share(size) for size in sizes]
@@ -150,7 +154,9 @@ class _Samples:
 
     def partition(self, centers: Float32, workers: Workers) -> Partition:
         """Return a partition by these centers that no row has been taken into."""
-        return Partition(self.rows.points, centers, workers, self.hosts, as_one=self.rows.is_dealt)
+        return Partition(
+            self.rows.points, centers, workers, self.hosts, as_one=self.rows.is_dealt, comparisons=self._comparisons
+        )
 
     def grow_to(self, number: int) -> Int64:
         """Become the sample of this number, from 0; return where in memory this host's rows are that are new in it."""

@@ -156,6 +156,11 @@ class JobLog(Observer):
                 f"refinement pass {done} over {rows} rows: mean squared distance {mean_squared_distance:.6g}{empty}"
             )
 
+    def refined(self, *, with_all: int, with_nearby: int, clusters: int) -> None:
+        """Tell what the refinement's time went into."""
+        nearby = f", {with_nearby} times with those around their own" if with_nearby else ""
+        self.say(f"compared rows {with_all} times with all {clusters} centers{nearby}")
+
     def phase_done(self, *, phase: str, seconds: float) -> None:
         """Remember how long a phase of the fit, or a stage of the job, took."""
         self._stages[phase] = self._stages.get(phase, 0.0) + seconds

@@ -5,12 +5,14 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.cost_model import (
+    Effort,
     Fit,
     Measured,
     Network,
     Rates,
     Shape,
     efficiency,
+    effort_of,
     message,
     network_of,
     predict,
@@ -18,23 +20,25 @@ from benchmarks.cost_model import (
     rows_for,
 )
 
-RATES = Rates(serial=0.2, streamed=0.4, first=12e-6, each=0.8e-6, step=3e-3)
+RATES = Rates(serial=0.2, streamed=0.4, compare_all=8e-6, compare_nearby=3e-6, count=4e-6, step=3e-3)
+EFFORT = Effort(all_once=1.2, all_each=0.01, nearby_once=3.0, nearby_each=0.4)
 NETWORK = Network(latency=0.3e-3, per_byte=1.5e-9)
 FREE = Network(latency=0.0, per_byte=0.0)
-FIT = Fit(Shape(columns=784, clusters=100), rows=1e6, hosts=2, moves=10)
+SHAPE = Shape(columns=784, clusters=100)
+FIT = EFFORT.fit(SHAPE, rows=1e6, hosts=2, moves=10)
 
 
 def alone(rows: float, moves: float) -> Measured:
     """A fit on one host that takes just what the rates say."""
-    fit = Fit(FIT.shape, rows, 1, moves)
-    work = rows * (RATES.first + RATES.each * moves) + fit.steps * RATES.step
-    phases = {"seed": 0.05, "stream": RATES.streamed, "shrink": RATES.serial - 0.05, "refine": 0.9 * work}
-    return Measured(fit, {**phases, "count": 0.1 * work, "read": 5.0})
+    fit = EFFORT.fit(SHAPE, rows, 1, moves)
+    refine = fit.with_all * RATES.compare_all + fit.with_nearby * RATES.compare_nearby + fit.steps * RATES.step
+    phases = {"seed": 0.05, "stream": RATES.streamed, "shrink": RATES.serial - 0.05, "refine": refine}
+    return Measured(fit, {**phases, "count": rows * RATES.count, "read": 5.0})
 
 
 def test_rates_are_found_in_what_they_give() -> None:
     found = rates_of([alone(rows, moves) for rows in (16_000, 125_000) for moves in (2, 12)])
-    for name in ("serial", "streamed", "first", "each", "step"):
+    for name in ("serial", "streamed", "compare_all", "compare_nearby", "count", "step"):
         assert getattr(found, name) == pytest.approx(getattr(RATES, name)), name
 
 
@@ -45,9 +49,23 @@ def test_rates_found_on_small_fits_predict_a_large_one() -> None:
 
 
 def test_no_rate_is_negative() -> None:
-    """Moves that cost nothing, and noise that makes more of them the cheaper."""
+    """Comparisons that cost nothing, and noise that makes more of them the cheaper."""
     few, many = alone(125_000, 2), alone(125_000, 12)
-    assert rates_of([few, replace(many, phases=few.phases)]).each == 0
+    found = rates_of([few, replace(many, phases=few.phases)])
+    assert min(found.compare_all, found.compare_nearby, found.step) == 0
+
+
+def test_without_nearby_centers_there_is_no_rate_for_them() -> None:
+    points = [alone(rows, moves) for rows in (16_000, 125_000) for moves in (2, 12)]
+    found = rates_of([replace(point, fit=replace(point.fit, with_nearby=0)) for point in points])
+    assert found.compare_all > 0
+    assert found.compare_nearby == 0
+
+
+def test_the_effort_of_the_largest_fits_is_found_in_them() -> None:
+    found = effort_of([alone(rows, moves) for rows in (16_000, 125_000) for moves in (2, 12)])
+    for name in ("all_once", "all_each", "nearby_once", "nearby_each"):
+        assert getattr(found, name) == pytest.approx(getattr(EFFORT, name)), name
 
 
 def test_latency_and_bandwidth_are_found_in_what_they_give() -> None:
@@ -67,8 +85,10 @@ def test_an_allreduce_takes_its_steps_and_its_bytes(hosts: int, latencies: float
 
 def test_hosts_divide_the_rows_and_nothing_else() -> None:
     two, four = (predict(replace(FIT, hosts=hosts), RATES, FREE) for hosts in (2, 4))
-    rows = FIT.rows * (RATES.first + RATES.each * FIT.moves)
-    assert two - four == pytest.approx((rows + RATES.streamed) / 4)
+    work = (
+        FIT.with_all * RATES.compare_all + FIT.with_nearby * RATES.compare_nearby + FIT.rows * RATES.count
+    ) + RATES.streamed
+    assert two - four == pytest.approx(work / 4)
 
 
 def test_one_host_tells_nobody_anything() -> None:
@@ -85,7 +105,9 @@ def test_efficiency_is_that_of_all_hosts_together() -> None:
 
 @pytest.mark.parametrize("hosts", [2, 16, 128])
 def test_from_so_many_rows_on_hosts_are_worth_it(hosts: int) -> None:
-    fit = replace(FIT, hosts=hosts)
-    rows = rows_for(0.9, fit, RATES, NETWORK)
-    below, above = (efficiency(replace(fit, rows=rows * factor), RATES, NETWORK) for factor in (0.9, 1.1))
+    def fit_of(rows: float) -> Fit:
+        return EFFORT.fit(SHAPE, rows, hosts, moves=10)
+
+    rows = rows_for(0.9, fit_of, RATES, NETWORK)
+    below, above = (efficiency(fit_of(rows * factor), RATES, NETWORK) for factor in (0.9, 1.1))
     assert below < 0.9 < above

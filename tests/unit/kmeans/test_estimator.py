@@ -647,3 +647,16 @@ def test_without_refinement_the_centers_of_a_model_follow_new_rows_by_the_weight
 def test_a_model_of_another_shape_is_refused(centers: Float32) -> None:
     with pytest.raises(DataError, match=r"expected a model of 2 clusters and 4 columns to start from"):
         fit(MemoryRows(np.zeros((10, 4), dtype=np.float32)), Settings(k=2), start=KMeansModel(centers))
+
+
+@pytest.mark.parametrize(("k", "looks_nearby"), [(3, False), (60, True)])
+def test_it_is_told_how_often_rows_were_compared(k: int, looks_nearby: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With few clusters nearby ones are all of them; with more, a row is placed once and then looked at around."""
+    monkeypatch.setattr("kmeans.partition.CLUSTER_COST", 0)
+    points, _ = oracle.blobs(1, n=20_000, k=60, d=40, spread=0.3)
+    observer = Recorder()
+    run(points, k=k, observer=observer)
+    (told,) = observer.heard["refined"]
+    assert told["clusters"] == k
+    assert (told["with_nearby"] > 0) == looks_nearby
+    assert told["with_all"] >= len(points)

@@ -238,6 +238,15 @@ def test_refinement_that_is_off_is_told(log: JobLog, stream: io.StringIO) -> Non
     assert said(stream) == ["refining is off"]
 
 
+def test_it_is_told_how_often_rows_were_compared_with_centers(log: JobLog, stream: io.StringIO) -> None:
+    log.refined(with_all=100, with_nearby=700, clusters=40)
+    log.refined(with_all=300, with_nearby=0, clusters=3)
+    assert said(stream) == [
+        "compared rows 100 times with all 40 centers, 700 times with those around their own",
+        "compared rows 300 times with all 3 centers",
+    ]
+
+
 def test_empty_clusters_are_always_told(log: JobLog, stream: io.StringIO) -> None:
     refine(log, 3, empty=2)
     assert said(stream) == ["refinement pass 3 over 70 rows: mean squared distance 1.5, 2 empty clusters"]
