@@ -181,7 +181,7 @@ def _checkpoints(
     hosts: Hosts,
 ) -> CheckpointFolder:
     return CheckpointFolder(
-        folder or Path(),
+        folder or Path(),  # of a host that isn't the leader, where it is never used
         wanted.checkpoint_interval,
         identity,
         log.say,
