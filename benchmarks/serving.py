@@ -3,7 +3,7 @@
 All servers have one worker process and share one CPU; the clients have another. Each shape of request in each format
 is first asked once, and the labels must be those of brute force. Then wrk asks without a pause: all servers take their
 turn, then the next round begins. At last ours is asked half as often as it could answer, at fixed times and at random
-ones. The table, a picture and all figures go to docs/.
+ones, and so is the limit. The table, a picture and all figures go to docs/.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ REPEATS = 2
 # times and at random ones.
 HALF, HALF_LOAD_REQUESTS, HALF_LOAD_SECONDS = 0.5, 500, (1.5, 3.0)
 HALF_LOAD_ROUNDS = {"fixed": 3, "random": 1}
+ARRIVALS = {OURS: ("fixed", "random"), LIMIT: ("fixed",)}
 
 PEERS = ("flask", "gunicorn", "pandas", "scikit-learn", "mlflow-skinny", "fastapi", "uvicorn", "numpy")
 
@@ -205,20 +206,20 @@ def _ask_without_pause(wrk: str, body: Path, item: _Prepared, servers: Servers, 
 def _half_loads(
     cells: Sequence[_Prepared], runs: Sequence[Run], servers: Servers, options: argparse.Namespace
 ) -> list[HalfLoad]:
-    """Ask our server half as often as it could answer."""
+    """Ask our server half as often as it could answer, and the limit, whose tail is the machine's alone."""
     report = serving_report.Report({}, runs, [])
     generator = np.random.default_rng(0)
     found: list[HalfLoad] = []
     for item in cells:
         saturated = report.of(item.cell)
-        if item.cell.server != OURS or saturated is None:
+        if item.cell.server not in ARRIVALS or saturated is None:
             continue
         rate = HALF * saturated.requests_per_second
         shortest, longest = HALF_LOAD_SECONDS
         count = max(2, int(rate * min(longest, max(shortest, HALF_LOAD_REQUESTS / rate))))
-        for arrivals, rounds in HALF_LOAD_ROUNDS.items():
+        for arrivals in ARRIVALS[item.cell.server]:
             loads: list[HalfLoad] = []
-            wanted = 1 if options.quick else rounds
+            wanted = 1 if options.quick else HALF_LOAD_ROUNDS[arrivals]
             while len(loads) < wanted or (len(loads) < wanted + REPEATS and serving_report.disturbed(loads)):
                 gaps = np.full(count, 1 / rate) if arrivals == "fixed" else generator.exponential(1 / rate, count)
                 loads.append(_ask_at_times(item, servers, arrivals, rate, np.cumsum(gaps).tolist()))

@@ -198,7 +198,8 @@ def markdown(report: Report) -> str:
         "beforehand, on another connection if need be, and measures from that time. Fixed: at equal distances, as "
         "wrk2 does. Random: at exponential ones; there, a CPU that takes exactly the same time for each request would "
         "have a p99 of 4.3 times its p50 (M/D/1 at half load), so the goal is about fixed times. Fixed times were "
-        "measured several times over, and the medians count.",
+        "measured several times over, and the medians count. The limit is asked half as often as it could answer in "
+        "the same way: what it has of a tail is the machine's, as when something else takes the CPU for milliseconds.",
         "",
         "![requests and rows per second](serving-benchmark.svg)",
         "",
@@ -256,15 +257,17 @@ def _times(report: Report) -> list[str]:
 def _tails(report: Report) -> list[str]:
     lines = [
         "| request | requests/s | fixed times: requests | p50, ms | p99, ms | p99 / p50 | random: p50, ms | p99, ms "
-        "| p99 / p50 |",
-        "| --- | --: | --: | --: | --: | --: | --: | --: | --: |",
+        "| p99 / p50 | the limit: requests/s | p50, ms | p99, ms | p99 / p50 |",
+        "| --- |" + " --: |" * 12,
     ]
     for cell in report.cells():
         fixed, random = report.half_load(cell, "fixed"), report.half_load(cell, "random")
+        limit = report.half_load(cell.of(LIMIT), "fixed")
         lines.append(
             f"| {cell.question} | {fixed.requests_per_second:,.0f} | {fixed.requests:,} | {1e3 * fixed.p50:.2f} "
             f"| {1e3 * fixed.p99:.2f} | {fixed.tail:.2f} | {1e3 * random.p50:.2f} | {1e3 * random.p99:.2f} "
-            f"| {random.tail:.2f} |"
+            f"| {random.tail:.2f} | {limit.requests_per_second:,.0f} | {1e3 * limit.p50:.2f} | {1e3 * limit.p99:.2f} "
+            f"| {limit.tail:.2f} |"
         )
     return lines
 

@@ -104,6 +104,7 @@ def report(ours: float, peer: float, limit: float, tail: float) -> Report:
         for cell in (many, one)
         for arrivals in ("fixed", "random")
     ]
+    loads += [HalfLoad(cell.of(LIMIT), "fixed", limit / 2, 100, 0.001, 0.007, 0.0) for cell in (many, one)]
     return Report({"machine": "none"}, runs, loads)
 
 
