@@ -132,9 +132,18 @@ class Cluster:
         self._stack.close()
 
     def train(
-        self, hosts: int, shards: Sequence[Path], *, replicated: bool = False, **hyperparameters: float
+        self,
+        hosts: int,
+        shards: Sequence[Path],
+        *,
+        replicated: bool = False,
+        apart: bool = False,
+        **hyperparameters: float,
     ) -> JobTimes:
         """Run a job on the files ``shards``, which the ``hosts`` share; ``replicated`` ones each of them has all.
+
+        If they are ``apart``, each has all files and does the whole job by itself, at the same time as the others; the
+        times are those of the slowest.
 
         Raises
         ------
@@ -145,11 +154,13 @@ class Cluster:
         with self._folders(names) as folders:
             for rank, (name, folder) in enumerate(zip(names, folders, strict=True)):
                 distribution = "FullyReplicated" if replicated else "ShardedByS3Key"
-                _write_configuration(folder / "input" / "config", name, names, distribution, hyperparameters)
-                for shard in shards if replicated else shards[rank::hosts]:
+                together = [name] if apart else names
+                _write_configuration(folder / "input" / "config", name, together, distribution, hyperparameters)
+                for shard in shards if replicated or apart else shards[rank::hosts]:
                     (folder / "input" / "data" / "train" / shard.name).hardlink_to(shard)
             _bring_into_memory(shards)
-            return _times(self._run(names, "train", [(folder, "/opt/ml") for folder in folders]))
+            ended = self._run(names, "train", [(folder, "/opt/ml") for folder in folders])
+            return _times(ended, jobs=hosts if apart else 1)
 
     def run(self, hosts: int, program: Path, *arguments: str) -> Ended:
         """Run a Python ``program`` on each of the ``hosts``; its arguments are all their names, and ``arguments``.
@@ -243,7 +254,8 @@ def _cpu_seconds(output: str) -> float:
     return 60 * (minutes + more_minutes) + seconds + more_seconds
 
 
-def _times(ended: Ended) -> JobTimes:
+def _times(ended: Ended, jobs: int) -> JobTimes:
+    """Return the times of the slowest host; each of the ``jobs``, which are alike, made as many comparisons."""
     phases: dict[str, float] = {}
     for output in ended.outputs:
         for name, seconds in PHASE.findall(output):
@@ -257,8 +269,8 @@ def _times(ended: Ended) -> JobTimes:
         phases=phases,
         total=max(float(seconds) for output in ended.outputs for seconds in TOTAL.findall(output)),
         moves=int(moves[1]),
-        with_all=sum(all_ for all_, _ in compared),
-        with_nearby=sum(nearby for _, nearby in compared),
+        with_all=sum(all_ for all_, _ in compared) // jobs,
+        with_nearby=sum(nearby for _, nearby in compared) // jobs,
         mean_squared_distance=float(quality[1]),
         others=ended.others,
     )

@@ -11,9 +11,9 @@
     exchange(bytes) = latency x log2(hosts) + per_byte x bytes x 2 (hosts - 1) / hosts
 
 How often rows are compared depends on how the centers go, and differs by a third between two seeds; a fit's log tells
-it. The rates belong to a number of columns and of clusters and come from fits on one host; latency and per_byte come
-from sums over two hosts with nothing between them. So no second of a fit on several hosts is in what is predicted of
-one.
+it. The rates belong to a number of columns and of clusters and come from fits on one host (where hosts share a machine,
+from as many of these at the same time); latency and per_byte come from sums over two hosts with nothing between them.
+So no second of a fit on several hosts is in what is predicted of one.
 
 The exchange is that of an allreduce that halves the message at each of log2(hosts) steps and puts it together again
 (R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations in MPICH", 2005).

@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.cluster import Cluster, ContainerError
 from benchmarks.cost_model import Shape
 from benchmarks.machine import processor
-from benchmarks.scaling_report import CALIBRATION, CHECK, DEFAULT, START, Exchange, Figures, Run, draw, markdown
+from benchmarks.scaling_report import BESIDE, CALIBRATION, CHECK, DEFAULT, START, Exchange, Figures, Run, draw, markdown
 from kmeans.arrays import Float32
 from kmeans.formats import recordio
 
@@ -111,11 +111,15 @@ class Bench:
                 self.exchanges.append(Exchange(hosts, shape.clusters, shape.columns, **seconds))
 
     def calibrate(self) -> None:
-        """Run the small jobs on one host that the model's rates come from, and those that tell what a start takes."""
+        """Run the small jobs on one host that the model's rates come from, and those that tell what a start takes.
+
+        Hosts that are containers of one machine share its memory, so the same jobs run two at a time too.
+        """
         for shape in self._plan.shapes:
             for moves in CALIBRATION_MOVES:
-                self._run(CALIBRATION, shape, 0, 1, moves=moves)
-                self._run(CALIBRATION, shape, 1, 1, moves=moves)
+                for kind in (CALIBRATION, BESIDE):
+                    self._run(kind, shape, 0, 1, moves=moves)
+                    self._run(kind, shape, 1, 1, moves=moves)
         for seed in range(3):
             self._run(START, self._plan.shapes[0], 0, 2, moves=CALIBRATION_MOVES[0], seed=seed)
 
@@ -156,7 +160,16 @@ class Bench:
         fixed = {} if moves is None else {"refine_max_iter": moves, "local_lloyd_tol": 0}
         numbers = range(shards) if shards else range(SHARDS, SHARDS + SMALL_SHARDS)
         files = [_shard(self._folder, shape.columns, number) for number in numbers]
-        times = self._cluster.train(hosts, files, replicated=replicated, k=shape.clusters, seed=seed, **fixed)
+        is_beside = kind == BESIDE
+        times = self._cluster.train(
+            2 if is_beside else hosts,
+            files,
+            replicated=replicated,
+            apart=is_beside,
+            k=shape.clusters,
+            seed=seed,
+            **fixed,
+        )
         run = Run(
             kind=kind,
             columns=shape.columns,

@@ -27,9 +27,9 @@ from benchmarks.cost_model import (
     rows_for,
 )
 
-# Kinds of runs: what the model's rates and the time of a start come from; with a number of moves that is given; with
-# the settings as they are.
-CALIBRATION, START, CHECK, DEFAULT = "calibration", "start", "check", "default"
+# Kinds of runs: what the model's rates come from, each alone, and each beside another that does the same; what the time
+# of a start comes from; with a number of moves that is given; with the settings as they are.
+CALIBRATION, BESIDE, START, CHECK, DEFAULT = "calibration", "beside", "start", "check", "default"
 
 GOAL, TOLERANCE = 0.9, 0.2
 
@@ -155,41 +155,56 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class JobModel:
-    """The model of whole jobs: that of the fits, with what reading and starting take; and what effort fits are."""
+    """The model of whole jobs: that of the fits, with what reading and starting take; and what effort fits are.
 
-    rates: dict[Shape, Rates]
+    What is ``here`` is by the number of hosts on this machine: two share its memory. ``rates`` are those of one.
+    """
+
+    here: dict[int, dict[Shape, Rates]]
     efforts: dict[Shape, Effort]
     network: Network
-    read_per_byte: float
+    read_per_byte: dict[int, float]
     start: dict[int, float]
+
+    @property
+    def rates(self) -> dict[Shape, Rates]:
+        """Rates of a host that has its machine for itself."""
+        return self.here[1]
 
     def fit(self, run: Run) -> float:
         """Return the predicted seconds of the fit."""
-        return predict(run.measured.fit, self.rates[run.shape], self.network)
+        return predict(run.measured.fit, self.here[run.hosts][run.shape], self.network)
 
     def job(self, run: Run) -> float:
         """Return the predicted seconds of the whole ``docker run``."""
-        return self.start[run.hosts] + self.read_per_byte * run.bytes + self.fit(run)
+        return self.start[run.hosts] + self.read_per_byte[run.hosts] * run.bytes + self.fit(run)
 
 
 def model_of(figures: Figures) -> JobModel:
     """Return the model whose parameters fit the calibrations best; it knows nothing of the other runs."""
     calibrations, starts = figures.of(CALIBRATION), figures.of(START)
+    by_hosts = {1: calibrations, 2: figures.of(BESIDE)}
     shapes = dict.fromkeys(run.shape for run in calibrations)
-    measured = {shape: [run.measured for run in figures.of(CALIBRATION, shape)] for shape in shapes}
     largest = max(run.bytes for run in calibrations)
     return JobModel(
-        rates={shape: rates_of(points) for shape, points in measured.items()},
-        efforts={shape: effort_of(points) for shape, points in measured.items()},
+        here={hosts: {shape: rates_of(_measured(runs, shape)) for shape in shapes} for hosts, runs in by_hosts.items()},
+        efforts={shape: effort_of(_measured(calibrations, shape)) for shape in shapes},
         network=network_of(
             {each.numbers: each.mean for each in figures.exchanges if each.hosts == 2 and _is_fitted(each)}
         ),
-        read_per_byte=median(run.read / run.bytes for run in calibrations if run.bytes == largest),
+        read_per_byte={
+            hosts: median(run.read / run.bytes for run in runs if run.bytes == largest)
+            for hosts, runs in by_hosts.items()
+        },
         start={
             1: median(run.seconds - run.read - run.fit for run in calibrations),
             2: median(run.seconds - run.read - run.fit for run in starts),
         },
     )
+
+
+def _measured(runs: Sequence[Run], shape: Shape) -> list[Measured]:
+    return [run.measured for run in runs if run.shape == shape]
 
 
 def _is_fitted(exchange: Exchange) -> bool:
@@ -417,21 +432,25 @@ def _model(model: JobModel) -> list[str]:
         "for h hosts and n rows; `benchmarks/cost_model.py` explains the terms. How often rows are compared is taken "
         "from a job's log, all seconds are predicted. The rates are those of one CPU and come from small jobs on one "
         "host, by least squares of the relative errors; latency and bandwidth come from the exchanges above, the start "
-        "of two hosts from jobs of a second. No second of what is predicted below was used.",
+        "of two hosts from jobs of a second. No second of what is predicted below was used. Two hosts of this machine "
+        "share its memory: rates for them come from the same small jobs, two at a time, that know nothing of each "
+        "other. On paper each host has a machine for itself.",
         "",
         f"- start: {model.start[1]:.2f} s on one host, {model.start[2]:.2f} s on two; reading: "
-        f"{1e-9 / model.read_per_byte:.2f} GB/s",
+        f"{1e-9 / model.read_per_byte[1]:.2f} GB/s, two at a time {1e-9 / model.read_per_byte[2]:.2f} GB/s each",
         f"- exchange: latency {1e3 * network.latency:.2f} ms, {_rate(network.per_byte)} GB/s",
         "",
-        "| d | k | serial, s | streamed, s | all, us | nearby, us | count, us | step, ms |",
-        "| --: | --: | --: | --: | --: | --: | --: | --: |",
+        "| d | k | at a time | serial, s | streamed, s | all, us | nearby, us | count, us | step, ms |",
+        "| --: | --: | --: | --: | --: | --: | --: | --: | --: |",
     ]
-    for shape, rates in model.rates.items():
-        lines.append(
-            f"| {shape.columns} | {shape.clusters} | {rates.serial:.3f} | {rates.streamed:.3f} "
-            f"| {1e6 * rates.compare_all:.2f} | {1e6 * rates.compare_nearby:.2f} | {1e6 * rates.count:.2f} "
-            f"| {1e3 * rates.step:.2f} |"
-        )
+    for shape in model.rates:
+        for hosts, by_shape in model.here.items():
+            rates = by_shape[shape]
+            lines.append(
+                f"| {shape.columns} | {shape.clusters} | {hosts} | {rates.serial:.3f} | {rates.streamed:.3f} "
+                f"| {1e6 * rates.compare_all:.2f} | {1e6 * rates.compare_nearby:.2f} | {1e6 * rates.count:.2f} "
+                f"| {1e3 * rates.step:.2f} |"
+            )
     return lines
 
 

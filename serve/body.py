@@ -8,17 +8,16 @@ import time
 from collections.abc import Mapping
 from typing import IO, Any
 
+from gunicorn.http.body import Body
 from gunicorn.http.errors import NoMoreData, ParseException
 
 from kmeans.errors import DataError
+from serve.connection import STEP_BYTES, read_body
 from serve.errors import BodyTimeoutError, PayloadTooLargeError
 
 # How long the rest of a body that was refused is read and thrown away.
 DISCARD_SECONDS = 1.0
 DISCARD_CHUNK_BYTES = 1 << 16
-
-# A body is read in steps of this size. gunicorn copies each several times: larger ones leave the cache on the way.
-STEP_BYTES = 256 << 10
 
 
 def read(environ: Mapping[str, Any], limit: int) -> bytes | bytearray:
@@ -60,6 +59,8 @@ def _read_steps(stream: IO[bytes], length: int, limit: int) -> bytes | bytearray
     """Read ``length`` bytes, or, if that is 0 (a chunked body), to the end or one byte beyond the limit."""
     if 0 < length <= STEP_BYTES:
         return stream.read(length)
+    if length and isinstance(stream, Body) and (whole := read_body(stream, length)) is not None:
+        return whole
     content, wanted = bytearray(), length or limit + 1
     while len(content) < wanted:
         part = stream.read(min(STEP_BYTES, wanted - len(content)))

@@ -77,7 +77,11 @@ def answer(environ: Mapping[str, Any], model: KMeansModel, settings: Settings, t
     parts: list[_Part] = []
     rows = 0
     for portion in CUTTERS[media_type][0](content, PORTION_BYTES):
-        parts.append(_predicted(portion, media_type, model, settings, record, rows_before=rows))
+        try:
+            parts.append(_predicted(portion, media_type, model, settings, record))
+        except DataError as error:
+            before = content.count(b"\n", 0, portion.offset) if media_type == CSV else rows
+            raise _placed(error, portion, before) from None
         rows += len(parts[-1].labels)
     pieces: Iterable[bytes]
     if len(parts) > 1 and rows > MAX_ROWS_AT_ONCE:
@@ -95,19 +99,17 @@ def answer(environ: Mapping[str, Any], model: KMeansModel, settings: Settings, t
     return Answer(200, form.media_type, pieces)
 
 
-def _predicted(
-    portion: Portion, media_type: str, model: KMeansModel, settings: Settings, record: Record, *, rows_before: int
-) -> _Part:
+def _predicted(portion: Portion, media_type: str, model: KMeansModel, settings: Settings, record: Record) -> _Part:
     """Return what the model says of a portion's rows."""
     began = time.perf_counter()
     missing = None
     try:
         _check_length(portion, media_type, model)
         instances = _decoded(portion.content, media_type, model)
-    except DataError as error:
+    except DataError:
         rows = _single_rows(portion.content, media_type, settings)
         if not rows:
-            raise _placed(error, portion, portion.lines if media_type == CSV else rows_before) from None
+            raise
         instances, missing = _salvaged(rows, media_type, model)
     decoded = time.perf_counter()
     labels, distances = model.predict(instances.points)

@@ -111,7 +111,7 @@ def _fast(chunk: bytes, columns: int) -> Float32 | None:
     """Return the numbers of a chunk in which all is as it should be, else None."""
     if b"[" in chunk:  # a row of JSON within a line
         return None
-    points = read_points(b"[[" + chunk.removesuffix(b"\n").replace(b"\n", b"],[") + b"]]")
+    points = read_points(b"[[" + chunk.removesuffix(b"\n").replace(b"\n", b"],[") + b"]]", is_flat=True)
     return points if points is not None and columns in (0, points.shape[1]) else None
 
 

@@ -35,13 +35,10 @@ class Portion:
         What a decoder reads.
     offset
         Where they lie in the whole.
-    lines
-        Lines before them; 0 in formats whose rows aren't lines.
     """
 
     content: bytes
     offset: int = 0
-    lines: int = 0
 
 
 Body = bytes | bytearray
@@ -56,7 +53,7 @@ def whole(body: Body, size: int = PORTION_BYTES) -> Iterator[Portion]:
 
 def of_lines(body: Body, size: int = PORTION_BYTES) -> Iterator[Portion]:
     """Yield portions of about ``size`` bytes that end with a line's end; blank ones only if there are no others."""
-    start = lines = count = 0
+    start = count = 0
     while start < len(body):
         stop = body.find(b"\n", start + size - 1) + 1 or len(body)
         content = bytes(memoryview(body)[start:stop])
@@ -64,9 +61,8 @@ def of_lines(body: Body, size: int = PORTION_BYTES) -> Iterator[Portion]:
         # Not strip(): it would copy a megabyte to tell that it isn't blank.
         is_blank = not text or text.isspace()
         if not is_blank or (stop == len(body) and not count):
-            yield Portion(content, start, lines)
+            yield Portion(content, start)
             count += 1
-        lines += content.count(b"\n")
         start = stop
 
 

@@ -3,15 +3,26 @@
 import contextlib
 import select
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from gunicorn.config import Config
 
 from serve import connection as connection_module
-from serve.connection import GRACE_SECONDS, MIN_BYTES_PER_SECOND, Connection, Pace, Response, Unreader
+from serve.connection import (
+    GRACE_SECONDS,
+    MIN_BYTES_PER_SECOND,
+    STEP_BYTES,
+    Connection,
+    Pace,
+    Response,
+    Unreader,
+    read_body,
+)
 
 MEGABYTE = 1 << 20
 
@@ -126,6 +137,55 @@ def test_each_request_of_a_connection_has_a_pace_of_its_own(
         assert next(connection.parser).body.read(3) == b"1,2"
     with pytest.raises(TimeoutError):
         connection.parser.unreader.pace.add(0, 2)
+
+
+@pytest.mark.parametrize("length", [1, 3, STEP_BYTES, 3 * STEP_BYTES + 5])
+@pytest.mark.parametrize("ends_early", [False, True])
+def test_a_body_is_read_to_its_end_and_no_further(
+    pair: tuple[Connection, socket.socket], length: int, ends_early: bool
+) -> None:
+    connection, client = pair
+    body = np.random.default_rng(length).bytes(length)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    sent = head % length + (body[:-1] if ends_early else body + head % 2 + b"xy")
+
+    def send() -> None:
+        client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    connection.begin()
+    request = next(connection.parser)
+    assert bytes(read_body(request.body, length) or b"") == sent[len(head % length) :][:length]
+    assert request.body.read() == b""
+    sender.join()
+    if not ends_early:
+        assert next(connection.parser).body.read() == b"xy"
+
+
+def test_a_body_in_chunks_is_left_to_gunicorn(pair: tuple[Connection, socket.socket]) -> None:
+    connection, client = pair
+    client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nxy\r\n0\r\n\r\n")
+    connection.begin()
+    body = next(connection.parser).body
+    assert read_body(body, 2) is None
+    assert body.read() == b"xy"
+
+
+def test_a_connection_whose_body_could_not_be_read_carries_no_other_request(
+    pair: tuple[Connection, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, client = pair
+    client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nxy")
+    connection.begin()
+    body = next(connection.parser).body
+    monkeypatch.setattr(connection_module, "GRACE_SECONDS", -1e9)
+    client.sendall(b"z")
+    with pytest.raises(TimeoutError):
+        read_body(body, 100)
+    with pytest.raises(StopIteration):
+        next(connection.parser)
 
 
 PING = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
