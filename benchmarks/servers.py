@@ -45,6 +45,14 @@ ENVIRONMENT = {
 }
 
 
+# Ours is started as in the image, by container/bin/serve.
+HEAP_VARIABLES = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "8388608",
+    "MALLOC_TRIM_THRESHOLD_": "33554432",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """What is posted to a server.
@@ -167,6 +175,7 @@ class Servers:
         if name == OURS:
             artifact.save(KMeansModel(centers), _made(folder / "model"))
             variables = {
+                **HEAP_VARIABLES,
                 "SAGEMAKER_BASE_DIR": str(folder),
                 "SAGEMAKER_BIND_TO_PORT": str(port),
                 "SAGEMAKER_MODEL_SERVER_WORKERS": "1",

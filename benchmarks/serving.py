@@ -210,20 +210,19 @@ def _half_loads(
     report = serving_report.Report({}, runs, [])
     generator = np.random.default_rng(0)
     found: list[HalfLoad] = []
-    for item in cells:
-        saturated = report.of(item.cell)
-        if item.cell.server not in ARRIVALS or saturated is None:
-            continue
-        rate = HALF * saturated.requests_per_second
-        shortest, longest = HALF_LOAD_SECONDS
-        count = max(2, int(rate * min(longest, max(shortest, HALF_LOAD_REQUESTS / rate))))
-        for arrivals in ARRIVALS[item.cell.server]:
-            loads: list[HalfLoad] = []
-            wanted = 1 if options.quick else HALF_LOAD_ROUNDS[arrivals]
-            while len(loads) < wanted or (len(loads) < wanted + REPEATS and serving_report.disturbed(loads)):
+    # All take their turn, then the next round begins: what disturbs a few seconds falls into one round of a cell.
+    for number in range(1 if options.quick else max(HALF_LOAD_ROUNDS.values()) + REPEATS):
+        disturbed = serving_report.disturbed(found)
+        for item in cells:
+            for arrivals in ARRIVALS.get(item.cell.server, ()):
+                saturated = report.of(item.cell)
+                if saturated is None or (number >= HALF_LOAD_ROUNDS[arrivals] and item.cell not in disturbed):
+                    continue
+                rate = HALF * saturated.requests_per_second
+                shortest, longest = HALF_LOAD_SECONDS
+                count = max(2, int(rate * min(longest, max(shortest, HALF_LOAD_REQUESTS / rate))))
                 gaps = np.full(count, 1 / rate) if arrivals == "fixed" else generator.exponential(1 / rate, count)
-                loads.append(_ask_at_times(item, servers, arrivals, rate, np.cumsum(gaps).tolist()))
-            found += loads
+                found.append(_ask_at_times(item, servers, arrivals, rate, np.cumsum(gaps).tolist()))
     return found
 
 
