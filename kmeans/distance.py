@@ -126,7 +126,7 @@ class NearestCenters:
         """Return the same as :meth:`query`, and never a center that is farther than another because of rounding.
 
         Where the scores of several centers are equal but for what float32 may have rounded, they are compared in
-        float64. It takes a little longer, which training has no use for.
+        float64. It takes a little longer, which most of training has no use for.
         """
         if len(points) == 1 and (found := self._clear_query(points)):
             return found

@@ -89,12 +89,15 @@ class DataError(KMeansError):
 def shown(value: object, limit: int = 40) -> str:
     """Return ``value`` as it may stand in a message: printable, quoted, never longer than ``limit`` characters."""
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    text = text if len(text) <= limit else text[: limit - 3] + "..."
-    return repr(text)
+    return repr(shortened(text, limit))
 
 
 def reason(error: Exception, limit: int = 200) -> str:
     """Return what a library's ``error`` says, as it may stand in a sentence: its first line, printable, cut off."""
     text = str(error).partition("\n")[0].strip().rstrip(":.")
-    text = text if len(text) <= limit else text[: limit - 3] + "..."
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return "".join(character if character.isprintable() else "?" for character in shortened(text, limit))
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return ``text``, cut off with three dots if it has more than ``limit`` characters."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kmeans.atomic_file import write_files
-from kmeans.errors import KMeansError, ResourceError
+from kmeans.errors import KMeansError, ResourceError, shortened
 
 FAILURE_FILE = "failure"
 MAX_CHARACTERS = 1024
@@ -86,4 +86,4 @@ class Failure:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 3] + "..."
+    return shortened(text, MAX_CHARACTERS)
