@@ -54,7 +54,7 @@ def as_float32(array: NDArray[Any]) -> Float32:
 def check_finite(points: Float32) -> None:
     """Raise a DataError that names the first row and column of NaN, infinity or a huge number in ``points`` (n, d)."""
     for first, block in in_blocks(points, CHECK_BLOCK_ROWS):
-        if block.min() >= -MAX_MAGNITUDE and block.max() <= MAX_MAGNITUDE:  # NaN compares as false
+        if is_in_range(block):
             continue
         row, column = (int(index) for index in np.argwhere(~(np.abs(block) <= MAX_MAGNITUDE))[0])
         value = block[row, column]
@@ -69,6 +69,15 @@ def check_finite(points: Float32) -> None:
             column=column + 1,
             hint="Drop or fill such rows.",
         )
+
+
+def is_in_range(numbers: NDArray[np.float32] | NDArray[np.float64]) -> bool:
+    """Tell whether all of ``numbers`` are finite and within 1e15, which none at all are too."""
+    # No number is larger than the root of the sum of their squares, and that takes a quarter of the time of the rest,
+    # which decides where it says no. NaN compares as false.
+    if np.vdot(numbers, numbers) <= MAX_MAGNITUDE**2:
+        return True
+    return bool(numbers.min() >= -MAX_MAGNITUDE and numbers.max() <= MAX_MAGNITUDE)
 
 
 def in_blocks(points: NDArray[Any], rows: int) -> Iterator[tuple[int, NDArray[Any]]]:

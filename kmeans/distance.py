@@ -231,7 +231,10 @@ def two_nearest(points: Float32, factor: Float32, norms: Float32) -> tuple[Int64
 def _several(marks: NDArray[np.bool_]) -> Int64:
     """Return the rows of ``marks`` (b, k), of which each has one, that have several."""
     rows = np.flatnonzero(marks) // marks.shape[1]
-    return np.unique(rows[1:][rows[1:] == rows[:-1]])
+    repeated = rows[1:][rows[1:] == rows[:-1]]
+    # They ascend, so there is nothing to sort for np.unique.
+    several: Int64 = repeated[np.diff(repeated, prepend=-1) != 0]
+    return several
 
 
 def _origin(centers: Float32) -> Float32 | None:

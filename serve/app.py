@@ -14,6 +14,7 @@ from serve.catalog import Catalog, budget
 from serve.errors import answer_to, error_answer
 from serve.front import Front
 from serve.health import Readiness
+from serve.inference import Inference
 from serve.request_log import RECORD
 from serve.settings import Settings
 from serve.telemetry import Telemetry
@@ -45,6 +46,7 @@ def create_app(
     if readiness is None:
         readiness = Readiness(model)
         readiness.test()
+    inference = Inference(settings, counters)
     app.register_blueprint(health.blueprint(settings, model, readiness, counters))
 
     @app.get("/metrics")
@@ -57,7 +59,7 @@ def create_app(
 
     if settings.is_multi_model:
         catalog = Catalog(settings.models_directory, budget(usable_memory()))
-        app.register_blueprint(multi_model.blueprint(catalog, settings, counters))
+        app.register_blueprint(multi_model.blueprint(catalog, inference))
 
         @app.route("/invocations", methods=["GET", "POST"])
         def invocations() -> Response:
@@ -71,5 +73,5 @@ def create_app(
         return answer_to(error, request.environ[RECORD]).to_flask()
 
     # Flask's own place for middleware.
-    app.wsgi_app = Front(app.wsgi_app, settings, model, counters)  # type: ignore[method-assign]
+    app.wsgi_app = Front(app.wsgi_app, inference, model, counters)  # type: ignore[method-assign]
     return app

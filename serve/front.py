@@ -13,11 +13,11 @@ from typing import Any
 from werkzeug.exceptions import MethodNotAllowed
 
 from kmeans.model import KMeansModel
-from serve import body, inference, request_log
+from serve import body, request_log
 from serve.answer import STATUS_LINES, Answer
 from serve.errors import answer_to
+from serve.inference import Inference
 from serve.request_log import RECORD, Record
-from serve.settings import Settings
 from serve.telemetry import Telemetry
 
 INVOCATIONS = "/invocations"
@@ -39,13 +39,15 @@ class Front:
     ----------
     inner
         Answers what isn't an invocation.
-    model
-        Answers invocations; None leaves them to ``inner`` too.
+    inference, model
+        Answer invocations; without a model they are left to ``inner`` too.
     """
 
-    def __init__(self, inner: Application, settings: Settings, model: KMeansModel | None, telemetry: Telemetry) -> None:
+    def __init__(
+        self, inner: Application, inference: Inference, model: KMeansModel | None, telemetry: Telemetry
+    ) -> None:
         self._inner = inner
-        self._settings = settings
+        self._inference = inference
         self._model = model
         self._telemetry = telemetry
 
@@ -74,7 +76,7 @@ class Front:
         try:
             if environ["REQUEST_METHOD"] != "POST":
                 raise MethodNotAllowed(valid_methods=["POST"])
-            return inference.answer(environ, model, self._settings, self._telemetry)
+            return self._inference.answer(environ, model)
         except ConnectionError:
             raise
         except Exception as error:

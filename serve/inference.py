@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from serve.negotiation import CUTTERS, DECODERS, ENCODERS, FRAMES, AnswerType, a
 from serve.request_log import RECORD, Record
 from serve.settings import Settings
 from serve.telemetry import Telemetry
+from serve.turns import Turns
 
 # An answer to more rows than this is written while it is sent, in chunks: as a whole it would be many times as long as
 # the request.
@@ -49,54 +51,75 @@ class _Part:
         return Predictions(labels, self.distances.astype(np.float64), self.attached, self.missing)
 
 
-def answer(environ: Mapping[str, Any], model: KMeansModel, settings: Settings, telemetry: Telemetry) -> Answer:
-    """Return the nearest center of each row of a request, and the distance to it.
+class Inference:
+    """What answers the invocations of all models of a server."""
 
-    Parameters
-    ----------
-    environ
-        The request's WSGI environment; its record gets what the log and the metrics tell.
+    def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
+        self._settings = settings
+        self._telemetry = telemetry
+        self._turns = Turns(settings.large_bodies)
 
-    Raises
-    ------
-    serve.negotiation.UnsupportedContentTypeError, serve.negotiation.NotAcceptableError
-        Before anything is read: what another body won't mend is refused first.
-    serve.errors.PayloadTooLargeError, serve.errors.BodyTimeoutError
-        While the body is read.
-    kmeans.errors.DataError
-        If it is not what its type promises, or not as wide as the model; with placeholders only if its rows can't be
-        told apart.
-    """
-    record: Record = environ[RECORD]
-    media_type = request_type(environ.get("CONTENT_TYPE"))
-    form = answer_type(environ.get("HTTP_ACCEPT"), settings.default_accept)
-    began = time.perf_counter()
-    content = body.read(environ, settings.max_payload_bytes)
-    record.bytes_in = len(content)
-    record.seconds["read"] = time.perf_counter() - began
-    parts: list[_Part] = []
-    rows = 0
-    for portion in CUTTERS[media_type][0](content, PORTION_BYTES):
-        try:
-            parts.append(_predicted(portion, media_type, model, settings, record))
-        except DataError as error:
-            before = content.count(b"\n", 0, portion.offset) if media_type == CSV else rows
-            raise _placed(error, portion, before) from None
-        rows += len(parts[-1].labels)
-    pieces: Iterable[bytes]
-    if len(parts) > 1 and rows > MAX_ROWS_AT_ONCE:
-        pieces = _in_chunks(parts, form, telemetry)
-    else:
+    def answer(self, environ: Mapping[str, Any], model: KMeansModel) -> Answer:
+        """Return the nearest center of each row of a request, and the distance to it.
+
+        Parameters
+        ----------
+        environ
+            The request's WSGI environment; its record gets what the log and the metrics tell.
+
+        Raises
+        ------
+        serve.negotiation.UnsupportedContentTypeError, serve.negotiation.NotAcceptableError
+            Before anything is read: what another body won't mend is refused first.
+        serve.errors.PayloadTooLargeError, serve.errors.BodyTimeoutError
+            While the body is read.
+        kmeans.errors.DataError
+            If it is not what its type promises, or not as wide as the model; with placeholders only if its rows
+            can't be told apart.
+        """
+        record: Record = environ[RECORD]
+        media_type = request_type(environ.get("CONTENT_TYPE"))
+        form = answer_type(environ.get("HTTP_ACCEPT"), self._settings.default_accept)
         began = time.perf_counter()
-        pieces = [ENCODERS[form.media_type](_joined(parts).predictions(form))]
-        record.seconds["encode"] = time.perf_counter() - began
-    # Only now: of a body that is refused no row was answered, however far it was read.
-    record.rows = rows
-    for part in parts:
-        record.bad_rows += 0 if part.missing is None else int(part.missing.sum())
-        telemetry.count_distances(part.distances if part.missing is None else part.distances[~part.missing])
-    # The bare type: a charset parameter has made other containers of a pipeline refuse text/csv.
-    return Answer(200, form.media_type, pieces)
+        content = body.read(environ, self._settings.max_payload_bytes)
+        record.bytes_in = len(content)
+        record.seconds["read"] = time.perf_counter() - began
+        parts = self._predicted(content, media_type, model, record)
+        rows = sum(len(part.labels) for part in parts)
+        pieces: Iterable[bytes]
+        if len(parts) > 1 and rows > MAX_ROWS_AT_ONCE:
+            pieces = _in_chunks(parts, form, self._telemetry)
+        else:
+            began = time.perf_counter()
+            pieces = [ENCODERS[form.media_type](_joined(parts).predictions(form))]
+            record.seconds["encode"] = time.perf_counter() - began
+        # Only now: of a body that is refused no row was answered, however far it was read.
+        record.rows = rows
+        for part in parts:
+            record.bad_rows += 0 if part.missing is None else int(part.missing.sum())
+            self._telemetry.count_distances(part.distances if part.missing is None else part.distances[~part.missing])
+        # The bare type: a charset parameter has made other containers of a pipeline refuse text/csv.
+        return Answer(200, form.media_type, pieces)
+
+    def _predicted(
+        self, content: bytes | bytearray, media_type: str, model: KMeansModel, record: Record
+    ) -> list[_Part]:
+        """Return what the model says of all rows of a body, portion by portion."""
+        parts: list[_Part] = []
+        with ExitStack() as stack:
+            if len(content) > PORTION_BYTES:
+                began = time.perf_counter()
+                stack.enter_context(self._turns.taken())
+                record.seconds["wait"] = time.perf_counter() - began
+            for portion in CUTTERS[media_type][0](content, PORTION_BYTES):
+                try:
+                    parts.append(_predicted(portion, media_type, model, self._settings, record))
+                except DataError as error:
+                    before = sum(len(part.labels) for part in parts)
+                    if media_type == CSV:  # where blank lines count too
+                        before = content.count(b"\n", 0, portion.offset)
+                    raise _placed(error, portion, before) from None
+        return parts
 
 
 def _predicted(portion: Portion, media_type: str, model: KMeansModel, settings: Settings, record: Record) -> _Part:

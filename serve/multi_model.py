@@ -20,13 +20,12 @@ import orjson
 from flask import Blueprint, Response, request
 
 from kmeans.errors import DataError, ModelError, shown
-from serve import body, inference
+from serve import body
 from serve.answer import Answer
 from serve.catalog import AlreadyLoadedError, Catalog, Entry, NoRoomError, NotLoadedError, StillInUseError
 from serve.errors import PayloadTooLargeError, error_answer
+from serve.inference import Inference
 from serve.request_log import RECORD, Record
-from serve.settings import Settings
-from serve.telemetry import Telemetry
 
 # A name and a url, and whatever else a later version of the contract may add.
 MAX_REQUEST_BYTES = 64 << 10
@@ -58,8 +57,8 @@ REFUSALS: dict[type[Exception], tuple[HTTPStatus, str]] = {
 }
 
 
-def blueprint(catalog: Catalog, settings: Settings, telemetry: Telemetry) -> Blueprint:
-    """Return the routes of a server whose models are those of ``catalog``."""
+def blueprint(catalog: Catalog, inference: Inference) -> Blueprint:
+    """Return the routes of a server whose models are those of ``catalog``, by ``inference``."""
     routes = Blueprint("models", __name__, url_prefix="/models")
 
     @routes.post("")
@@ -92,7 +91,7 @@ def blueprint(catalog: Catalog, settings: Settings, telemetry: Telemetry) -> Blu
         model = catalog.get(name)
         _record().model = name
         try:
-            return inference.answer(request.environ, model, settings, telemetry).to_flask()
+            return inference.answer(request.environ, model).to_flask()
         except MemoryError:
             # By this status SageMaker unloads other models and asks again.
             raise NoRoomError("no memory is left for this request beside the models: unload some.") from None

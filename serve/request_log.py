@@ -35,7 +35,8 @@ STDOUT = 1
 
 # When this program was started, and the numbers of the requests in this process.
 _START, _NUMBERS = time.time_ns(), itertools.count(1)
-STAGES = ("read", "decode", "predict", "encode")
+# A large body may have to wait for another one before it is decoded.
+STAGES = ("read", "wait", "decode", "predict", "encode")
 
 # What a line says only where there is something to say.
 OPTIONAL = ("code", "model", "bad_rows", "trace_id", "span_id")

@@ -45,6 +45,8 @@ class Settings:
         multi-model endpoint.
     threads
         Requests that a worker answers at a time.
+    large_bodies
+        Of these, requests of more than a megabyte: one for each CPU that a worker has.
     max_payload_bytes
         ``SAGEMAKER_MAX_PAYLOAD_IN_MB`` times 2^20: longer request bodies are refused. By default 25, in a batch
         transform 100; 0 stands for no limit of SageMaker's own, and means 1024.
@@ -68,6 +70,7 @@ class Settings:
     port: int
     workers: int
     threads: int
+    large_bodies: int
     max_payload_bytes: int
     default_accept: str
     is_batch: bool = False
@@ -98,13 +101,15 @@ class Settings:
         workers = _integer(environment, "SAGEMAKER_MODEL_SERVER_WORKERS", 1, 1024)
         port = _integer(environment, "SAGEMAKER_BIND_TO_PORT", 1, 65535)
         _choice(environment, "SAGEMAKER_BATCH_STRATEGY", BATCH_STRATEGIES)
+        # Several processes could not share a table of models that changes.
+        workers = 1 if is_multi_model else workers or cpus
         return cls(
             model_directory=base / "model",
             models_directory=base / "models",
             port=DEFAULT_PORT if port is None else port,
-            # Several processes could not share a table of models that changes.
-            workers=1 if is_multi_model else workers or cpus,
+            workers=workers,
             threads=THREADS_PER_WORKER * (cpus if is_multi_model else 1),
+            large_bodies=max(1, cpus // workers),
             max_payload_bytes=(usual if megabytes is None else megabytes or LARGEST_PAYLOAD_MB) << 20,
             default_accept=default_accept,
             is_batch=is_batch,

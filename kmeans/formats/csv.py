@@ -97,7 +97,8 @@ def _fast_chunks(data: bytes) -> Float32 | None:
     start = 0
     while start < len(data):
         stop = len(data) if len(data) - start <= CHUNK_BYTES else data.rfind(b"\n", start, start + CHUNK_BYTES) + 1
-        points = _fast(data[start:stop], parts[0].shape[1] if parts else 0)
+        end = stop - data.endswith(b"\n", start, stop)  # to cut it off later is a copy more
+        points = _fast(data[start:end], parts[0].shape[1] if parts else 0)
         if points is None:
             return None
         parts.append(points)
@@ -111,7 +112,8 @@ def _fast(chunk: bytes, columns: int) -> Float32 | None:
     """Return the numbers of a chunk in which all is as it should be, else None."""
     if b"[" in chunk:  # a row of JSON within a line
         return None
-    points = read_points(b"[[" + chunk.removesuffix(b"\n").replace(b"\n", b"],[") + b"]]", is_flat=True)
+    rows = chunk.removesuffix(b"\n").replace(b"\n", b"],[")
+    points = read_points(b"".join((b"[[", rows, b"]]")), is_flat=True)
     return points if points is not None and columns in (0, points.shape[1]) else None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import simdjson
 
-from kmeans.arrays import MAX_MAGNITUDE, Float32, Float64
+from kmeans.arrays import Float32, Float64, is_in_range
 
 # What pysimdjson raises for text that is no JSON, a number beyond 64 bits, and a list of other things than numbers.
 _REFUSALS = (ValueError, RuntimeError, TypeError)
@@ -71,7 +71,5 @@ def _numbers(numbers: simdjson.Array) -> Float64:
 
 
 def _finite(numbers: Float64) -> Float32 | None:
-    # NaN can't be: JSON has none. And what is within these bounds doesn't become infinite.
-    if not numbers.size or not -MAX_MAGNITUDE <= numbers.min() <= numbers.max() <= MAX_MAGNITUDE:
-        return None
-    return numbers.astype(np.float32)
+    # What is in range doesn't become infinite.
+    return numbers.astype(np.float32) if numbers.size and is_in_range(numbers) else None

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from kmeans.arrays import CHECK_BLOCK_ROWS, MAX_MAGNITUDE, as_points, check_finite, in_blocks
+from kmeans.arrays import CHECK_BLOCK_ROWS, MAX_MAGNITUDE, as_points, check_finite, in_blocks, is_in_range
 from kmeans.errors import DataError
 
 
@@ -66,6 +67,17 @@ def test_numbers_whose_squares_could_overflow_are_refused(sign: int) -> None:
     points[41, 6] = sign * 2 * MAX_MAGNITUDE
     with pytest.raises(DataError, match=r"row 42, column 7: expected a number within \+-1e\+15, found -?2e\+15"):
         check_finite(points)
+
+
+@pytest.mark.parametrize("type_", [np.float32, np.float64])
+def test_numbers_are_in_range_one_by_one_whatever_their_squares_add_up_to(type_: type) -> None:
+    assert is_in_range(np.empty((0, 3), type_))
+    assert is_in_range(np.full((50, 40), -MAX_MAGNITUDE, type_))
+    for value in (1.0001 * MAX_MAGNITUDE, -1e30, np.inf, -np.inf, np.nan):
+        for rest in (0.0, MAX_MAGNITUDE):
+            numbers: NDArray[Any] = np.full((50, 40), rest, type_)
+            numbers[7, 3] = value
+            assert not is_in_range(numbers)
 
 
 @pytest.mark.parametrize("value", [1e39, -1e300])

@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from kmeans.model import KMeansModel
-from serve import inference
+from serve import inference, request_log
 from serve.app import create_app
 from serve.settings import Settings
 
@@ -92,6 +92,17 @@ def test_of_a_body_that_is_refused_no_row_is_counted(client: FlaskClient, monkey
     assert counted(client, "kmeans_rows_total") == counted(client, "kmeans_distance_count") == 0
     assert ask(data=b"1,2\n" * 50).status_code == 200
     assert counted(client, "kmeans_rows_total") == counted(client, "kmeans_distance_count") == 50
+
+
+def test_only_a_body_of_several_portions_waits_for_its_turn(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = []
+    monkeypatch.setattr(request_log, "write", lambda record: waited.append("wait" in record.seconds))
+    monkeypatch.setattr(inference, "PORTION_BYTES", 10)
+    for rows in (1, 50):
+        assert client.post("/invocations", data=b"1,2\n" * rows, content_type="text/csv").status_code == 200
+    assert waited == [False, True]
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/csv"])
