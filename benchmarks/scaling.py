@@ -26,7 +26,20 @@ import numpy as np
 from benchmarks.cluster import Cluster, ContainerError
 from benchmarks.cost_model import Shape
 from benchmarks.machine import processor
-from benchmarks.scaling_report import BESIDE, CALIBRATION, CHECK, DEFAULT, START, Exchange, Figures, Run, draw, markdown
+from benchmarks.scaling_report import (
+    APART,
+    BESIDE,
+    CALIBRATION,
+    CHECK,
+    DEFAULT,
+    MAIN,
+    START,
+    Exchange,
+    Figures,
+    Run,
+    draw,
+    markdown,
+)
 from kmeans.arrays import Float32
 from kmeans.formats import recordio
 
@@ -38,7 +51,6 @@ TRUE_CLUSTERS, TRUE_DIMENSIONS, SPREAD, NOISE = 200, 32, 0.6, 0.3
 # Each data set is so many files, from which jobs take as many as they need, and two small ones.
 SHARDS, SMALL_SHARDS = 8, 2
 
-MAIN = Shape(columns=784, clusters=100)
 SHAPES = (Shape(784, 10), MAIN, Shape(784, 1000), Shape(64, 100))
 EXCHANGED = (Shape(1, 1), Shape(64, 10), Shape(64, 100), *(Shape(784, k) for k in (10, 30, 100, 300, 1000)))
 # The last are more than there are CPUs.
@@ -68,7 +80,7 @@ class Plan:
     shapes: tuple[Shape, ...]
 
 
-FULL = Plan(shard_rows=125_000, small_rows=8_000, seeds=2, shapes=SHAPES)
+FULL = Plan(shard_rows=125_000, small_rows=8_000, seeds=4, shapes=SHAPES)
 QUICK = Plan(shard_rows=10_000, small_rows=2_000, seeds=1, shapes=(MAIN, Shape(64, 100)))
 QUICK_OUTPUT = Path("build/scaling")
 
@@ -124,9 +136,13 @@ class Bench:
             self._run(START, self._plan.shapes[0], 0, 2, moves=CALIBRATION_MOVES[0], seed=seed)
 
     def scale(self) -> None:
-        """Run jobs on one host and on two, turn and turn about."""
+        """Run jobs on one host and on two, turn and turn about.
+
+        The machine's speed changes from minute to minute, so what is compared is run one after the other, and each
+        time in the reverse order.
+        """
         for seed in range(self._plan.seeds):
-            for hosts, replicated in ((1, False), (2, False), (2, True)):
+            for hosts, replicated in ((1, False), (2, False), (2, True))[:: -1 if seed % 2 else 1]:
                 self._run(DEFAULT, MAIN, SHARDS, hosts, replicated=replicated, seed=seed)
             self._compare(MAIN, SHARDS, seed)
         for shape in self._plan.shapes:
@@ -136,14 +152,19 @@ class Bench:
             self._run(CHECK, shape, 0, 2, moves=CHECK_MOVES)
 
     def _compare(self, shape: Shape, shards: int, seed: int = 0) -> None:
-        """Run a job on one host, on two, on two that both have all rows, and half of it on one."""
+        """Run a job on one host, on two, on two that both have all rows, and half of it on one.
+
+        Of the main shape, half of it also twice at a time.
+        """
         for hosts, taken, replicated in (
             (1, shards, False),
             (2, shards, False),
             (2, shards, True),
             (1, shards // 2, False),
-        ):
+        )[:: -1 if seed % 2 else 1]:
             self._run(CHECK, shape, taken, hosts, replicated=replicated, moves=CHECK_MOVES, seed=seed)
+            if shape == MAIN and taken < shards:
+                self._run(APART, shape, taken, 1, moves=CHECK_MOVES, seed=seed)
 
     def _run(
         self,
@@ -160,12 +181,12 @@ class Bench:
         fixed = {} if moves is None else {"refine_max_iter": moves, "local_lloyd_tol": 0}
         numbers = range(shards) if shards else range(SHARDS, SHARDS + SMALL_SHARDS)
         files = [_shard(self._folder, shape.columns, number) for number in numbers]
-        is_beside = kind == BESIDE
+        is_apart = kind in (BESIDE, APART)
         times = self._cluster.train(
-            2 if is_beside else hosts,
+            2 if is_apart else hosts,
             files,
             replicated=replicated,
-            apart=is_beside,
+            apart=is_apart,
             k=shape.clusters,
             seed=seed,
             **fixed,

@@ -28,9 +28,11 @@ from benchmarks.cost_model import (
 )
 
 # Kinds of runs: what the model's rates come from, each alone, and each beside another that does the same; what the time
-# of a start comes from; with a number of moves that is given; with the settings as they are.
-CALIBRATION, BESIDE, START, CHECK, DEFAULT = "calibration", "beside", "start", "check", "default"
+# of a start comes from; with a number of moves that is given; with the settings as they are; and half a job beside
+# another, with a number of moves that is given, which tells what two hosts lose that share a machine.
+CALIBRATION, BESIDE, START, CHECK, DEFAULT, APART = "calibration", "beside", "start", "check", "default", "apart"
 
+MAIN = Shape(784, 100)
 GOAL, TOLERANCE = 0.9, 0.2
 
 # Runs that are longer are disturbed if others took so much (in CPUs).
@@ -254,19 +256,23 @@ def _head(figures: Figures) -> list[str]:
 
 def _summary(figures: Figures, model: JobModel) -> list[str]:
     lines = ["## Summary", ""]
+    check = figures.of(CHECK)
+    moves = max((run.moves for run in check), default=0)
     for replicated, how in (
         (True, "all rows on both (`FullyReplicated`)"),
         (False, "each its files (`ShardedByS3Key`)"),
     ):
-        for kind, what in ((DEFAULT, "default settings"), (CHECK, "10 moves")):
+        for kind, what in ((DEFAULT, "default settings"), (CHECK, f"{moves} moves")):
             for pair in _strong(figures.of(kind), replicated=replicated):
-                if pair.of(1).shape == Shape(784, 100):
+                if pair.of(1).shape == MAIN:
                     reached = "reached" if pair.efficiency >= GOAL else "missed"
                     alone, together = (pair.median(hosts, lambda run: run.comparisons) for hosts in (1, 2))
                     lines.append(
                         f"- efficiency of two hosts, {pair.label}, {how}, {what}: {pair.efficiency:.2f} (goal "
-                        f"{GOAL:g}: {reached}), with {together / alone:.2f} times the comparisons of one host"
+                        f"{GOAL:g}: {reached}; {_list(pair.efficiencies)}), with {together / alone:.2f} times the "
+                        "comparisons of one host"
                     )
+    lines += _ceiling(check, figures.of(APART))
     errors = [abs(model.fit(run) / run.fit - 1) for run in _predicted(figures)]
     jobs = [abs(model.job(run) / run.seconds - 1) for run in _predicted(figures)]
     for what, found in (("fits", errors), ("whole jobs", jobs)):
@@ -278,9 +284,27 @@ def _summary(figures: Figures, model: JobModel) -> list[str]:
     return lines
 
 
+def _ceiling(check: Sequence[Run], apart: Sequence[Run]) -> list[str]:
+    """Return what two hosts can reach that share a machine, its memory and its caches."""
+    alone = {(run.shape, run.rows, run.seed): run.fit for run in check if run.hosts == 1}
+    shares = [alone[run.shape, run.rows, run.seed] / run.fit for run in apart]
+    if not shares:
+        return []
+    run = apart[0]
+    return [
+        f"- what two hosts lose that share this machine: the fit of {run.rows:,} rows took {1 / median(shares):.2f} "
+        "times as long while another container did the same on the other CPU, neither knowing of the other. An "
+        f"efficiency of about {median(shares):.2f} ({_list(shares)}) is what two hosts here can reach",
+    ]
+
+
+def _list(ratios: Sequence[float]) -> str:
+    return "runs: " + ", ".join(f"{ratio:.2f}" for ratio in ratios)
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Runs of one job on one host and on two, or of half a job on one host and of it all on two."""
+    """Runs of one job on one host and on two, or of half a job on one host and of it all on two, with equal seeds."""
 
     alone: tuple[Run, ...]
     together: tuple[Run, ...]
@@ -293,15 +317,21 @@ class Pair:
         """Return the median of a figure of the runs on so many hosts."""
         return median(map(figure, self.alone if hosts == 1 else self.together))
 
-    def ratio(self, figure: Callable[[Run], float]) -> float:
-        """Return the efficiency by a figure: strong if the rows are the same, else weak."""
+    def ratios(self, figure: Callable[[Run], float]) -> list[float]:
+        """Return the efficiency by a figure for each seed: strong if the rows are the same, else weak."""
         work = self.of(2).rows / self.of(1).rows
-        return self.median(1, figure) * work / (2 * self.median(2, figure))
+        alone = {run.seed: figure(run) for run in self.alone}
+        return [alone[run.seed] * work / (2 * figure(run)) for run in self.together if run.seed in alone]
+
+    @property
+    def efficiencies(self) -> list[float]:
+        """Efficiency of the fit for each seed, whose runs followed one another."""
+        return self.ratios(lambda run: run.fit)
 
     @property
     def efficiency(self) -> float:
-        """Efficiency of the fit."""
-        return self.ratio(lambda run: run.fit)
+        """Their median."""
+        return median(self.efficiencies)
 
     @property
     def label(self) -> str:
@@ -343,7 +373,8 @@ def _scaling(figures: Figures) -> list[str]:
     return [
         "## Strong scaling: the same rows on one host and on two",
         "",
-        "Medians over the runs, each with a seed of its own. Comparisons are how often phase 3 compared a row with "
+        "Medians over the runs, each with a seed of its own; efficiencies are those of runs with one seed, which "
+        "followed one another, and their medians. Comparisons are how often phase 3 compared a row with "
         "centers, which is what its time goes into.",
         "",
         "Both hosts have all rows (`FullyReplicated`) and read them, and each keeps half: they draw from one order, "
@@ -388,9 +419,10 @@ def _table(pairs: Sequence[Pair]) -> list[str]:
         )
         cells = [_short(pair.median(hosts, figure)) for figure in figures for hosts in (1, 2)]
         qualities = [f"{pair.median(hosts, lambda run: run.mean_squared_distance):.5g}" for hosts in (1, 2)]
+        of_the_job = median(pair.ratios(lambda run: run.seconds))
         lines.append(
             f"| {run.rows:,} | {run.columns} | {run.clusters} | {len(pair.together)} | {' | '.join(cells)} "
-            f"| {' | '.join(qualities)} | **{pair.efficiency:.2f}** | {pair.ratio(lambda run: run.seconds):.2f} |"
+            f"| {' | '.join(qualities)} | **{pair.efficiency:.2f}** | {of_the_job:.2f} |"
         )
     return lines
 
