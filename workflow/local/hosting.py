@@ -82,7 +82,11 @@ class Hosting:
         if description["EndpointStatus"] == "Creating":
             stream = self._streams.file(f"{ENDPOINTS}/{name}", f"{description['VariantName']}/local")
             stream.write_bytes(running[0].logs())
-            if answers_ping(engine.host_port(running[0])):
+            try:
+                port = engine.host_port(running[0])
+            except WorkflowError:  # it has ended since it was looked at, and the next look says why
+                return self.describe(name)
+            if answers_ping(port):
                 return self._registry.update(KIND, name, EndpointStatus="InService")
             if time.time() - description["CreatedAt"] > START_SECONDS:
                 reason = f"GET /ping was not answered with 200 within {START_SECONDS} s"
