@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import selectors
+import signal
 import socket
 import time
 import traceback
@@ -270,13 +271,7 @@ class Host(ABC):
         except LinkError:
             self._unwatch(rank)
             self._rank = None
-            if not self._rank_has_ended:
-                self._rank_has_ended = True
-                error = ResourceError(
-                    "the training process ended without giving a reason. If the log has none either it was killed, "
-                    "perhaps because its machine had no memory left: choose an instance with more."
-                )
-                self._fail(self._failure_of(StoppedError() if self._stop_wanted else error), certain=False)
+            self._rank_is_gone("ended without giving a reason. The log may say more.")
             return
         for message in messages:
             if message.kind == "started":
@@ -292,6 +287,31 @@ class Host(ABC):
                 self._rank_has_ended = True
                 failure = Failure(message.text, message.number).at(self._hosts.current)
                 self._fail(failure, certain=message.certain)
+            elif message.kind in ("killed", "ended"):
+                self._hear_witness(message)
+
+    def _hear_witness(self, message: Message) -> None:
+        """Hear how the rank's process ended, from its parent."""
+        if message.kind == "ended":
+            self._rank_is_gone(f"ended with exit code {message.number}, without a reason. The log may say more.")
+        elif message.number != signal.SIGKILL:
+            self._rank_is_gone(f"was ended by {_signal_name(message.number)}. The log may say more.")
+        else:
+            # Only the system or a person does that: MPI ends a rank in other ways, its launcher a rank and its witness
+            # together, and so does this process, when all is over.
+            self._rank_is_gone(
+                "was killed by SIGKILL, perhaps because its machine had no memory left: choose an instance with more.",
+                certain=True,
+            )
+
+    def _rank_is_gone(self, how: str, *, certain: bool = False) -> None:
+        """Fail, unless the rank has said itself how it ended; if not ``certain``, MPI may have ended it for another."""
+        if self._rank_has_ended:
+            return
+        self._rank_has_ended = True
+        stopped = self._stop_wanted and not certain
+        error = StoppedError() if stopped else ResourceError(f"the training process {how}")
+        self._fail(self._failure_of(error), certain=certain)
 
     def _close(self) -> None:
         """End the processes of this host, and let the others hear what was said last."""
@@ -314,3 +334,10 @@ class Host(ABC):
             assert isinstance(watched, Link | socket.socket)  # noqa: S101 - for the type checker
             self._unwatch(watched)
         self._selector.close()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"

@@ -173,10 +173,11 @@ class Hydra:
 
     def _kill(self) -> None:
         running = [process for process in self._processes if process.poll() is None]
-        # The rank first: its proxy sees it off. And only while its proxy lives, so that the number is still its own.
+        # The rank first, with its witness, for which the launcher has made a process group: they go at once, and the
+        # proxy sees them off. And only while the proxy lives, so that the number is still the rank's own.
         if running and self._rank:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._rank, signal.SIGKILL)
+                os.killpg(os.getpgid(self._rank), signal.SIGKILL)
         for process in running:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

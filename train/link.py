@@ -18,6 +18,11 @@ And from the process that trains to the one that watches over it, in one contain
     written  the model is written
     alive, done, failed  as above
 
+Over the same link its parent (``train.witness``) says last how it ended:
+
+    killed   by signal ``number``
+    ended    with exit code ``number``
+
 Nothing that comes over a link is run or evaluated, and everything has a limit.
 """
 
@@ -32,7 +37,7 @@ import orjson
 
 from kmeans.errors import ResourceError, shown
 
-KINDS = ("hello", "go", "alive", "stop", "failed", "done", "started", "ready", "written")
+KINDS = ("hello", "go", "alive", "stop", "failed", "done", "started", "ready", "written", "killed", "ended")
 # A failure's reason has at most 1,024 characters, of at most six bytes each; a host's name at most 253.
 MAX_TEXT, MAX_HOST, MAX_NUMBER, MAX_LINE = 1024, 253, 2**31, 8192
 # Descriptors of the process that trains: its link, and the container's streams. Nothing else comes near these numbers.

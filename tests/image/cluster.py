@@ -88,10 +88,12 @@ class Cluster:
 
 def signal_rank(host: Running, name: str) -> None:
     """Send a signal to a host's training process, not to the one that watches over it."""
-    # Others have its command line as a part of theirs: the launcher, and this shell and its grep.
+    # Others have its command line as a part of theirs: the launcher, and this shell and its grep. Its parent has the
+    # same, which sees how it ends.
     script = f"""
+is_rank() {{ tr '\\0' ' ' <"$1/cmdline" | grep -q '^[^ ]*python3 -m train --rank'; }}
 for process in /proc/[0-9]*; do
-    tr '\\0' ' ' <"$process/cmdline" | grep -q '^[^ ]*python3 -m train --rank' || continue
+    is_rank "$process" && is_rank "/proc/$(cut -d ' ' -f 4 "$process/stat")" || continue
     kill -{name} "${{process#/proc/}}" && echo sent
 done
 """

@@ -227,18 +227,21 @@ def test_a_host_that_never_starts_fails_the_others_in_time(cluster: Cluster, mis
         assert cluster.failure(number).startswith(f"AlgorithmError: host {cluster.names[missing]}: ")
 
 
-def test_a_training_process_that_is_killed_fails_all(cluster: Cluster) -> None:
+@pytest.mark.parametrize("killed", [0, 1], ids=["the leader", "a worker"])
+def test_a_training_process_that_is_killed_fails_all(cluster: Cluster, killed: int) -> None:
     """As the system does it when memory runs out; the process that watches over it lives."""
     cluster.set_hyperparameters(**ENDLESS)
     hosts = cluster.start_all()
     wait_for_training(hosts)
-    signal_rank(hosts[1], "KILL")
+    signal_rank(hosts[killed], "KILL")
     finished = finish(hosts)
     assert [host.exit_code for host in finished] == [2, 2], finished
-    for number in (0, 1):
-        assert cluster.failure(number).startswith(
-            f"AlgorithmError: host {cluster.names[1]}: the training process ended"
+    for number, host in enumerate(finished):
+        reason = cluster.failure(number)
+        assert reason.startswith(
+            f"AlgorithmError: host {cluster.names[killed]}: the training process was killed by SIGKILL, perhaps"
         )
+        assert host.out.rstrip().endswith(reason), "the reason is the last line"
 
 
 @pytest.mark.parametrize("still", [0, 1], ids=["the leader", "a worker"])

@@ -1,6 +1,7 @@
 """The star of hosts, over real sockets of the loopback interface, with ranks that do what a test says."""
 
 import contextlib
+import signal
 import socket
 import threading
 import time
@@ -60,6 +61,10 @@ class Rank:
 
     def wait(self, seconds: float) -> None:
         self.ended = seconds
+        if self._end is not None and not seconds:
+            # The launcher ends a rank that has not ended; that is no cause of anything.
+            with contextlib.suppress(OSError):
+                self._end.sendall(encode(Message("killed", number=signal.SIGKILL)))
         self.die()
 
     def say(self, *messages: Message) -> None:
@@ -266,6 +271,81 @@ def test_a_rank_that_dies_without_a_word_fails_the_job(job: Job, dead: int) -> N
     hosts[dead].rank.die()
     (reason,) = {host.failed() for host in hosts}
     assert reason.startswith(f"2 AlgorithmError: host {job.names[dead]}: the training process ended without giving")
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [
+        (Message("killed", number=signal.SIGSEGV), "was ended by SIGSEGV"),
+        (Message("killed", number=40), "was ended by signal 40"),
+        (Message("ended", number=3), "ended with exit code 3"),
+        (
+            Message("killed", number=signal.SIGKILL),
+            "was killed by SIGKILL, perhaps because its machine had no memory left: choose an instance with more.",
+        ),
+    ],
+)
+def test_how_a_rank_ended_that_said_nothing_is_in_the_reason(job: Job, dead: int, end: Message, how: str) -> None:
+    hosts = job.of("algo-2", "algo-3")
+    for host in hosts:
+        host.rank.train()
+    hosts[dead].rank.say(end)
+    (reason,) = {host.failed() for host in hosts}
+    assert reason.startswith(f"2 AlgorithmError: host {job.names[dead]}: the training process {how}")
+
+
+@pytest.mark.parametrize("killed", [0, 2])
+@pytest.mark.parametrize(
+    "suspicion",
+    [
+        Message("killed", number=signal.SIGUSR1),
+        Message("ended", number=1),
+        Message("failed", text="AlgorithmError: broken.", number=2, certain=False),
+    ],
+    ids=lambda message: message.kind,
+)
+def test_a_rank_that_was_killed_is_the_cause_whoever_was_suspected_before(
+    job: Job, killed: int, suspicion: Message
+) -> None:
+    """When a rank is killed MPI may end the others at once, and their hosts may be the first to say so."""
+    # A suspicion is believed after a heartbeat: never, here.
+    hosts = job.of("algo-2", "algo-3", deadlines=Deadlines(heartbeat=2 * PATIENCE, silence=4 * PATIENCE, goodbye=1.0))
+    for host in hosts:
+        host.rank.train()
+    for number in {0, 1, 2} - {killed}:
+        hosts[number].rank.say(suspicion)
+    wait_until(lambda: hosts[0].host._suspicion, "the leader to suspect a host")  # type: ignore[attr-defined]
+    assert all(host.is_running for host in hosts)
+    hosts[killed].rank.say(Message("killed", number=signal.SIGKILL))
+    (reason,) = {host.failed() for host in hosts}
+    assert reason.startswith(f"2 AlgorithmError: host {job.names[killed]}: the training process was killed by SIGKILL")
+
+
+def test_what_a_rank_has_said_itself_counts_and_not_how_its_process_ended(job: Job) -> None:
+    leader, worker = job.of("algo-2")
+    leader.rank.train()
+    worker.rank.train()
+    leader.rank.say(Message("done"), Message("killed", number=signal.SIGKILL))
+    worker.rank.say(Message("failed", text="ClientError: a.csv is wrong.", number=1), Message("ended", number=1))
+    assert {leader.failed(), worker.failed()} == {"1 ClientError: host algo-2: a.csv is wrong."}
+
+
+@pytest.mark.parametrize(
+    ("end", "exit_code"),
+    [(Message("ended", number=143), 143), (Message("killed", number=signal.SIGKILL), 2)],
+    ids=["by itself", "killed"],
+)
+def test_a_rank_that_was_told_to_stop_and_has_ended_was_stopped(job: Job, end: Message, exit_code: int) -> None:
+    leader, worker = job.of("algo-2")
+    leader.rank.train()
+    worker.rank.train()
+    worker.host.stop()
+    wait_until(lambda: worker.rank.signals, "SIGTERM to reach the rank")
+    worker.rank.say(end)
+    (reason,) = {leader.failed(), worker.failed()}
+    assert reason.startswith(f"{exit_code} AlgorithmError: host algo-2: ")
+    assert ("was stopped (SIGTERM)" in reason) == (exit_code == 143)
 
 
 def test_a_rank_that_dies_because_a_host_is_lost_is_not_the_cause(job: Job) -> None:

@@ -137,6 +137,19 @@ def test_nothing_is_left_running(programs: Path, hydra: Hydra) -> None:
     link.close()
 
 
+def test_a_rank_goes_together_with_its_witness(programs: Path, hydra: Hydra) -> None:
+    """The launcher gives the two a process group; this witness would stay."""
+    pair = f"sleep 600 & echo $! > {programs}/rank; echo $$ > {programs}/witness; exec sleep 600"
+    put(programs, "hydra_pmi_proxy", f"#!/bin/sh\nsetsid sh -c '{pair}'\n")
+    link = hydra.join("127.0.0.1", 10000, 0)
+    wait_until(lambda: (programs / "witness").exists() and (programs / "witness").read_text(), "the witness to run")
+    rank, witness = (int((programs / name).read_text()) for name in ("rank", "witness"))
+    hydra.started(rank)
+    hydra.wait(0)
+    wait_until(lambda: not is_running(rank) and not is_running(witness), "the end of both")
+    link.close()
+
+
 def test_what_is_done_may_end_by_itself(programs: Path, hydra: Hydra) -> None:
     put(programs, "hydra_pmi_proxy", f"#!/bin/sh\nread _ < {programs}/gate\ntouch {programs}/ended\n")
     os.mkfifo(programs / "gate")

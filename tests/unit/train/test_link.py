@@ -25,6 +25,8 @@ def ends() -> Iterator[tuple[Link, socket.socket]]:
         Message("hello", host="algo-1", text="1.0"),
         Message("failed", text="caf\u00e9 \n \U0001f600", number=143, certain=False),
         Message("failed", text="\x00" * MAX_TEXT),
+        Message("killed", number=9),
+        Message("ended", number=255),
     ],
 )
 def test_a_message_comes_as_it_was_sent(ends: tuple[Link, socket.socket], message: Message) -> None:
