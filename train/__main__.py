@@ -139,13 +139,13 @@ def _train_together(base: Path, hosts: HostNames, log: JobLog) -> Failure | None
 
 
 def _take_part(base: Path) -> int:
-    """Be the process that trains on one of several hosts, and its parent; return the exit code of either."""
+    """Be the process that trains on one of several hosts, and its parent; return the exit code."""
     from train.witness import bear_witness
 
     # Before NumPy and MPI are imported: the parent stays small, and MPI starts threads.
     exit_code = bear_witness()
     if exit_code is not None:
-        return exit_code
+        os._exit(exit_code)  # there is nothing to tidy up, and the launcher waits
     from train.contract import read_hosts
     from train.hydra import rank_environment
 

@@ -322,7 +322,9 @@ class Host(ABC):
         self._linger()
         end = time.monotonic() + self._deadlines.goodbye
         while self._links() and time.monotonic() < end:
-            self._selector.select(TICK)
+            woken = [key.fileobj for key, _ in self._selector.select(TICK)]
+            if self._rank is not None and self._rank in woken:
+                self._hear_rank(self._rank)  # its last words change nothing, but would wake this loop again and again
             for link in self._links():
                 try:
                     link.receive()

@@ -145,6 +145,9 @@ class Hydra:
         """Wait for the end of all processes, at most so many ``seconds``, then end them, and see them off."""
         self._is_over = True
         end = time.monotonic() + seconds
+        # What a process prints ends with it, and that is heard of at once; its own end is looked for every 50 ms.
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
         for process in self._processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, end - time.monotonic()))

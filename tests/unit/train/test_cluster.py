@@ -70,8 +70,7 @@ class Rank:
     def say(self, *messages: Message) -> None:
         wait_until(lambda: self.joined, "the start of the rank")
         assert self._end is not None
-        for message in messages:
-            self._end.sendall(encode(message))
+        self._end.sendall(b"".join(encode(message) for message in messages))
 
     def train(self) -> None:
         self.say(Message("started", number=4711), Message("ready"))
