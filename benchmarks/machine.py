@@ -1,12 +1,16 @@
-"""The machine that is measured on: what its CPU is called, and how busy it is."""
+"""What is measured on and how: the CPU's name, how busy it is, and the heap that the image's programs have."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 from pathlib import Path
 
 CPU_TIMES = Path("/proc/stat")
+
+PROGRAMS = Path(__file__).resolve().parents[1] / "container" / "bin"
+HEAP_SETTING = re.compile(r'^export (MALLOC_\w+)="\$\{\1:-(\d+)\}"$', re.MULTILINE)
 
 
 def busy_seconds() -> float:
@@ -26,3 +30,17 @@ def processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or "unknown CPU"
+
+
+def heap_variables(program: str) -> dict[str, str]:
+    """Return the settings of glibc's heap with which the image starts a ``program``, ``train`` or ``serve``.
+
+    Raises
+    ------
+    ValueError
+        If the program's script makes none that is understood here.
+    """
+    found = dict(HEAP_SETTING.findall((PROGRAMS / program).read_text()))
+    if not found:
+        raise ValueError(f"expected lines such as export MALLOC_ARENA_MAX in {PROGRAMS / program}, found none")
+    return found

@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from benchmarks.machine import heap_variables
 from kmeans.arrays import Float32
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-HEAP_VARIABLES = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": "67108864",
-    "MALLOC_TRIM_THRESHOLD_": "268435456",
-}
+# A job's heap; the peers have the same.
+HEAP_VARIABLES = heap_variables("train")
 
 Options = Mapping[str, int | float | bool | None]
 

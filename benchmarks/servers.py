@@ -20,6 +20,7 @@ import orjson
 from numpy.typing import NDArray
 
 from benchmarks import bodies
+from benchmarks.machine import heap_variables
 from kmeans import artifact
 from kmeans.arrays import Float32
 from kmeans.formats.media_type import CSV, JSON
@@ -44,13 +45,6 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 
-
-# Ours is started as in the image, by container/bin/serve.
-HEAP_VARIABLES = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": "8388608",
-    "MALLOC_TRIM_THRESHOLD_": "33554432",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +169,7 @@ class Servers:
         if name == OURS:
             artifact.save(KMeansModel(centers), _made(folder / "model"))
             variables = {
-                **HEAP_VARIABLES,
+                **heap_variables("serve"),
                 "SAGEMAKER_BASE_DIR": str(folder),
                 "SAGEMAKER_BIND_TO_PORT": str(port),
                 "SAGEMAKER_MODEL_SERVER_WORKERS": "1",
