@@ -15,7 +15,7 @@ from benchmarks.machine import heap_variables
 from kmeans.arrays import Float32
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-# A job's heap; the peers have the same.
+# The heap of a job.
 HEAP_VARIABLES = heap_variables("train")
 
 Options = Mapping[str, int | float | bool | None]

@@ -46,7 +46,6 @@ ENVIRONMENT = {
 }
 
 
-
 @dataclass(frozen=True, slots=True)
 class Question:
     """What is posted to a server.
