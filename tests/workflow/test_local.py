@@ -222,6 +222,8 @@ def test_out_of_time_a_job_is_stopped_with_the_model_it_has(here: tuple[str, ...
 def start(folder: Path, here: tuple[str, ...], *arguments: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "workflow", *arguments, *here, "--folder", str(folder)]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    # A shell that runs the tests in its background has them ignore SIGINT, and what they start would do so too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
