@@ -13,10 +13,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from kmeans.arrays import Float32
+from kmeans.arrays import Float32, Float64
 from kmeans.errors import DataError, shown
 from kmeans.formats.instances import Predictions
-from kmeans.formats.number_lists import read_points
+from kmeans.formats.number_lists import read_numbers
 from kmeans.formats.pieces import Piece, in_equal_blocks, joined
 from kmeans.formats.window import Stream, Window
 
@@ -93,7 +93,7 @@ def _pieces(stream: Stream) -> Iterator[Piece]:
 
 def _fast_chunks(data: bytes) -> Float32 | None:
     """Return the numbers of ``data`` if all is as it should be, else None; a chunk at a time."""
-    parts: list[Float32] = []
+    parts: list[Float64] = []
     start = 0
     while start < len(data):
         stop = len(data) if len(data) - start <= CHUNK_BYTES else data.rfind(b"\n", start, start + CHUNK_BYTES) + 1
@@ -103,17 +103,16 @@ def _fast_chunks(data: bytes) -> Float32 | None:
             return None
         parts.append(points)
         start = stop
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate(parts) if parts else None
+    # Joined and made float32 in one pass.
+    return np.concatenate(parts, dtype=np.float32, casting="same_kind") if parts else None
 
 
-def _fast(chunk: bytes, columns: int) -> Float32 | None:
+def _fast(chunk: bytes, columns: int) -> Float64 | None:
     """Return the numbers of a chunk in which all is as it should be, else None."""
     if b"[" in chunk:  # a row of JSON within a line
         return None
     rows = chunk.removesuffix(b"\n").replace(b"\n", b"],[")
-    points = read_points(b"".join((b"[[", rows, b"]]")), is_flat=True)
+    points = read_numbers(b"".join((b"[[", rows, b"]]")), is_flat=True)
     return points if points is not None and columns in (0, points.shape[1]) else None
 
 

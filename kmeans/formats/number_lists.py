@@ -15,8 +15,16 @@ from kmeans.arrays import Float32, Float64, is_in_range
 _REFUSALS = (ValueError, RuntimeError, TypeError)
 
 
-def read_points(text: bytes, *, is_flat: bool = False) -> Float32 | None:
-    """Return the rows of a JSON text as an array (n, d), None if it is of any other shape or a number isn't finite.
+def read_points(text: bytes) -> Float32 | None:
+    """Return what :func:`read_numbers` gives, as float32."""
+    numbers = read_numbers(text)
+    return None if numbers is None else numbers.astype(np.float32)
+
+
+def read_numbers(text: bytes, *, is_flat: bool = False) -> Float64 | None:
+    """Return the rows of a JSON text as an array (n, d), None if it is of any other shape or a number out of range.
+
+    What is in range doesn't become infinite as float32.
 
     The shapes are ``[[1, 2], ...]`` and ``[{"features": [1, 2]}, ...]``, and ``{"instances": ...}`` with one of these.
 
@@ -36,10 +44,10 @@ def read_points(text: bytes, *, is_flat: bool = False) -> Float32 | None:
         if len(vectors) != len(lists) or len(widths) != 1 or 0 in widths:
             return None
         if isinstance(next(iter(rows)), simdjson.Array):  # all of them, or they have no buffer
-            return _finite(_numbers(rows).reshape(len(rows), *widths))
+            return _in_range(_numbers(rows).reshape(len(rows), *widths))
         if len(vectors) == 1:  # np.stack takes as long as all else here
-            return _finite(_numbers(vectors[0])[None, :])
-        return _finite(np.stack([_numbers(vector) for vector in vectors]))
+            return _in_range(_numbers(vectors[0])[None, :])
+        return _in_range(np.stack([_numbers(vector) for vector in vectors]))
     except _REFUSALS:
         return None
 
@@ -70,6 +78,5 @@ def _numbers(numbers: simdjson.Array) -> Float64:
     return np.frombuffer(numbers.as_buffer(of_type="d"))
 
 
-def _finite(numbers: Float64) -> Float32 | None:
-    # What is in range doesn't become infinite.
-    return numbers.astype(np.float32) if numbers.size and is_in_range(numbers) else None
+def _in_range(numbers: Float64) -> Float64 | None:
+    return numbers if numbers.size and is_in_range(numbers) else None
