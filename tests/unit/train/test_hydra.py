@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kmeans.errors import ResourceError
+from tests.processes import is_running
 from train.hydra import CONTROL_PORTS, Hydra, mpiexec_command, proxy_command, rank_environment
 from train.link import Link, LinkError, Message
 
@@ -37,14 +38,6 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 def hear(link: Link) -> Message:
     wait_until(lambda: select.select([link], [], [], 0)[0], "a message of the rank")
     return link.receive()[0]
-
-
-def is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import is_running
 from train.link import Link, LinkError, Message
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -84,14 +85,6 @@ def watched(request: pytest.FixtureRequest) -> Iterator[Watched]:
     watched = Watched(request.param)
     yield watched
     watched.close()
-
-
-def is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 WAIT = "signal.pause()"
