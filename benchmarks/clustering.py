@@ -27,7 +27,7 @@ import numpy as np
 
 import kmeans
 from benchmarks.cases import CASES, Case, load
-from benchmarks.machine import processor
+from benchmarks.machine import PROGRAMS, processor
 from benchmarks.methods import METHODS, Method, Variant
 from benchmarks.quality import mean_squared_distance
 from benchmarks.report import Run, as_json, draw, markdown
@@ -111,6 +111,8 @@ def _freeze(folder: Path) -> str:
     package = Path(kmeans.__file__).parent
     shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(Path(__file__).parent, folder / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
+    # The settings of the heap are read from there.
+    shutil.copytree(PROGRAMS, folder / "container" / "bin")
     sys.path.insert(0, str(folder))
     digest = hashlib.sha256()
     for source in sorted((folder / package.name).rglob("*.py")):
