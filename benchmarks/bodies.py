@@ -10,7 +10,7 @@ import orjson
 from numpy.typing import NDArray
 from sklearn.datasets import load_wine
 
-from benchmarks.cases import load
+from benchmarks import cases
 from kmeans.arrays import Float32
 from kmeans.formats import recordio
 from kmeans.formats.media_type import CSV, JSON, RECORDIO
@@ -27,7 +27,7 @@ RECORDIO_ANSWER = np.dtype({"names": ["label"], "formats": ["<f4"], "offsets": [
 def images(mnist: Path | None) -> Float32:
     """Return rows of 784 columns: those of MNIST, or drawn ones where no folder of it is given."""
     if mnist is not None:
-        return load("mnist", mnist)
+        return cases.mnist(mnist)
     generator = np.random.default_rng(0)
     shape = SYNTHETIC_ROWS, SYNTHETIC_COLUMNS
     pixels = generator.integers(1, 256, shape).astype(np.float32) / np.float32(255)

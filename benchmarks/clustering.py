@@ -1,8 +1,11 @@
 """``python -m benchmarks.clustering``: k-means against its peers, time against quality, in one table and one picture.
 
 Every method gets the same points (float32, in memory), the same k, the same seeds and the same number of threads. Only
-the fit is timed, after a small one that isn't counted. Quality is the mean squared distance of all rows
+the fit is timed, after a small one that isn't counted. Quality is the loss over all rows and the sizes of the clusters
 (``benchmarks.quality``), whatever the method says of itself.
+
+Cases are in three groups with their own methods: few clusters, tables (skewed and small ones, by ratio to the best of
+30 runs of scikit-learn), and many clusters. Cases whose data is in a folder are left out without it.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,28 +30,27 @@ from typing import Any
 import numpy as np
 
 import kmeans
-from benchmarks.cases import CASES, Case, load
+from benchmarks.cases import CASES, FOLDER_VARIABLES, GROUPS, QUICK_CASES, TABLES, Case, load
+from benchmarks.curves import Run, as_json, from_json
 from benchmarks.machine import PROGRAMS, processor
-from benchmarks.methods import METHODS, Method, Variant
-from benchmarks.quality import mean_squared_distance
-from benchmarks.report import Run, as_json, draw, markdown
+from benchmarks.methods import METHODS, REFERENCE, Method, Variant
+from benchmarks.picture import draw
+from benchmarks.quality import quality
+from benchmarks.report import markdown
 from benchmarks.runner import Failed, MethodProcess, Timed
-from kmeans.arrays import Float32
+from benchmarks.synthetic import Data
 from kmeans.machine import usable_cpus
 
-SEEDS = 5
-# One run may take so long; what takes longer than SLOW_SECONDS is run with fewer seeds.
-LIMIT_SECONDS = 120.0
-SLOW_SECONDS, SLOW_SEEDS = 30.0, 2
+# What takes longer is run with fewer seeds.
+SLOW_SECONDS = 30.0
 
 # A run is disturbed if others took so much (in CPUs) of those that its threads need; it is repeated, if it is short.
 DISTURBED_CPUS, REPEATS, REPEATED_SECONDS = 0.2, 2, 5.0
 
-QUICK_SEEDS, QUICK_ROWS, QUICK_LIMIT_SECONDS = 2, 10_000, 10.0
-QUICK_CASES = ("mnist-10", "gaussian-100", "embedding-256")
+QUICK_SEEDS, QUICK_ROWS, QUICK_ROWS_PER_CLUSTER, QUICK_LIMIT_SECONDS = 2, 10_000, 10, 10.0
 QUICK_OUTPUT = Path("build/benchmark")
 
-PEERS = ("numpy", "scikit-learn", "faiss-cpu", "superkmeans")
+PEERS = ("numpy", "scikit-learn", "faiss-cpu", "superkmeans", "bkmeans")
 
 
 def main() -> int:
@@ -57,7 +60,7 @@ def main() -> int:
     raw = options.output / "benchmark.json"
     if options.redraw:
         content = json.loads(raw.read_text())
-        _write(options.output, [Run(**run) for run in content["runs"]], content["machine"], content["notes"])
+        _write(options.output, [from_json(run) for run in content["runs"]], content["machine"], content["notes"])
         return 0
     cases = _cases(options)
     methods = [method for method in METHODS if not options.methods or method.name in options.methods]
@@ -65,33 +68,56 @@ def main() -> int:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         sources = _freeze(Path(folder))
-        machine, notes = _machine(options.threads, sources), _notes(options)
+        machine, notes = _machine(options.threads, sources), _notes(options, cases)
         if before is not None:
-            program = machine["versions"].partition(", Python")[0]
-            names = "; ".join(method.name for method in methods)
-            notes = [*before["notes"], f"run later than the others, on {machine['date']} by {program}: {names}"]
+            notes = [*before["notes"], *(note for note in notes if note not in before["notes"])]
+            notes.append(_run_later(machine, cases, methods))
             machine = before["machine"]
         file = Path(folder) / "points.npy"
         for data in dict.fromkeys(case.data for case in cases):
-            points = load(data, options.mnist)
-            if options.quick:
-                points = points[:QUICK_ROWS]
-            np.save(file, points)
+            data_set = _load(data, options)
+            np.save(file, data_set[0])
             for case in (case for case in cases if case.data == data):
-                runs += _compare(case, points, file, methods, options)
+                runs += _compare(_fitting(case, options), data_set, file, methods, options)
                 spent = f"{(time.perf_counter() - started) / 60:.1f} minutes"
-                # After every case: who stops the benchmark has what is done.
+                # After every case: what is done stays if the benchmark is stopped.
                 _write(options.output, _sorted(runs), {"duration": spent, **machine}, notes)
                 print(f"{case.name} done, {spent} so far", file=sys.stderr)
     print((options.output / "benchmark.md").read_text())
     return 0
 
 
+def _load(data: str, options: argparse.Namespace) -> Data:
+    """Return the points and known labels of ``data``; if quick, of rows at equal distances but in tables all."""
+    points, labels = load(data, options.folders)
+    if not options.quick or any(case.group is TABLES for case in CASES if case.data == data):
+        return points, labels
+    step = max(1, len(points) // QUICK_ROWS)
+    return (
+        np.ascontiguousarray(points[::step][:QUICK_ROWS]),
+        None if labels is None else labels[::step][:QUICK_ROWS],
+    )
+
+
+def _fitting(case: Case, options: argparse.Namespace) -> Case:
+    """Return ``case``, if quick with no more clusters than a subset of the rows allows."""
+    if not options.quick or case.group is TABLES:
+        return case
+    return replace(case, k=min(case.k, QUICK_ROWS // QUICK_ROWS_PER_CLUSTER))
+
+
+def _run_later(machine: dict[str, str], cases: Sequence[Case], methods: Sequence[Method]) -> str:
+    program = machine["versions"].partition(", Python")[0]
+    which = "all methods" if len(methods) == len(METHODS) else "; ".join(method.name for method in methods)
+    where = "all cases" if len(cases) == len(CASES) else ", ".join(case.name for case in cases)
+    return f"run later than the others, on {machine['date']} by {program}: {which} on {where}"
+
+
 def _kept(raw: Path, cases: Sequence[Case], methods: Sequence[Method]) -> tuple[list[Run], dict[str, Any]]:
     """Return the runs in the file ``raw`` that aren't run again, and what else stands there."""
     content = json.loads(raw.read_text())
     again = {(case.name, method.name) for case in cases for method in methods}
-    runs = [Run(**run) for run in content["runs"] if (run["case"], run["method"]) not in again]
+    runs = [from_json(run) for run in content["runs"] if (run["case"], run["method"]) not in again]
     return runs, {"machine": content["machine"], "notes": content["notes"]}
 
 
@@ -99,7 +125,7 @@ def _sorted(runs: Sequence[Run]) -> list[Run]:
     """Return the runs in the order of the table."""
     cases = [case.name for case in CASES]
     variants = [(method.name, variant.name) for method in METHODS for variant in method.variants]
-    known = [run for run in runs if (run.method, run.variant) in variants]
+    known = [run for run in runs if run.case in cases and (run.method, run.variant) in variants]
     return sorted(known, key=lambda run: (cases.index(run.case), variants.index((run.method, run.variant)), run.seed))
 
 
@@ -121,54 +147,66 @@ def _freeze(folder: Path) -> str:
 
 
 def _compare(
-    case: Case, points: Float32, file: Path, methods: Sequence[Method], options: argparse.Namespace
+    case: Case, data_set: Data, file: Path, methods: Sequence[Method], options: argparse.Namespace
 ) -> list[Run]:
     """Return the runs of all ``methods`` on ``case``: a seed for each of their variants, then the next seed."""
-    processes = {method.name: MethodProcess(method, file, case.k, options.threads) for method in methods}
-    turns = [(method, variant) for method in methods for variant in method.variants]
-    seeds_left = {(method.name, variant.name): options.seeds for method, variant in turns}
+    variants = {method.name: method.variants_for(case, len(data_set[0])) for method in methods}
+    turns = [(method, variant) for method in methods for variant in variants[method.name]]
+    processes = {
+        method.name: MethodProcess(method, file, case.k, options.threads, first=variants[method.name][0])
+        for method in methods
+        if variants[method.name]
+    }
+    seeds = options.seeds or case.group.seeds
+    seeds_left = {(method.name, variant.name): min(seeds, variant.seeds or seeds) for method, variant in turns}
+    limit = options.limit or case.group.limit
     runs: list[Run] = []
     try:
-        for seed in range(options.seeds):
+        for seed in range(seeds):
             for method, variant in turns:
                 if seeds_left[method.name, variant.name] <= seed:
                     continue
-                outcome = _measure(processes[method.name], variant, seed, options)
-                run = _run(case, points, method, variant, seed, outcome=outcome)
-                runs.append(run)
+                outcome = _measure(processes[method.name], variant, seed, limit, options.threads)
+                runs.append(_run(case, data_set, method, variant, seed, outcome=outcome))
                 if isinstance(outcome, Failed):
                     # Neither is it tried again, nor what costs more.
-                    for later in method.variants[method.variants.index(variant) :]:
-                        seeds_left[method.name, later.name] = 0
+                    later = variants[method.name][variants[method.name].index(variant) :]
+                    seeds_left.update({(method.name, costlier.name): 0 for costlier in later})
                 elif outcome.seconds > SLOW_SECONDS:
-                    seeds_left[method.name, variant.name] = min(SLOW_SEEDS, seeds_left[method.name, variant.name])
+                    fewer = min(case.group.slow_seeds, seeds_left[method.name, variant.name])
+                    seeds_left[method.name, variant.name] = fewer
     finally:
         for process in processes.values():
             process.end()
     return runs
 
 
-def _measure(process: MethodProcess, variant: Variant, seed: int, options: argparse.Namespace) -> Timed | Failed:
+def _measure(process: MethodProcess, variant: Variant, seed: int, limit: float, threads: int) -> Timed | Failed:
     """Return one run; if others kept the CPUs busy, the least disturbed of a few."""
-    spare = max(0, (os.cpu_count() or 1) - options.threads)
-    best = process.run(variant, seed, options.limit)
+    spare = max(0, (os.cpu_count() or 1) - threads)
+    best = process.run(variant, seed, limit)
     for _ in range(REPEATS):
         if isinstance(best, Failed) or best.others <= spare + DISTURBED_CPUS or best.seconds > REPEATED_SECONDS:
             break
-        again = process.run(variant, seed, options.limit)
+        again = process.run(variant, seed, limit)
         if isinstance(again, Timed) and again.others < best.others:
             best = again
     return best
 
 
-def _run(case: Case, points: Float32, method: Method, variant: Variant, seed: int, *, outcome: Timed | Failed) -> Run:
-    """Return the record of one run, its quality measured, and say it."""
+def _run(case: Case, data_set: Data, method: Method, variant: Variant, seed: int, *, outcome: Timed | Failed) -> Run:
+    """Return the record of one run, its quality measured, and print it."""
     what = f"{case.name}  {method.name}, {variant.name}, seed {seed}"
     if isinstance(outcome, Failed):
         print(f"{what}: {outcome.reason}", file=sys.stderr)
         return Run(case.name, method.name, variant.name, seed, failure=outcome.reason)
-    msd = mean_squared_distance(points, outcome.centers)
-    print(f"{what}: {outcome.seconds:.3f} s, msd {msd:.4f}, others {outcome.others:.2f} CPUs", file=sys.stderr)
+    points, labels = data_set
+    found = quality(points, outcome.centers, case.metric, labels)
+    print(
+        f"{what}: {outcome.seconds:.3f} s, loss {found.loss:.6g}, clusters of {found.smallest} to {found.largest} "
+        f"rows, {found.under_three} under 3, others {outcome.others:.2f} CPUs",
+        file=sys.stderr,
+    )
     return Run(
         case=case.name,
         method=method.name,
@@ -177,7 +215,7 @@ def _run(case: Case, points: Float32, method: Method, variant: Variant, seed: in
         seconds=round(outcome.seconds, 5),
         cpu_seconds=round(outcome.cpu_seconds, 5),
         others=round(outcome.others, 2),
-        mean_squared_distance=msd,
+        **asdict(found),
     )
 
 
@@ -194,10 +232,11 @@ def _write(folder: Path, runs: Sequence[Run], machine: dict[str, str], notes: Se
 def _cases(options: argparse.Namespace) -> list[Case]:
     """Return the cases asked for; without names, those that there is data for."""
     named = options.cases or (QUICK_CASES if options.quick else [case.name for case in CASES])
-    cases = [case for case in CASES if case.name in named]
-    if options.mnist is None and any(case.data == "mnist" for case in cases):
-        print("No folder of MNIST was given (--mnist, KMEANS_MNIST_DIR): its cases are left out.", file=sys.stderr)
-        cases = [case for case in cases if case.data != "mnist"]
+    cases = [case for case in CASES if case.name in named and case.group.name in options.groups]
+    for data, variable in FOLDER_VARIABLES.items():
+        if options.folders[data] is None and any(case.data == data for case in cases):
+            print(f"No folder was given (--{data}, {variable}): cases of {data} are left out.", file=sys.stderr)
+            cases = [case for case in cases if case.data != data]
     return cases
 
 
@@ -225,13 +264,37 @@ def _revision() -> str:
     return done.stdout.strip()
 
 
-def _notes(options: argparse.Namespace) -> list[str]:
+def _notes(options: argparse.Namespace, cases: Sequence[Case]) -> list[str]:
     """Return how the tables are to be read."""
-    rows = [f"A smoke test: the first {QUICK_ROWS:,} rows of each data set"] if options.quick else []
+    quick = (
+        f"A smoke test: but for tables {QUICK_ROWS:,} rows of each data set, and at most a cluster for "
+        f"{QUICK_ROWS_PER_CLUSTER} rows"
+    )
+    efforts = []
+    for group in (group for group in GROUPS if any(case.group is group for case in cases)):
+        seeds, limit = options.seeds or group.seeds, options.limit or group.limit
+        slow = min(seeds, group.slow_seeds)
+        efforts.append(
+            f"{group.name}: {seeds} seeds from 0, {slow} for what takes more than {SLOW_SECONDS:g} s a run; a run of "
+            f"more than {limit:g} s is cut, and the method's costlier settings are left out"
+        )
+    method, variant = REFERENCE
+    of_tables = [
+        "tables: median / worst loss over the seeds, divided by the loss of the best of 30 runs of scikit-learn "
+        f"({method}, {variant}, seed 0), and the median of s",
+        "tables, sizes: smallest-largest cluster over all seeds, median number of clusters under 3 rows; adjusted Rand "
+        "index where labels are known",
+    ]
+    of_many = [
+        "smallest, largest: rows of a cluster, over all seeds; under 3 rows: number of such clusters, median; adjusted "
+        "Rand index: agreement with known labels, 1 if the clusters are the same",
+        "1 - cosine: mean over all rows, between a row and the nearest center; scikit-learn's MiniBatchKMeans knows "
+        "squared distances only, and is run on the same rows of length 1",
+    ]
+    groups = {case.group.name for case in cases}
     return [
-        *rows,
-        f"{options.seeds} seeds (0 to {options.seeds - 1}); {SLOW_SEEDS} for what takes more than {SLOW_SECONDS:g} s "
-        f"a run; a run of more than {options.limit:g} s is cut, and the method's costlier settings are left out",
+        *([quick] if options.quick else []),
+        *efforts,
         "points are float32, in memory; only the fit is timed, up to the centers, after a small one that isn't "
         "counted; scikit-learn's times include the labels of all rows, ours, faiss' and SuperKMeans' don't",
         f"others: CPUs that other processes used meanwhile, median; a run of at most {REPEATED_SECONDS:g} s that they "
@@ -241,32 +304,72 @@ def _notes(options: argparse.Namespace) -> list[str]:
         "our s to this msd: on the front of our own settings, interpolated between two of them (linear in msd and in "
         "log time), never extrapolated; ratio: the peer's time / that; above 1 we are faster",
         "on the front: no peer's setting is both as fast and as good as our default",
+        "best peer: its setting of the least loss",
+        *(of_tables if "tables" in groups else []),
+        *(of_many if "many" in groups else []),
     ]
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.clustering", description=__doc__)
-    parser.add_argument("--cases", type=_names(case.name for case in CASES), help="comma-separated; default: all")
-    parser.add_argument(
-        "--methods", type=_names((method.name for method in METHODS), separator=";"), help="separated by ;"
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.clustering",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--seeds", type=int, help=f"default: {SEEDS}")
+    names = [group.name for group in GROUPS]
+    parser.add_argument(
+        "--groups",
+        nargs="+",
+        choices=names,
+        default=names,
+        metavar="GROUP",
+        help=f"groups of cases, of {', '.join(names)}; default: all",
+    )
+    parser.add_argument(
+        "--cases",
+        type=_names(case.name for case in CASES),
+        help=f"comma-separated, of {', '.join(case.name for case in CASES)}; default: all of the groups",
+    )
+    parser.add_argument(
+        "--methods",
+        type=_names((method.name for method in METHODS), separator=";"),
+        help=f"separated by ;, of {'; '.join(method.name for method in METHODS)}; default: all that the group has",
+    )
+    parser.add_argument(
+        "--seeds", type=int, help=f"runs of each setting; default: {_by_group('seeds')}, if quick {QUICK_SEEDS}"
+    )
     parser.add_argument("--threads", type=int, default=usable_cpus(), help="default: the usable CPUs")
-    parser.add_argument("--limit", type=float, help=f"seconds of one run; default: {LIMIT_SECONDS:g}")
-    parser.add_argument("--mnist", type=Path, help="folder of MNIST's files; default: KMEANS_MNIST_DIR")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        help=f"seconds after which a run is cut; default: {_by_group('limit')}, if quick {QUICK_LIMIT_SECONDS:g}",
+    )
+    for data, variable in FOLDER_VARIABLES.items():
+        parser.add_argument(f"--{data}", type=Path, metavar="DIR", help=f"folder of {data}; default: {variable}")
     parser.add_argument("--output", type=Path, help=f"folder of the results; default: docs, if quick {QUICK_OUTPUT}")
-    parser.add_argument("--quick", action="store_true", help="a smoke test: fewer rows, seeds and cases")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test of minutes: fewer rows, clusters, seeds and cases"
+    )
     parser.add_argument(
         "--update", action="store_true", help="keep the runs in the output's JSON of other methods and cases"
     )
     parser.add_argument("--redraw", action="store_true", help="table and picture again, from the output's JSON")
     options = parser.parse_args()
-    folder = os.environ.get("KMEANS_MNIST_DIR")
-    options.mnist = options.mnist or (Path(folder) if folder else None)
-    options.seeds = options.seeds or (QUICK_SEEDS if options.quick else SEEDS)
-    options.limit = options.limit or (QUICK_LIMIT_SECONDS if options.quick else LIMIT_SECONDS)
+    options.folders = {data: _folder(getattr(options, data), variable) for data, variable in FOLDER_VARIABLES.items()}
+    if options.quick:
+        options.seeds = options.seeds or QUICK_SEEDS
+        options.limit = options.limit or QUICK_LIMIT_SECONDS
     options.output = options.output or (QUICK_OUTPUT if options.quick else Path("docs"))
     return options
+
+
+def _folder(given: Path | None, variable: str) -> Path | None:
+    named = os.environ.get(variable)
+    return given or (Path(named) if named else None)
+
+
+def _by_group(what: str) -> str:
+    return ", ".join(f"{group.name} {getattr(group, what):g}" for group in GROUPS)
 
 
 class _names:  # noqa: N801 - reads as a function

@@ -7,10 +7,11 @@ threads with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from benchmarks.cases import FEW, GROUPS, MANY, TABLES, Case, Group
 from benchmarks.machine import heap_variables
 from kmeans.arrays import Float32
 
@@ -18,7 +19,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 # The heap of a job.
 HEAP_VARIABLES = heap_variables("train")
 
-Options = Mapping[str, int | float | bool | None]
+Options = Mapping[str, int | float | bool | str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,22 @@ class Variant:
         What the method is told, in its own words.
     default
         Whether this is what the method does if it is told nothing.
+    groups
+        Groups of cases that it is run on.
+    seeds
+        Number of runs at most; None for as many as the group has.
     """
 
     name: str
     options: Options = field(default_factory=dict)
     default: bool = False
+    groups: tuple[Group, ...] = (FEW,)
+    seeds: int | None = None
+
+    def is_for(self, case: Case, rows: int) -> bool:
+        """Return whether it is run on ``case`` of ``rows`` rows: a sample must be smaller than all of them."""
+        sample = int(self.options.get("rows_per_cluster") or 0) * case.k
+        return case.group in self.groups and (case.group is FEW or sample < rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +66,24 @@ class Method:
         From the cheapest to the most expensive: when one is cut by the time limit, those after it are left out.
     ours
         Whether it is this project's.
+    cosine
+        Options that make it minimize 1 - cosine; None if it can't.
     """
 
     name: str
     run: Callable[[Float32, int, int, int, Options], Float32]
     variants: tuple[Variant, ...]
     ours: bool = False
+    cosine: Options | None = None
+
+    def variants_for(self, case: Case, rows: int) -> tuple[Variant, ...]:
+        """Return the variants that are run on ``case`` of ``rows`` rows, with the options of its metric."""
+        chosen = tuple(variant for variant in self.variants if variant.is_for(case, rows))
+        if case.metric == "euclidean":
+            return chosen
+        if self.cosine is None:
+            return ()
+        return tuple(replace(variant, options={**variant.options, **self.cosine}) for variant in chosen)
 
     def environment(self, threads: int) -> dict[str, str]:
         """Return the variables of its process: all threads for OpenMP and BLAS.
@@ -100,10 +124,18 @@ def _mini_batch(points: Float32, k: int, seed: int, threads: int, options: Optio
 
 
 def _lloyd(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
-    """Fit scikit-learn's full Lloyd from one greedy k-means++ start; its threads are OpenMP's."""
+    """Fit scikit-learn's full Lloyd from greedy k-means++ starts, by default one; its threads are OpenMP's."""
     from sklearn.cluster import KMeans  # noqa: PLC0415
 
-    estimator = KMeans(k, n_init=1, algorithm="lloyd", random_state=seed, **options)
+    estimator = KMeans(k, algorithm="lloyd", random_state=seed, **{"n_init": 1, **options})
+    return _as_float32(estimator.fit(points).cluster_centers_)
+
+
+def _breathing(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
+    """Fit breathing k-means; it is scikit-learn's KMeans again and again, with OpenMP's threads."""
+    from bkmeans import BKMeans  # noqa: PLC0415
+
+    estimator = BKMeans(n_clusters=k, random_state=seed, **options)
     return _as_float32(estimator.fit(points).cluster_centers_)
 
 
@@ -139,74 +171,102 @@ def _as_float32(centers: object) -> Float32:
     return np.ascontiguousarray(np.asarray(centers), dtype=np.float32)
 
 
+# The runs that the losses on tables are divided by: a method and a variant.
+REFERENCE = ("scikit-learn KMeans", "n_init=30")
+
+# Another setting of ours needs one line here, with the groups of cases that it is run on.
+OURS = (
+    Variant("refine_max_iter=1", {"refine_max_iter": 1}, groups=(FEW, MANY)),
+    Variant("refine_max_iter=3", {"refine_max_iter": 3}),
+    Variant("refine_max_iter=8", {"refine_max_iter": 8}),
+    Variant("default", default=True, groups=GROUPS),
+    Variant("local_lloyd_tol=1e-5", {"local_lloyd_tol": 1e-5}),
+    Variant("local_lloyd_tol=1e-6", {"local_lloyd_tol": 1e-6, "refine_max_iter": 1000}),
+)
+
+
+def _sample(rows: int, factor: int, trials: int, groups: tuple[Group, ...] = (FEW,)) -> Variant:
+    """Return a variant that is fitted to a sample of ``rows`` rows per cluster."""
+    options = {
+        "rows_per_cluster": rows,
+        "extra_center_factor": factor,
+        "local_lloyd_num_trials": trials,
+        "local_lloyd_tol": 1e-3,
+    }
+    return Variant(f"{rows} rows per cluster, extra_center_factor={factor}, {trials} trials", options, groups=groups)
+
+
 METHODS = (
-    Method(
-        "kmeans",
-        _kmeans,
-        (
-            *(Variant(f"refine_max_iter={passes}", {"refine_max_iter": passes}) for passes in (1, 3, 8)),
-            Variant("default", default=True),
-            Variant("local_lloyd_tol=1e-5", {"local_lloyd_tol": 1e-5}),
-            Variant("local_lloyd_tol=1e-6", {"local_lloyd_tol": 1e-6, "refine_max_iter": 1000}),
-        ),
-        ours=True,
-    ),
+    Method("kmeans", _kmeans, OURS, ours=True, cosine={"distance_metric": "cosine"}),
     Method(
         "kmeans, on a sample",
         _kmeans_on_a_sample,
-        tuple(
-            Variant(
-                f"{rows} rows per cluster, extra_center_factor={factor}, {trials} trials",
-                {
-                    "rows_per_cluster": rows,
-                    "extra_center_factor": factor,
-                    "local_lloyd_num_trials": trials,
-                    "local_lloyd_tol": 1e-3,
-                },
-            )
-            for rows, factor, trials in (
-                (32, 1, 1),
-                (128, 1, 1),
-                (128, 2, 1),
-                (256, 3, 1),
-                (256, 10, 1),
-                (256, 3, 3),
-                (512, 3, 3),
-            )
+        (
+            _sample(32, 1, 1, groups=(FEW, MANY)),
+            _sample(128, 1, 1, groups=(FEW, MANY)),
+            _sample(128, 2, 1),
+            _sample(256, 3, 1),
+            _sample(256, 10, 1),
+            _sample(256, 3, 3),
+            _sample(512, 3, 3),
         ),
         ours=True,
+        cosine={"distance_metric": "cosine"},
     ),
     Method(
         "scikit-learn MiniBatchKMeans",
         _mini_batch,
-        (Variant("default", default=True), Variant("batch_size=4096", {"batch_size": 4096})),
+        (Variant("default", default=True, groups=GROUPS), Variant("batch_size=4096", {"batch_size": 4096})),
+        # It knows squared distances only, which are 2 (1 - cosine) where rows and centers have length 1.
+        cosine={},
     ),
     Method(
         "scikit-learn KMeans",
         _lloyd,
         (
             Variant("n_init=1, max_iter=10", {"max_iter": 10}),
-            Variant("n_init=1 (max_iter=300)", default=True),
+            Variant("n_init=1 (max_iter=300)", default=True, groups=(FEW, TABLES)),
+            Variant("n_init=30", {"n_init": 30}, groups=(TABLES,), seeds=1),
         ),
+    ),
+    Method(
+        "breathing k-means",
+        _breathing,
+        (Variant("default", default=True, groups=(TABLES,)),),
     ),
     Method(
         "faiss",
         _faiss,
-        (Variant("niter=10", {"niter": 10}), Variant("default (niter=25)", default=True)),
+        (
+            Variant("niter=10", {"niter": 10}),
+            Variant("default (niter=25)", default=True, groups=(FEW, MANY)),
+        ),
+        cosine={"spherical": True},
     ),
     Method(
         "faiss, all rows",
         _faiss_all_rows,
-        tuple(Variant(f"niter={iterations}", {"niter": iterations}) for iterations in (5, 10, 25)),
+        (
+            Variant("niter=5", {"niter": 5}),
+            Variant("niter=10", {"niter": 10}, groups=(FEW, MANY)),
+            Variant("niter=25", {"niter": 25}, groups=(FEW, MANY)),
+        ),
+        cosine={"spherical": True},
     ),
     Method(
         "SuperKMeans",
         _superkmeans,
-        (Variant("default", default=True),),
+        (Variant("default", default=True, groups=(FEW, MANY)),),
+        cosine={"angular": True},
     ),
     Method(
         "SuperKMeans, all rows",
         _superkmeans_all_rows,
-        tuple(Variant(f"iters={iterations}", {"iters": iterations}) for iterations in (5, 10, 25)),
+        (
+            Variant("iters=5", {"iters": 5}),
+            Variant("iters=10", {"iters": 10}, groups=(FEW, MANY)),
+            Variant("iters=25", {"iters": 25}, groups=(FEW, MANY)),
+        ),
+        cosine={"angular": True},
     ),
 )

@@ -1,27 +1,119 @@
-"""What all centers are judged by: the mean squared distance of all rows, by code that no method shares."""
+"""The quality of centers, by code that no method shares: the loss over all rows, and the sizes of the clusters."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
+from numpy.typing import NDArray
 
 from kmeans.arrays import Float32
 
+Float64 = NDArray[np.float64]
+Labels = NDArray[np.int64]
+Metric = Literal["euclidean", "cosine"]
+
 BLOCK_VALUES = 4 << 20
 
+# Up to this number of rows times centers, labels are computed in float64: in tables with heavy tails it is needed.
+EXACT_PRODUCTS = 1 << 22
 
-def mean_squared_distance(points: Float32, centers: Float32) -> float:
-    """Return the mean over all rows of ``points`` of the squared distance to the nearest of ``centers``.
+# A cluster of fewer rows is hardly one.
+FEW_ROWS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Quality of the centers of one fit.
+
+    Attributes
+    ----------
+    loss
+        Mean over all rows of the squared distance to the nearest center, or of 1 - cosine.
+    smallest, largest
+        Rows of the smallest and of the largest cluster; 0 for a center without rows.
+    under_three
+        Number of clusters with fewer than 3 rows.
+    adjusted_rand_index
+        Agreement with known labels: 1 if the clusters are the same, about 0 for random ones; None without labels.
+    """
+
+    loss: float
+    smallest: int
+    largest: int
+    under_three: int
+    adjusted_rand_index: float | None = None
+
+
+def quality(points: Float32, centers: Float32, metric: Metric = "euclidean", known: Labels | None = None) -> Quality:
+    """Return the quality of ``centers`` (k, d) for all rows of ``points`` (n, d), with ``known`` labels (n,) or None.
 
     Float32 only decides which center is nearest (where it errs, two are equally near to seven digits); the distance to
     that one and the sum are computed in float64.
     """
-    norms = np.einsum("ij,ij->i", centers, centers)
-    exact = centers.astype(np.float64)
-    total = 0.0
+    nearest = _nearest_by_cosine if metric == "cosine" else _nearest
+    labels = np.empty(len(points), np.int64)
+    total, first = 0.0, 0
+    for block_labels, losses in nearest(points, centers):
+        labels[first : first + len(block_labels)] = block_labels
+        first += len(block_labels)
+        total += losses
+    sizes = np.bincount(labels, minlength=len(centers))
+    return Quality(
+        loss=total / len(points),
+        smallest=int(sizes.min()),
+        largest=int(sizes.max()),
+        under_three=int((sizes < FEW_ROWS).sum()),
+        adjusted_rand_index=None if known is None else adjusted_rand_index(known, labels),
+    )
+
+
+def _blocks(points: Float32, centers: Float32) -> Iterator[Float32]:
     rows = max(1, BLOCK_VALUES // max(centers.shape))
     for first in range(0, len(points), rows):
-        block = points[first : first + rows]
-        labels = (norms - 2 * (block @ centers.T)).argmin(axis=1)
+        yield points[first : first + rows]
+
+
+def _nearest(points: Float32, centers: Float32) -> Iterator[tuple[Labels, float]]:
+    """Yield the labels of each block of rows, and the sum of their squared distances."""
+    exact = centers.astype(np.float64)
+    decisive = exact if len(points) * len(centers) <= EXACT_PRODUCTS else centers
+    norms = np.einsum("ij,ij->i", decisive, decisive)
+    for block in _blocks(points, centers):
+        labels = (norms - 2 * (block @ decisive.T)).argmin(axis=1)
         differences = block - exact[labels]
-        total += float(np.einsum("ij,ij->", differences, differences))
-    return total / len(points)
+        yield labels, float(np.einsum("ij,ij->", differences, differences))
+
+
+def _nearest_by_cosine(points: Float32, centers: Float32) -> Iterator[tuple[Labels, float]]:
+    """Yield the labels of each block of rows, and the sum of 1 - cosine; a row or center of zeros has cosine 0."""
+    exact = _unit(centers)
+    decisive = exact.astype(np.float32)
+    for block in _blocks(points, centers):
+        labels = (block @ decisive.T).argmax(axis=1)
+        cosines = np.einsum("ij,ij->i", _unit(block), exact[labels])
+        yield labels, float((1 - cosines).sum())
+
+
+def _unit(vectors: Float32) -> Float64:
+    exact = vectors.astype(np.float64)
+    lengths = np.sqrt(np.einsum("ij,ij->i", exact, exact))
+    lengths[lengths == 0] = 1
+    exact /= lengths[:, None]
+    return exact
+
+
+def adjusted_rand_index(first: Labels, second: Labels) -> float:
+    """Return the adjusted Rand index of two labelings of the same rows (Hubert and Arabie, 1985)."""
+    both = np.unique(first * (second.max() + 1) + second, return_counts=True)[1]
+    together, in_first, in_second = (_pairs(counts) for counts in (both, np.bincount(first), np.bincount(second)))
+    expected = in_first * in_second / _pairs(np.array([len(first)]))
+    largest = (in_first + in_second) / 2
+    return 1.0 if largest == expected else (together - expected) / (largest - expected)
+
+
+def _pairs(counts: NDArray[np.int64]) -> float:
+    exact = counts.astype(np.float64)
+    return float((exact * (exact - 1) / 2).sum())

@@ -71,10 +71,13 @@ class MethodProcess:
         Clusters.
     threads
         Threads of every fit.
+    first
+        Variant of the small fit that isn't counted.
     """
 
-    def __init__(self, method: Method, points_file: Path, k: int, threads: int) -> None:
+    def __init__(self, method: Method, points_file: Path, k: int, threads: int, *, first: Variant) -> None:
         self._arguments = (method.name, points_file, k, threads)
+        self._first = first
         self._environment = method.environment(threads)
         self._process: multiprocessing.process.BaseProcess | None = None
         self._connection: Connection[tuple[Variant, int] | None, Timed | Failed] | None = None
@@ -82,6 +85,8 @@ class MethodProcess:
     def run(self, variant: Variant, seed: int, limit: float) -> Timed | Failed:
         """Fit once; after ``limit`` seconds the process is ended, and the next run begins a new one."""
         connection = self._started()
+        if isinstance(connection, Failed):
+            return connection
         connection.send((variant, seed))
         if not connection.poll(SETTLE_SECONDS + limit):
             self.end()
@@ -92,19 +97,23 @@ class MethodProcess:
             self.end()
             return Failed("its process died")
 
-    def _started(self) -> Connection[tuple[Variant, int] | None, Timed | Failed]:
+    def _started(self) -> Connection[tuple[Variant, int] | None, Timed | Failed] | Failed:
         if self._connection is None:
             context = multiprocessing.get_context("spawn")
             self._connection, theirs = context.Pipe()
             with _environment(self._environment):
-                self._process = context.Process(target=_serve, args=(theirs, *self._arguments), daemon=True)
+                self._process = context.Process(
+                    target=_serve, args=(theirs, *self._arguments), kwargs={"first": self._first}, daemon=True
+                )
                 self._process.start()
             theirs.close()
             if not self._connection.poll(START_SECONDS):
                 raise TimeoutError(f"{self._arguments[0]} didn't start")
             ready = self._connection.recv()
             if isinstance(ready, Failed):
-                raise RuntimeError(f"{self._arguments[0]} failed to start: {ready.reason}")
+                # A setting that this version doesn't know must not end a benchmark of hours.
+                self.end()
+                return ready
         return self._connection
 
     def end(self) -> None:
@@ -136,12 +145,14 @@ def _serve(
     points_file: Path,
     k: int,
     threads: int,
+    *,
+    first: Variant,
 ) -> None:
     """Be the process: warm up, then a fit for each message until the other side closes."""
     method = next(method for method in METHODS if method.name == method_name)
     points: Float32 = np.load(points_file)
     warm_up = min(WARM_UP_ROWS, len(points)), min(WARM_UP_CLUSTERS, k)
-    connection.send(_timed(method, points[: warm_up[0]], warm_up[1], method.variants[0], 0, threads=threads))
+    connection.send(_timed(method, points[: warm_up[0]], warm_up[1], first, 0, threads=threads))
     while True:
         try:
             message = connection.recv()
@@ -161,5 +172,7 @@ def _timed(method: Method, points: Float32, k: int, variant: Variant, seed: int,
     except Exception as error:  # one method's failure must not end the others
         return Failed(f"{type(error).__name__}: {error}")
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
+    if len(centers) > k or not np.isfinite(centers).all():
+        return Failed(f"expected at most {k} finite centers, found {len(centers)}, or values that aren't finite")
     others = max(0.0, busy_seconds() - busy - cpu_seconds) / seconds
     return Timed(seconds, cpu_seconds, others, centers)
