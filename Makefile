@@ -99,9 +99,9 @@ sbom:  ## write what is in the image, $(IMAGE), to SBOM=build/kmeans.cdx.json (C
 fuzz: $(FUZZ_READY)  ## search for inputs that break a decoder or the server; RUNS=20000 for each of them
 	$(FUZZ)/bin/python -m tests.fuzz --runs $(RUNS) --findings $(FUZZ)/findings
 
-bench: $(BENCH_READY)  ## measure algorithm and server beside their peers, and the formats; MNIST=DIR for MNIST (needs wrk)
+bench: $(BENCH_READY)  ## measure algorithm and server beside their peers, and the formats; MNIST=DIR, EMBEDDINGS=DIR (needs wrk)
 	$(BENCH)/bin/python -m benchmarks.formats
-	$(BENCH)/bin/python -m benchmarks.clustering $(if $(MNIST),--mnist "$(MNIST)")
+	$(BENCH)/bin/python -m benchmarks.clustering $(if $(MNIST),--mnist "$(MNIST)") $(if $(EMBEDDINGS),--embeddings "$(EMBEDDINGS)")
 	$(BENCH)/bin/python -m benchmarks.serving $(if $(MNIST),--mnist "$(MNIST)")
 
 lock:  ## pin the packages again, with hashes (needs uv)

@@ -1,4 +1,4 @@
-"""The data sets that methods are compared on, each with the number of clusters asked for."""
+"""The data sets that methods are compared on, each with a number of clusters."""
 
 from __future__ import annotations
 
@@ -129,7 +129,9 @@ QUICK_CASES = (
 
 
 def load(data: str, folders: Mapping[str, Path | None]) -> Data:
-    """Return the points of the data set ``data``, float32 (n, d), and known labels or None; the same at every call.
+    """Return the points of ``data``, float32 (n, d), and known labels or None.
+
+    They are the same at every call.
 
     Raises
     ------
@@ -148,7 +150,10 @@ def load(data: str, folders: Mapping[str, Path | None]) -> Data:
 
 
 def mnist(folder: Path) -> Float32:
-    """Return the 60,000 training images, pixels from 0 to 1, from the IDX file (gzip or not) in ``folder``."""
+    """Return the 60,000 training images in ``folder``, pixels from 0 to 1.
+
+    The IDX file may be compressed by gzip.
+    """
     packed = folder / f"{MNIST_FILE}.gz"
     content = gzip.decompress(packed.read_bytes()) if packed.exists() else (folder / MNIST_FILE).read_bytes()
     pixels = np.frombuffer(content, np.uint8, offset=IDX_HEADER_BYTES).reshape(MNIST_ROWS, MNIST_COLUMNS)
@@ -162,7 +167,7 @@ def _embeddings(folder: Path) -> Float32:
 
 
 def _pixels() -> Float32:
-    """Return the pixels of a photograph that ships with scikit-learn: red, green and blue from 0 to 255."""
+    """Return the pixels of a photograph that ships with scikit-learn, 0 to 255."""
     from sklearn.datasets import load_sample_image  # noqa: PLC0415 - not for the other data sets
 
     pixels: Float32 = load_sample_image(PHOTOGRAPH).reshape(-1, 3).astype(np.float32)

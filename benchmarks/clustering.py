@@ -1,4 +1,4 @@
-"""``python -m benchmarks.clustering``: k-means against its peers, time against quality, in one table and one picture.
+"""``python -m benchmarks.clustering``: k-means and its peers, time and quality.
 
 Every method gets the same points (float32, in memory), the same k, the same seeds and the same number of threads. Only
 the fit is timed, after a small one that isn't counted. Quality is the loss over all rows and the sizes of the clusters
@@ -47,7 +47,7 @@ SLOW_SECONDS = 30.0
 # A run is disturbed if others took so much (in CPUs) of those that its threads need; it is repeated, if it is short.
 DISTURBED_CPUS, REPEATS, REPEATED_SECONDS = 0.2, 2, 5.0
 
-QUICK_SEEDS, QUICK_ROWS, QUICK_ROWS_PER_CLUSTER, QUICK_LIMIT_SECONDS = 2, 10_000, 10, 10.0
+QUICK_SEEDS, QUICK_ROWS, QUICK_ROWS_PER_CLUSTER, QUICK_LIMIT_SECONDS = 2, 10_000, 20, 10.0
 QUICK_OUTPUT = Path("build/benchmark")
 
 PEERS = ("numpy", "scikit-learn", "faiss-cpu", "superkmeans", "bkmeans")
@@ -88,7 +88,10 @@ def main() -> int:
 
 
 def _load(data: str, options: argparse.Namespace) -> Data:
-    """Return the points and known labels of ``data``; if quick, of rows at equal distances but in tables all."""
+    """Return the points and known labels of ``data``.
+
+    If quick, of every n-th row; of tables always all.
+    """
     points, labels = load(data, options.folders)
     if not options.quick or any(case.group is TABLES for case in CASES if case.data == data):
         return points, labels
@@ -100,7 +103,7 @@ def _load(data: str, options: argparse.Namespace) -> Data:
 
 
 def _fitting(case: Case, options: argparse.Namespace) -> Case:
-    """Return ``case``, if quick with no more clusters than a subset of the rows allows."""
+    """Return ``case``, if quick with as many clusters as its rows allow."""
     if not options.quick or case.group is TABLES:
         return case
     return replace(case, k=min(case.k, QUICK_ROWS // QUICK_ROWS_PER_CLUSTER))
@@ -149,7 +152,10 @@ def _freeze(folder: Path) -> str:
 def _compare(
     case: Case, data_set: Data, file: Path, methods: Sequence[Method], options: argparse.Namespace
 ) -> list[Run]:
-    """Return the runs of all ``methods`` on ``case``: a seed for each of their variants, then the next seed."""
+    """Return the runs of all ``methods`` on ``case``.
+
+    Each of their variants is run with one seed before the next seed begins.
+    """
     variants = {method.name: method.variants_for(case, len(data_set[0])) for method in methods}
     turns = [(method, variant) for method in methods for variant in variants[method.name]]
     processes = {
@@ -220,13 +226,16 @@ def _run(case: Case, data_set: Data, method: Method, variant: Variant, seed: int
 
 
 def _write(folder: Path, runs: Sequence[Run], machine: dict[str, str], notes: Sequence[str]) -> None:
-    content = {"machine": machine, "notes": notes, "runs": [as_json(run) for run in runs]}
-    # A run a line: differences between two versions of the file can be read.
-    lines = ",\n  ".join(json.dumps(run) for run in content.pop("runs"))
-    head = json.dumps(content, indent=1)
-    (folder / "benchmark.json").write_text(f'{head[:-2]},\n "runs": [\n  {lines}\n ]\n}}\n')
+    _write_raw(folder, runs, machine, notes)
     (folder / "benchmark.md").write_text(markdown(runs, machine, notes))
     draw(runs, folder / "benchmark.png")
+
+
+def _write_raw(folder: Path, runs: Sequence[Run], machine: dict[str, str], notes: Sequence[str]) -> None:
+    # A run a line: differences between two versions of the file can be read.
+    lines = ",\n  ".join(json.dumps(as_json(run)) for run in runs)
+    head = json.dumps({"machine": machine, "notes": notes}, indent=1)
+    (folder / "benchmark.json").write_text(f'{head[:-2]},\n "runs": [\n  {lines}\n ]\n}}\n')
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:

@@ -112,7 +112,7 @@ def _in_a_process(shape: Shape, threads: int) -> Cost:
 
 
 def measure(shape: Shape, threads: int) -> Cost:
-    """Return the cost of a fit of ``shape``; the process must not have fitted anything larger before."""
+    """Return the cost of a fit of ``shape``."""
     points = _points(shape)
     seconds, moves = [], []
     with Workers(threads) as workers:
@@ -130,7 +130,10 @@ def measure(shape: Shape, threads: int) -> Cost:
 
 
 def _start_peak() -> int:
-    """Return the memory of this process, and start its peak from there; where Linux doesn't, return the peak so far."""
+    """Return the memory of this process, and reset its peak to it.
+
+    Where Linux doesn't reset it, the peak so far is returned.
+    """
     try:
         RESET_PEAK.write_text("5")
         return int(RESIDENT.read_text().split()[1]) * resource.getpagesize()

@@ -1,4 +1,4 @@
-"""Runs of methods, the points that they make of each setting, and the curve of a method in time and loss."""
+"""Runs, the point that those of one setting make, and the front of points."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Rows of the smallest and of the largest cluster of all runs, and the median number of clusters under 3 rows."""
+    """Sizes of clusters over all runs: the extremes, the median number under 3."""
 
     smallest: int
     largest: int
@@ -99,7 +99,7 @@ class Point:
 
 
 def points_of(case: Case, runs: Iterable[Run]) -> list[Point]:
-    """Return the points of all variants that were run on ``case``, in the methods' order."""
+    """Return the points of all variants that were run on ``case``."""
     by_variant: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         if run.case == case.name:
@@ -152,9 +152,10 @@ def front(points: Iterable[Point]) -> list[Point]:
 
 
 def seconds_to_reach(loss: float, curve: Sequence[Point]) -> float | None:
-    """Return when ``curve`` (a front) reaches ``loss``: between two points linear in loss and in log time.
+    """Return when ``curve`` (a front) reaches ``loss``.
 
-    Nothing is extrapolated: the fastest point's time is the least that is returned; None if ``loss`` isn't reached.
+    Between two points it is linear in loss and in log time. Nothing is extrapolated: the fastest point's time is the
+    least that is returned, and None if ``loss`` isn't reached.
     """
     for i, point in enumerate(curve):
         if point.loss <= loss:
@@ -172,6 +173,9 @@ def as_json(run: Run) -> dict[str, str | int | float | None]:
 
 
 def from_json(record: Mapping[str, Any]) -> Run:
-    """Return the run of a record of the raw file, of this version or of the first, which knew no other loss."""
+    """Return the run of a record of the raw file.
+
+    In files of the first version the loss is named ``mean_squared_distance``.
+    """
     known = {"loss" if name == "mean_squared_distance" else name: value for name, value in record.items()}
     return Run(**known)

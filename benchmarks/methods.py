@@ -47,7 +47,10 @@ class Variant:
     seeds: int | None = None
 
     def is_for(self, case: Case, rows: int) -> bool:
-        """Return whether it is run on ``case`` of ``rows`` rows: a sample must be smaller than all of them."""
+        """Return whether it is run on ``case``, which has ``rows`` rows.
+
+        A sample must be smaller than all of them.
+        """
         sample = int(self.options.get("rows_per_cluster") or 0) * case.k
         return case.group in self.groups and (case.group is FEW or sample < rows)
 
@@ -77,7 +80,10 @@ class Method:
     cosine: Options | None = None
 
     def variants_for(self, case: Case, rows: int) -> tuple[Variant, ...]:
-        """Return the variants that are run on ``case`` of ``rows`` rows, with the options of its metric."""
+        """Return the variants that are run on ``case``, which has ``rows`` rows.
+
+        They have the options of its metric.
+        """
         chosen = tuple(variant for variant in self.variants if variant.is_for(case, rows))
         if case.metric == "euclidean":
             return chosen
@@ -124,7 +130,10 @@ def _mini_batch(points: Float32, k: int, seed: int, threads: int, options: Optio
 
 
 def _lloyd(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
-    """Fit scikit-learn's full Lloyd from greedy k-means++ starts, by default one; its threads are OpenMP's."""
+    """Fit scikit-learn's full Lloyd from greedy k-means++ starts, by default one.
+
+    Its threads are OpenMP's.
+    """
     from sklearn.cluster import KMeans  # noqa: PLC0415
 
     estimator = KMeans(k, algorithm="lloyd", random_state=seed, **{"n_init": 1, **options})
@@ -132,7 +141,7 @@ def _lloyd(points: Float32, k: int, seed: int, threads: int, options: Options) -
 
 
 def _breathing(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
-    """Fit breathing k-means; it is scikit-learn's KMeans again and again, with OpenMP's threads."""
+    """Fit breathing k-means, which calls scikit-learn's KMeans repeatedly."""
     from bkmeans import BKMeans  # noqa: PLC0415
 
     estimator = BKMeans(n_clusters=k, random_state=seed, **options)

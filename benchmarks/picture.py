@@ -13,9 +13,9 @@ from benchmarks.methods import METHODS
 
 
 def draw(runs: Sequence[Run], file: Path) -> None:
-    """Write the picture: a panel for each case but tables, a curve for each method, bars from least to largest.
+    """Write the picture: a panel for each case, a curve for each method.
 
-    No file is written if all runs are of tables.
+    Bars go from the least to the largest. Tables have no panel, and no file is written if all runs are of tables.
     """
     cases = [case for case in CASES if case.group is not TABLES and any(run.case == case.name for run in runs)]
     if not cases:

