@@ -284,8 +284,8 @@ def _notes(options: argparse.Namespace, cases: Sequence[Case]) -> list[str]:
         seeds, limit = options.seeds or group.seeds, options.limit or group.limit
         slow = min(seeds, group.slow_seeds)
         efforts.append(
-            f"{group.name}: {seeds} seeds from 0, {slow} for what takes more than {SLOW_SECONDS:g} s a run; a run of "
-            f"more than {limit:g} s is cut, and the method's costlier settings are left out"
+            f"{group.name}: seeds 0 to {seeds - 1}, for what takes more than {SLOW_SECONDS:g} s a run 0 to {slow - 1}; "
+            f"a run of more than {limit:g} s is cut, and the method's costlier settings are left out"
         )
     method, variant = REFERENCE
     of_tables = [

@@ -23,7 +23,7 @@ def draw(runs: Sequence[Run], file: Path) -> None:
     import matplotlib as mpl  # noqa: PLC0415 - not in the processes that measure
 
     mpl.use("Agg")
-    from matplotlib import pyplot  # noqa: PLC0415
+    from matplotlib import pyplot, ticker  # noqa: PLC0415
 
     columns = min(3, len(cases) + 1)
     rows = math.ceil((len(cases) + 1) / columns)
@@ -61,6 +61,10 @@ def draw(runs: Sequence[Run], file: Path) -> None:
                         point.time, median(point.losses), "*", color=colors[method.name], markersize=16, zorder=4
                     )[0]
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda seconds, _: f"{seconds:g}"))
+        panel.xaxis.set_minor_formatter(ticker.NullFormatter())
+        panel.tick_params(labelsize=8)
         panel.set_title(case.title, fontsize=9)
         panel.set_xlabel("seconds (log)")
         panel.set_ylabel("1 - cosine, all rows" if case.metric == "cosine" else "mean squared distance, all rows")

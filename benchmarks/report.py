@@ -9,7 +9,7 @@ from benchmarks.cases import CASES, MANY, TABLES, Case
 from benchmarks.curves import Point, Run, front, points_of, seconds_to_reach
 from benchmarks.methods import METHODS, REFERENCE
 
-# Losses that differ by less are equal: two sums of the same float32 distances in another order.
+# Losses with a smaller relative difference are equal: centers are float32.
 TOLERANCE = 1e-6
 
 

@@ -85,9 +85,7 @@ def far_outliers(rows: int = 100_000, outliers: int = 5) -> Data:
     generator = np.random.default_rng(6)
     points = generator.standard_normal((rows + outliers, 4))
     points[rows:] += (200, -200, 200, -200)
-    labels = np.repeat([0, 1], [rows, outliers])
-    order = generator.permutation(rows + outliers)
-    return points[order].astype(np.float32), labels[order]
+    return generator.permutation(points).astype(np.float32), None
 
 
 def few_rows(rows: int = 100, columns: int = 5) -> Data:
@@ -115,6 +113,6 @@ GENERATED: dict[str, Callable[[], Data]] = {
     "tiny-blobs": tiny_blobs,
     "overlapping-4000": lambda: mixture(1_000_000, 128, 4_000, scale=0.25, exponent=0.5, seed=9),
     "overlapping-8000": lambda: mixture(100_000, 128, 8_000, scale=0.25, exponent=0.5, seed=10),
-    "blobs-300": lambda: mixture(500_000, 50, 300, scale=1.0, seed=11),
-    "blobs-200": lambda: mixture(50_000, 384, 200, scale=0.3, seed=12),
+    "blobs-300": lambda: mixture(500_000, 50, 300, scale=2.0, seed=11),
+    "blobs-200": lambda: mixture(50_000, 384, 200, scale=1.0, seed=12),
 }
