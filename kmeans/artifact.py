@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import orjson
@@ -20,6 +20,7 @@ from kmeans.arrays import Float32, Int64
 from kmeans.atomic_file import write_files
 from kmeans.errors import DataError, ModelError, shown
 from kmeans.formats import ndarray_list, npy
+from kmeans.metric import EUCLIDEAN, METRICS, MetricName
 from kmeans.model import KMeansModel
 
 CENTERS_FILE = "model_algo-1"
@@ -67,6 +68,8 @@ def _card(model: KMeansModel, centers: bytes) -> bytes:
         "version": __version__,
         "clusters": model.clusters,
         "features": model.features,
+        # Left out where it is the default, so that such a file is the same as before there was a choice.
+        **({} if model.distance_metric == EUCLIDEAN.name else {"distance_metric": model.distance_metric}),
         "counts": None if model.counts is None else model.counts.tolist(),
         "centers_file": CENTERS_FILE,
         "centers_sha256": hashlib.sha256(centers).hexdigest(),
@@ -94,7 +97,13 @@ def load(directory: Path) -> KMeansModel:
         raise ModelError(f"The model {path} is corrupt: its checksum differs from the one in {CARD_FILE}.")
     try:
         centers = decode(content)
-        return KMeansModel(centers, _counts(card, len(centers)), card.get("training"), file=_plain(path.name))
+        return KMeansModel(
+            centers,
+            _counts(card, len(centers)),
+            card.get("training"),
+            file=_plain(path.name),
+            distance_metric=_metric_name(card, directory),
+        )
     except DataError as error:
         raise ModelError(f"The model is corrupt: {error.within(str(path))}") from None
     except (TypeError, ValueError, OverflowError):
@@ -131,6 +140,16 @@ def _counts(card: dict[str, Any], clusters: int) -> Int64 | None:
     if counts.shape != (clusters,):
         raise ValueError
     return counts
+
+
+def _metric_name(card: dict[str, Any], directory: Path) -> MetricName:
+    name = card.get("distance_metric", EUCLIDEAN.name)
+    if not isinstance(name, str) or name not in METRICS:
+        raise ModelError(
+            f"The model in {directory} has distance_metric {shown(name)}, expected {' or '.join(METRICS)}: serve it "
+            "with the version that trained it."
+        )
+    return cast("MetricName", name)
 
 
 def _read_card(directory: Path) -> dict[str, Any]:

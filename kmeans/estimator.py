@@ -26,6 +26,7 @@ from kmeans.draws import Draws
 from kmeans.errors import DataError
 from kmeans.hosts import Alone, Hosts
 from kmeans.lloyd import lloyd
+from kmeans.metric import METRICS, Metric
 from kmeans.model import KMeansModel
 from kmeans.observer import Observer
 from kmeans.partition import Comparisons
@@ -56,7 +57,7 @@ class Fitted:
         if there was nothing to shrink.
     mean_squared_distance
         True mean squared distance of all rows to their nearest center; None if a stop left no time to compute it, and
-        then the rows aren't counted either.
+        then the rows aren't counted either. With the cosine metric this loss and the one above are means of 1 - cosine.
     streaming_centers
         K.
     refinements
@@ -93,10 +94,14 @@ def fit(
     streaming centers do, each with the weight of the rows it had. From a state that ``checkpoints`` has found it
     goes on to the centers, to the bit, that it would have found without the interruption.
 
+    With ``distance_metric="cosine"`` rows may have any length but 0: they are normalized, those in memory into a copy
+    unless all have length 1 already. The centers of the model have length 1.
+
     Raises
     ------
     kmeans.errors.DataError
-        If there are fewer rows than clusters, or ``start`` has other numbers of clusters or features.
+        If there are fewer rows than clusters, or ``start`` has other numbers of clusters or features; with the cosine
+        metric also if a row, or a center of ``start``, has only zeros.
 
     Examples
     --------
@@ -119,10 +124,12 @@ def fit(
     if sums is None and not found.interrupted:
         with contextlib.suppress(Interrupted), job.phase("count"):
             sums = job.one_pass(NearestCenters(found.centers))
+    metric = METRICS[settings.distance_metric]
+    counts = None if sums is None else sums.weights.astype(np.int64)
     return Fitted(
-        model=KMeansModel(found.centers, None if sums is None else sums.weights.astype(np.int64)),
+        model=KMeansModel(found.centers, counts, distance_metric=metric.name),
         shrink_loss=found.shrink_loss,
-        mean_squared_distance=None if sums is None else sums.mean_squared_distance,
+        mean_squared_distance=None if sums is None else metric.reported_loss(sums.mean_squared_distance),
         streaming_centers=found.streaming_centers,
         refinements=found.refinements,
         interrupted=sums is None,
@@ -192,6 +199,8 @@ class _Fit:
         observer: Observer,
         checkpoints: Checkpoints,
     ) -> None:
+        self._metric = METRICS[settings.distance_metric]
+        rows = _prepared(rows, self._metric, hosts)
         self._rows = rows
         self._settings = settings
         self._workers = workers
@@ -211,6 +220,8 @@ class _Fit:
     def centers(self, start: KMeansModel | None = None) -> FittedCenters:
         """Run the phases."""
         self._check(start)
+        if start is not None and start.distance_metric != self._metric.name:
+            start = self._converted(start)
         begun = self._begin(start)
         self._streamed = {
             "streaming_centers": begun.streaming_centers,
@@ -292,6 +303,16 @@ class _Fit:
                 hint="Lower k or give the job more memory.",
             )
 
+    def _converted(self, start: KMeansModel) -> KMeansModel:
+        """Return ``start`` with the metric of this fit."""
+        try:
+            return KMeansModel(start.centers, start.counts, distance_metric=self._metric.name)
+        except DataError as error:
+            raise DataError(
+                f"center {error.row} of the model to start from has only zeros, and no direction for the "
+                f"{self._metric.name} distance"
+            ) from None
+
     def _share(self, rows: int) -> int:
         """Return how many rows of this host's order stand for so many ``rows`` of all hosts; of one order, as many."""
         return math.ceil(rows * self._in_memory.ordered / self._held)
@@ -323,7 +344,7 @@ class _Fit:
     def _stream(self, first: Float32, counts: Int64 | None = None) -> tuple[StreamingCenters, bool]:
         """Run phase 1; return also whether a stop ended it."""
         settings = self._settings
-        streaming = StreamingCenters(first, settings.half_life_time_size, self._workers)
+        streaming = StreamingCenters(first, settings.half_life_time_size, self._workers, self._metric)
         if counts is not None:
             streaming.weights += counts
         needed = settings.rows_to_stream(len(first))
@@ -412,6 +433,7 @@ class _Fit:
                 on_move=moved,
                 moves=moves,
                 before=before,
+                metric=self._metric,
             )
         except Interrupted:
             return Refined(centers, moves, interrupted=True), None
@@ -430,6 +452,20 @@ class _Fit:
         self._observer.refine_pass(
             done=done,
             rows=int(sums.weights.sum()),
-            mean_squared_distance=sums.mean_squared_distance,
+            mean_squared_distance=self._metric.reported_loss(sums.mean_squared_distance),
             empty_clusters=int((sums.weights == 0).sum()),
         )
+
+
+def _prepared(rows: Rows, metric: Metric, hosts: Hosts) -> Rows:
+    """Return ``rows`` as ``metric`` prepares them; fail on all ``hosts`` if it refuses rows of one."""
+    if not metric.normalizes:
+        return rows
+    refusal: DataError | None = None
+    try:
+        rows = rows.prepared(metric)
+    except DataError as error:
+        refusal = error
+    if hosts.sum(np.array([float(refusal is not None)]))[0]:
+        raise refusal or DataError(f"another host has rows without a {metric.name} distance")
+    return rows

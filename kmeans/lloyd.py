@@ -13,6 +13,7 @@ import numpy as np
 
 from kmeans.arrays import Float32
 from kmeans.distance import NearestCenters
+from kmeans.metric import EUCLIDEAN, Metric
 from kmeans.sums import ClusterSums
 
 Pass = Callable[[NearestCenters], ClusterSums]
@@ -51,6 +52,7 @@ def lloyd(
     on_move: OnMove | None = None,
     moves: int = 0,
     before: float = np.inf,
+    metric: Metric = EUCLIDEAN,
 ) -> LloydResult:
     """Run Lloyd iterations from ``centers`` (k, d) until the loss settles.
 
@@ -70,6 +72,8 @@ def lloyd(
         Called after each move with the centers, the number of moves and the inertia before the last.
     moves, before
         To go on after so many moves: what ``on_move`` was told with ``centers``.
+    metric
+        Normalizes the centers after each move.
     """
     previous = before
     while True:
@@ -82,7 +86,8 @@ def lloyd(
         settled = previous - sums.inertia <= tol * previous if np.isfinite(previous) else sums.inertia == 0
         if moves == max_iter or (settled and not len(far)):
             return LloydResult(nearest.centers, sums, moves)
-        moved = sums.means(otherwise=centers.astype(np.float64))
+        wide = centers.astype(np.float64)
+        moved = metric.normalize_centers(sums.means(otherwise=wide), wide)
         moved[empty[: len(far)]] = far
         centers = moved.astype(np.float32)
         previous = sums.inertia

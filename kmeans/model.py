@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from kmeans.arrays import Float32, Int64, as_points, in_blocks
 from kmeans.distance import NearestCenters, block_rows
+from kmeans.metric import METRICS, MetricName
 
 
 class KMeansModel:
@@ -25,11 +26,13 @@ class KMeansModel:
         How the model came about (settings, metrics), as JSON values; written into ``kmeans.json``.
     file
         Name of the file that the centers were read from, without its folder; None if they come from no file.
+    distance_metric
+        ``euclidean``, or ``cosine``: centers and points are normalized to length 1, distances are 1 - cosine.
 
     Raises
     ------
     kmeans.errors.DataError
-        If ``centers`` isn't a two-dimensional array of finite numbers.
+        If ``centers`` isn't a two-dimensional array of finite numbers; with ``cosine`` also if a center is zero.
 
     Examples
     --------
@@ -46,8 +49,10 @@ class KMeansModel:
         training: Mapping[str, Any] | None = None,
         *,
         file: str | None = None,
+        distance_metric: MetricName = "euclidean",
     ) -> None:
-        self._nearest = NearestCenters(as_points(centers))
+        self._metric = METRICS[distance_metric]
+        self._nearest = NearestCenters(self._metric.prepare(as_points(centers)))
         self.counts = counts
         self.training: Mapping[str, Any] = dict(training or {})
         self.file = file
@@ -67,39 +72,65 @@ class KMeansModel:
         """Number of features, d."""
         return self._nearest.features
 
-    def predict(self, points: ArrayLike) -> tuple[Int64, Float32]:
-        """Return the nearest center of each of ``points`` (n, d) and the Euclidean distance to it, both (n,).
+    @property
+    def distance_metric(self) -> MetricName:
+        """Name of the distance metric."""
+        return self._metric.name
+
+    @property
+    def prepares(self) -> bool:
+        """Whether :meth:`prepare` may change or refuse rows that are numbers of the right width."""
+        return self._metric.normalizes
+
+    def prepare(self, points: ArrayLike) -> Float32:
+        """Return ``points`` (n, d) as float32 and as the metric compares them: with ``cosine`` of length 1.
 
         Raises
         ------
         kmeans.errors.DataError
-            If the points are of another width than the centers, or hold NaN or infinity.
+            If the points are of another width than the centers, or hold NaN or infinity; with ``cosine`` also if a row
+            has only zeros.
         """
-        labels, squared = self._nearest.exact_query(as_points(points, self.features))
-        return labels, np.sqrt(squared)
+        return self._metric.prepare(as_points(points, self.features))
+
+    def predict(self, points: ArrayLike) -> tuple[Int64, Float32]:
+        """Return the nearest center of each of ``points`` (n, d) and the distance to it, both (n,).
+
+        The distance is the Euclidean one, or 1 - cosine, from 0 to 2.
+
+        Raises
+        ------
+        kmeans.errors.DataError
+            As :meth:`prepare`.
+        """
+        labels, squared = self._nearest.exact_query(self.prepare(points))
+        return labels, self._metric.reported_distances(np.sqrt(squared))
 
     def transform(self, points: ArrayLike) -> Float32:
-        """Return the Euclidean distances from each of ``points`` (n, d) to every center, float32 (n, k).
+        """Return the distances from each of ``points`` (n, d) to every center, float32 (n, k).
 
         Raises
         ------
         kmeans.errors.DataError
-            As :meth:`predict`.
+            As :meth:`prepare`.
         """
-        wanted = as_points(points, self.features)
+        wanted = self.prepare(points)
         distances = np.empty((len(wanted), self.clusters), dtype=np.float32)
         for first, block in in_blocks(wanted, block_rows(self.features, self.clusters)):
             for j, center in enumerate(self.centers):
-                distances[first : first + len(block), j] = np.linalg.norm(block - center, axis=1)
+                lengths = np.linalg.norm(block - center, axis=1)
+                distances[first : first + len(block), j] = self._metric.reported_distances(lengths)
         return distances
 
     def score(self, points: ArrayLike) -> float:
-        """Return the inertia of ``points`` (n, d): the sum of the squared distances to the nearest centers.
+        """Return the loss of ``points`` (n, d): the sum of the squared distances to the nearest centers.
+
+        With ``cosine`` it is the sum of the distances 1 - cosine.
 
         Raises
         ------
         kmeans.errors.DataError
-            As :meth:`predict`.
+            As :meth:`prepare`.
         """
-        _, squared = self._nearest.query(as_points(points, self.features))
-        return float(squared.sum(dtype=np.float64))
+        _, squared = self._nearest.query(self.prepare(points))
+        return self._metric.reported_loss(float(squared.sum(dtype=np.float64)))

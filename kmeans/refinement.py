@@ -225,7 +225,8 @@ def _gained_little(before: float, inertia: float, tol: float) -> bool:
 
 def _means(partition: Partition, samples: _Samples, draws: Draws) -> Float32:
     """Return the means of the clusters; an empty one starts again at a point far from all centers."""
-    means = partition.sums.means(otherwise=partition.centers.astype(np.float64)).astype(np.float32)
+    before = partition.centers.astype(np.float64)
+    means = samples.rows.metric.normalize_centers(partition.sums.means(otherwise=before), before).astype(np.float32)
     empty = np.flatnonzero(partition.sums.weights == 0)
     if len(empty):
         generator, hosts = draws.next(), samples.hosts

@@ -17,6 +17,7 @@ from numpy.random import Generator
 from kmeans.arrays import Float32, Int64, in_blocks
 from kmeans.errors import DataError
 from kmeans.hosts import Hosts
+from kmeans.metric import EUCLIDEAN, Metric
 
 Pass = Callable[[], Iterator[Float32]]
 
@@ -64,6 +65,15 @@ class Rows(Protocol):
     def __len__(self) -> int:
         """Return the number of rows, n."""
 
+    def prepared(self, metric: Metric) -> Rows:
+        """Return the same rows, each as ``metric`` prepares it; rows outside of memory block by block in each pass.
+
+        Raises
+        ------
+        DataError
+            If ``metric`` refuses a row; for rows outside of memory, when a pass reads it.
+        """
+
     def batches(self, epoch: int) -> Iterator[Float32]:
         """Yield every row once, in mini-batches (b, d), in an order of that ``epoch``'s own.
 
@@ -91,10 +101,12 @@ class MemoryRows:
     numbers
         Numbers of these rows among all that were dealt out to several hosts (:meth:`Deal.numbers`). Default: they were
         dealt out to nobody else.
+    metric
+        The metric that the points were prepared for.
 
     Attributes
     ----------
-    mini_batch_size
+    mini_batch_size, metric
         As given.
     ordered
         How many rows an order has: all that were dealt out, or just these.
@@ -103,13 +115,21 @@ class MemoryRows:
     """
 
     def __init__(
-        self, points: Float32, mini_batch_size: int = 5000, seed: int = 0, numbers: range | None = None
+        self,
+        points: Float32,
+        mini_batch_size: int = 5000,
+        seed: int = 0,
+        numbers: range | None = None,
+        *,
+        metric: Metric = EUCLIDEAN,
     ) -> None:
         self.points = points
         self.features = points.shape[1]
         self.mini_batch_size = mini_batch_size
+        self.metric = metric
         self._seed = seed
         numbers = range(len(points)) if numbers is None else numbers
+        self._numbers = numbers
         self._deal = Deal(numbers.start, numbers.step)
         self.ordered = numbers.stop
         self.is_dealt = numbers.step > 1
@@ -125,7 +145,17 @@ class MemoryRows:
 
     def by_themselves(self) -> MemoryRows:
         """Return these rows with an order of their own."""
-        return MemoryRows(self.points, self.mini_batch_size, self._seed)
+        return MemoryRows(self.points, self.mini_batch_size, self._seed, metric=self.metric)
+
+    def prepared(self, metric: Metric) -> MemoryRows:
+        """Return the same rows prepared by ``metric``, without a copy where it changes none."""
+        try:
+            points = metric.prepare(self.points)
+        except DataError as error:
+            if error.row is not None:
+                error.row = self._numbers[error.row - 1] + 1
+            raise
+        return MemoryRows(points, self.mini_batch_size, self._seed, self._numbers, metric=metric)
 
     def order(self, epoch: int) -> Int64:
         """Return the permutation of the row numbers that belongs to ``epoch``, (ordered,)."""
@@ -179,17 +209,24 @@ class StreamedRows:
         Numbers of this host's rows, n, among them.
     sample
         Those of which memory holds a copy, (m, d); they have an order of their own.
-    mini_batch_size, seed
+    mini_batch_size, seed, metric
         As for :class:`MemoryRows`.
     """
 
     def __init__(
-        self, one_pass: Pass, numbers: range, sample: Float32, mini_batch_size: int = 5000, seed: int = 0
+        self,
+        one_pass: Pass,
+        numbers: range,
+        sample: Float32,
+        mini_batch_size: int = 5000,
+        seed: int = 0,
+        *,
+        metric: Metric = EUCLIDEAN,
     ) -> None:
         self._one_pass = one_pass
         self._numbers = numbers
         self._deal = Deal(numbers.start, numbers.step)
-        self._sample = MemoryRows(sample, mini_batch_size, seed)
+        self._sample = MemoryRows(sample, mini_batch_size, seed, metric=metric)
         self._mini_batch_size = mini_batch_size
         self._seed = seed
         self.features = sample.shape[1]
@@ -201,6 +238,18 @@ class StreamedRows:
     def in_memory(self) -> MemoryRows:
         """The sample."""
         return self._sample
+
+    def prepared(self, metric: Metric) -> StreamedRows:
+        """Return the same rows prepared by ``metric``: the sample now, all rows in each pass."""
+        one_pass = _prepared_pass(self._one_pass, metric)
+        try:
+            sample = metric.prepare(self._sample.points)
+        except DataError as error:
+            for _ in one_pass():  # only a pass knows the row's number
+                pass
+            error.row = None
+            raise
+        return StreamedRows(one_pass, self._numbers, sample, self._mini_batch_size, self._seed, metric=metric)
 
     def batches(self, epoch: int) -> Iterator[Float32]:
         """Yield mini-batches of a pass; rows that are left at the end of a block open the next mini-batch."""
@@ -242,7 +291,7 @@ class PipedRows:
         Numbers of this host's rows among those of the first pass, which is over.
     held
         Those of them that memory holds, (m, d); if these aren't all, they have an order of their own.
-    mini_batch_size, seed
+    mini_batch_size, seed, metric
         As for :class:`MemoryRows`.
 
     Attributes
@@ -252,13 +301,22 @@ class PipedRows:
     """
 
     def __init__(
-        self, next_pass: Pass, numbers: range, held: Float32, mini_batch_size: int = 5000, seed: int = 0
+        self,
+        next_pass: Pass,
+        numbers: range,
+        held: Float32,
+        mini_batch_size: int = 5000,
+        seed: int = 0,
+        *,
+        metric: Metric = EUCLIDEAN,
     ) -> None:
         self.seen = len(numbers)
         self.features = held.shape[1]
         self._next_pass = next_pass
         self._deal = Deal(numbers.start, numbers.step)
-        self._held = MemoryRows(held, mini_batch_size, seed, numbers if len(held) == len(numbers) else None)
+        self._numbers = numbers
+        all_numbers = numbers if len(held) == len(numbers) else None
+        self._held = MemoryRows(held, mini_batch_size, seed, all_numbers, metric=metric)
         self._mini_batch_size = mini_batch_size
         self._seed = seed
 
@@ -269,6 +327,17 @@ class PipedRows:
     def in_memory(self) -> MemoryRows:
         """The rows of the first pass that memory holds."""
         return self._held
+
+    def prepared(self, metric: Metric) -> PipedRows:
+        """Return the same rows prepared by ``metric``: those in memory now, later passes as they come."""
+        try:
+            held = self._held.prepared(metric).points
+        except DataError as error:
+            if len(self._held) < self.seen:
+                error.row = None  # of a sample it isn't known
+            raise
+        next_pass = _prepared_pass(self._next_pass, metric)
+        return PipedRows(next_pass, self._numbers, held, self._mini_batch_size, self._seed, metric=metric)
 
     def batches(self, epoch: int) -> Iterator[Float32]:
         """Yield mini-batches of the rows in memory in epoch 0, and in a later one of the pass that comes next."""
@@ -281,6 +350,24 @@ class PipedRows:
     def blocks(self) -> Iterator[Float32]:
         """Yield the rows in memory."""
         return self._held.blocks()
+
+
+def _prepared_pass(one_pass: Pass, metric: Metric) -> Pass:
+    """Return the same passes with rows as ``metric`` prepares them; errors name the row within the pass."""
+
+    def blocks() -> Iterator[Float32]:
+        seen = 0
+        for block in one_pass():
+            try:
+                prepared = metric.prepare(block)
+            except DataError as error:
+                if error.row is not None:
+                    error.row += seen
+                raise
+            yield prepared
+            seen += len(block)
+
+    return blocks
 
 
 def _mini_batches(

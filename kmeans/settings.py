@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kmeans.metric import MetricName
 from kmeans.seeding import Method
 
 # `auto` of the built-in image gave 10 centers for each one asked for, and 10 trials, in every log that is known. Here
@@ -48,6 +49,8 @@ class Settings:
         At most so many rows, drawn at random, take part in the refinement; ``auto`` is all.
     seed
         Fixes every random draw.
+    distance_metric
+        ``euclidean``, or ``cosine`` for spherical k-means: rows and centers are normalized to length 1.
     """
 
     k: int
@@ -62,6 +65,7 @@ class Settings:
     refine_max_iter: int | None = None
     refine_sample_size: int | None = None
     seed: int = 0
+    distance_metric: MetricName = "euclidean"
 
     def factor(self) -> int:
         """Return the factor K / k, with ``auto`` evaluated (before the number of rows may lower it)."""

@@ -15,6 +15,7 @@ from numpy.random import Generator
 from kmeans.arrays import Float32, Float64
 from kmeans.distance import NearestCenters
 from kmeans.lloyd import LloydResult, OnMove, lloyd
+from kmeans.metric import METRICS
 from kmeans.observer import Observer
 from kmeans.seeding import PointDistances, draw_far_points, seed_centers
 from kmeans.settings import Settings
@@ -37,8 +38,8 @@ class Shrunk:
     others
         Centers of the next best runs, best first.
     mean_squared_distance
-        Loss of the best run over the K weighted centers (not over the data); None if there was nothing to shrink, or a
-        stop came before the end of the first run.
+        Loss of the best run over the K weighted centers (not over the data), as the metric reports it; None if there
+        was nothing to shrink, or a stop came before the end of the first run.
     """
 
     centers: Float32
@@ -63,6 +64,7 @@ def shrink(
     Soon after a stop that ``workers`` hear of it ends with the best run so far, or the first as far as it came.
     """
     observer, workers = observer or Observer(), workers or Workers()
+    metric = METRICS[settings.distance_metric]
     used = np.flatnonzero(weights)
     observer.shrink_started(centers=len(centers), clusters=settings.k)
     if len(used) <= settings.k:
@@ -86,12 +88,14 @@ def shrink(
                     points, point_weights, distances, settings, generator=generator, workers=workers, on_move=moved
                 )
             results.append(result)
-            observer.shrink_attempt(attempt=attempt, mean_squared_distance=result.sums.mean_squared_distance)
+            loss = metric.reported_loss(result.sums.mean_squared_distance)
+            observer.shrink_attempt(attempt=attempt, mean_squared_distance=loss)
     if not results:
         return Shrunk(latest, [], None)
     best, *others = sorted(results, key=lambda result: result.sums.inertia)
-    observer.shrink_done(mean_squared_distance=best.sums.mean_squared_distance)
-    return Shrunk(best.centers, [other.centers for other in others], best.sums.mean_squared_distance)
+    loss = metric.reported_loss(best.sums.mean_squared_distance)
+    observer.shrink_done(mean_squared_distance=loss)
+    return Shrunk(best.centers, [other.centers for other in others], loss)
 
 
 class _InterruptibleDistances(PointDistances):
@@ -127,4 +131,5 @@ def _attempt(
         tol=settings.local_lloyd_tol,
         reseed=reseed,
         on_move=on_move,
+        metric=METRICS[settings.distance_metric],
     )

@@ -20,6 +20,7 @@ from kmeans.checkpoint import Checkpoints, State
 from kmeans.distance import NearestCenters
 from kmeans.draws import Draws
 from kmeans.hosts import Hosts
+from kmeans.metric import EUCLIDEAN, Metric
 from kmeans.observer import Observer
 from kmeans.sums import ClusterSums, assign_and_sum, sums_of_all_hosts
 from kmeans.workers import Interrupted, Workers
@@ -37,6 +38,8 @@ class StreamingCenters:
         First centers, (K, d).
     half_life
         Number of later rows after which a row counts half; 0 for never.
+    metric
+        Normalizes the centers after each move.
 
     Attributes
     ----------
@@ -46,11 +49,14 @@ class StreamingCenters:
         Rows that each center has absorbed, with forgetting, float64 (K,).
     """
 
-    def __init__(self, centers: Float32, half_life: int = 0, workers: Workers | None = None) -> None:
+    def __init__(
+        self, centers: Float32, half_life: int = 0, workers: Workers | None = None, metric: Metric = EUCLIDEAN
+    ) -> None:
         self.centers: Float64 = centers.astype(np.float64)
         self.weights: Float64 = np.zeros(len(centers))
         self._half_life = half_life
         self._workers = workers
+        self.metric = metric
 
     def update(self, batch: Float32) -> float:
         """Move the centers by ``batch`` (b, d); return its mean squared distance to the centers as they were."""
@@ -74,7 +80,8 @@ class StreamingCenters:
         hit = batch_sums.weights > 0
         rates = batch_sums.weights[hit] / self.weights[hit]
         means = batch_sums.sums[hit] / batch_sums.weights[hit, None]
-        self.centers[hit] += rates[:, None] * (means - self.centers[hit])
+        before = self.centers[hit]
+        self.centers[hit] = self.metric.normalize_centers(before + rates[:, None] * (means - before), before)
 
 
 def stream(
@@ -123,7 +130,7 @@ def stream(
                     epochs=epochs,
                     rows_seen=seen,
                     rows=rows,
-                    mean_squared_distance=sums.mean_squared_distance,
+                    mean_squared_distance=streaming.metric.reported_loss(sums.mean_squared_distance),
                 )
                 checkpoints.offer(state)
         except Interrupted:
