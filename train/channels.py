@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kmeans.arrays import Float32
 from kmeans.errors import DataError, NoDataError, SettingError, shown
+from kmeans.formats.pieces import Prepare
 from train.contract import PIPE_MODE, Channel
 from train.files import FileReader, OnProgress, declared_type
 from train.pipe import PipeReader
@@ -21,7 +22,12 @@ from train.reader import Reader
 INPUT_MODES = ("File", "FastFile", PIPE_MODE)
 
 
-def reader(channel: Channel, feature_dim: int | None, on_progress: OnProgress | None = None) -> Reader:
+def reader(
+    channel: Channel,
+    feature_dim: int | None,
+    on_progress: OnProgress | None = None,
+    prepare: Prepare | None = None,
+) -> Reader:
     """Return what reads ``channel``; its parameters are those of :class:`train.reader.Reader`.
 
     Raises
@@ -31,8 +37,8 @@ def reader(channel: Channel, feature_dim: int | None, on_progress: OnProgress | 
     """
     if channel.is_pipe:
         check_channel(channel)
-        return PipeReader(channel, feature_dim, on_progress)
-    return ChannelReader(channel, feature_dim, on_progress)
+        return PipeReader(channel, feature_dim, on_progress, prepare)
+    return ChannelReader(channel, feature_dim, on_progress, prepare)
 
 
 class ChannelReader(Reader):
@@ -46,8 +52,14 @@ class ChannelReader(Reader):
         If the channel has no files, or a content type or input mode that is not known here.
     """
 
-    def __init__(self, channel: Channel, feature_dim: int | None, on_progress: OnProgress | None = None) -> None:
-        super().__init__(channel, feature_dim, on_progress)
+    def __init__(
+        self,
+        channel: Channel,
+        feature_dim: int | None,
+        on_progress: OnProgress | None = None,
+        prepare: Prepare | None = None,
+    ) -> None:
+        super().__init__(channel, feature_dim, on_progress, prepare)
         self._paths = list_files(channel)
         self._sizes: dict[Path, tuple[int, int]] = {}  # rows and columns of each file that was read to its end
 
@@ -66,7 +78,7 @@ class ChannelReader(Reader):
         for index, path in enumerate(self._paths):
             where = f"{index} of {len(self._paths)} files"
             self._tell(where)
-            file = FileReader(path, self._channel.content_type, self._feature_dim)
+            file = FileReader(path, self._channel.content_type, self._feature_dim, prepare=self._prepare)
             known = self._sizes.get(path)
             with closing(file.blocks()) as blocks:
                 for block in blocks:

@@ -13,17 +13,18 @@ from kmeans.arrays import Float32
 from kmeans.errors import DataError, SettingError, shown
 from kmeans.formats import csv, jsonlines, npy, recordio
 from kmeans.formats.media_type import CSV, JSON_LINES, NPY, RECORDIO, MediaType
+from kmeans.formats.pieces import Prepare
 from kmeans.formats.window import Stream
 from train.streams import GZIP_MAGIC, ForwardStream, UnpackedStream, Utf8Stream
 
 LABEL_SIZE = "label_size"
 
 # What reads a file; the number of features, if it is known, is what sparse vectors must have.
-READERS: dict[str, Callable[[Stream, int | None], Iterator[Float32]]] = {
+READERS: dict[str, Callable[[Stream, int | None, Prepare | None], Iterator[Float32]]] = {
     RECORDIO: recordio.read_blocks,
-    CSV: lambda stream, _: csv.read_blocks(stream),
+    CSV: lambda stream, _, prepare: csv.read_blocks(stream, prepare),
     JSON_LINES: jsonlines.read_blocks,
-    NPY: lambda stream, _: npy.read_blocks(stream),
+    NPY: lambda stream, _, prepare: npy.read_blocks(stream, prepare),
 }
 TEXT_TYPES = (CSV, JSON_LINES)
 
@@ -54,6 +55,8 @@ class FileReader:
         Columns of each row; None for any number, but the same in all.
     opener
         Opens ``path`` when the first block is asked for; it is closed when the last one was given, or none is wanted.
+    prepare
+        Changes rows without their labels in place, before they are yielded; its errors get the file and the row.
 
     Attributes
     ----------
@@ -70,7 +73,12 @@ class FileReader:
     """
 
     def __init__(
-        self, path: Path, content_type: MediaType, feature_dim: int | None, opener: Opener = _open_file
+        self,
+        path: Path,
+        content_type: MediaType,
+        feature_dim: int | None,
+        opener: Opener = _open_file,
+        prepare: Prepare | None = None,
     ) -> None:
         self.path = path
         self.rows = self.columns = self.label_columns = 0
@@ -78,6 +86,7 @@ class FileReader:
         self._declared = content_type
         self._feature_dim = feature_dim
         self._open = opener
+        self._prepare = prepare
         self._stored: ForwardStream | None = None
 
     @property
@@ -110,10 +119,19 @@ class FileReader:
         kind = declared or _sniffed_type(stream.peek(HEAD_BYTES))
         text_encoding = _other_encoding(self._declared) if kind in TEXT_TYPES else None
         content = Utf8Stream(stream, text_encoding) if text_encoding else stream
-        for block in READERS[kind](content, self._feature_dim):
+
+        def note(columns: int) -> None:
             if not self.columns:
-                self.label_columns = _label_columns(block.shape[1], kind, self._declared, self._feature_dim)
-                self.columns, self.content_type = block.shape[1], kind
+                self.label_columns = _label_columns(columns, kind, self._declared, self._feature_dim)
+                self.columns, self.content_type = columns, kind
+
+        def prepare(rows: Float32) -> None:
+            note(rows.shape[1])
+            if self._prepare is not None:
+                self._prepare(rows[:, self.label_columns :])
+
+        for block in READERS[kind](content, self._feature_dim, prepare if self._prepare else None):
+            note(block.shape[1])
             self.rows += len(block)
             yield np.ascontiguousarray(block[:, self.label_columns :])
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kmeans.errors import SettingError, shown
+from kmeans.formats.pieces import Prepare
+from kmeans.metric import METRICS
 from kmeans.settings import Settings
 
 AUTO = "auto"
@@ -177,6 +179,12 @@ TABLE = (
         "At most so many rows, drawn at random, take part in these passes: less for a quick look; `auto`: all.",
     ),
     Hyperparameter(
+        "distance_metric",
+        Choice(tuple(METRICS), {}),
+        "euclidean",
+        "`cosine`: spherical k-means. Rows and centers get length 1; distances and losses are 1 - cosine.",
+    ),
+    Hyperparameter(
         "checkpoint_interval",
         Integer(0),
         "60",
@@ -236,6 +244,12 @@ class Hyperparameters:
     checkpoint_interval: int
     ignore_changed_checkpoint: bool
     values: Mapping[str, Any]
+
+    @property
+    def prepare(self) -> Prepare | None:
+        """What changes rows in place while they are read; None if nothing does."""
+        metric = METRICS[self.settings.distance_metric]
+        return metric.prepare_in_place if metric.normalizes else None
 
     @property
     def of_the_fit(self) -> dict[str, Any]:

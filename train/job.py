@@ -110,6 +110,7 @@ def run(
         fitted.model.centers,
         fitted.model.counts,
         {"hyperparameters": wanted.values, "rows": count_of_all(len(rows), hosts), "metrics": metrics},
+        distance_metric=fitted.model.distance_metric,
     )
     if hosts.rank == 0:
         with log.timed("write"):
@@ -166,7 +167,7 @@ def required_channel(job: Job) -> Channel:
 def _read_start(job: Job, wanted: Hyperparameters, log: JobLog) -> KMeansModel | None:
     if MODEL_CHANNEL not in job.channels:
         return None
-    model = read_model(job.channels[MODEL_CHANNEL], wanted.settings.k)
+    model = read_model(job.channels[MODEL_CHANNEL], wanted.settings.k, wanted.settings.distance_metric)
     log.say(f"going on from the {model.clusters} centers in channel {MODEL_CHANNEL}")
     return model
 
@@ -255,7 +256,7 @@ def _read_test_channel(
 
 
 def _score(rows: Rows, model: KMeansModel, wanted: Hyperparameters, log: JobLog, hosts: Hosts) -> dict[str, float]:
-    """Score the rows of the test channel: ``ssd`` is their inertia, ``msd`` the same per row.
+    """Score the rows of the test channel: ``ssd`` is their loss, ``msd`` the same per row.
 
     The model is written by now. What goes wrong here, and a stop, leave out the scores and cost nothing else.
     """

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from kmeans.arrays import Float32
 from kmeans.errors import NoDataError, ResourceError
+from kmeans.formats.pieces import Prepare
 from kmeans.formats.window import Stream
 from train.contract import Channel
 from train.files import FileReader, OnProgress
@@ -39,8 +40,14 @@ class PipeReader(Reader):
     comes.
     """
 
-    def __init__(self, channel: Channel, feature_dim: int | None, on_progress: OnProgress | None = None) -> None:
-        super().__init__(channel, feature_dim, on_progress)
+    def __init__(
+        self,
+        channel: Channel,
+        feature_dim: int | None,
+        on_progress: OnProgress | None = None,
+        prepare: Prepare | None = None,
+    ) -> None:
+        super().__init__(channel, feature_dim, on_progress, prepare)
         self._next = 0
 
     def blocks(self) -> Generator[Float32, None, None]:
@@ -58,7 +65,7 @@ class PipeReader(Reader):
         """
         path = self._channel.directory.with_name(f"{self._channel.name}_{self._next}")
         self._next += 1
-        file = FileReader(path, self._channel.content_type, self._feature_dim, self._open)
+        file = FileReader(path, self._channel.content_type, self._feature_dim, self._open, self._prepare)
         with closing(file.blocks()) as blocks:
             for block in blocks:
                 self._tell(f"{path.name}, {file.bytes / 1e6:.1f} MB so far")

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator
 
 from kmeans.arrays import Float32
+from kmeans.formats.pieces import Prepare
 from train.contract import Channel
 from train.files import FileReader, OnProgress, check_columns
 
@@ -21,6 +22,8 @@ class Reader(ABC):
         Columns of each row; None for as many as the first block has.
     on_progress
         Called again and again in each pass with words about where the reader is; what it raises ends the pass.
+    prepare
+        Changes rows in place before they are yielded; its errors get the file and the row.
 
     Attributes
     ----------
@@ -36,12 +39,19 @@ class Reader(ABC):
         How many leading columns of each CSV row are passed over as labels.
     """
 
-    def __init__(self, channel: Channel, feature_dim: int | None, on_progress: OnProgress | None = None) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        feature_dim: int | None,
+        on_progress: OnProgress | None = None,
+        prepare: Prepare | None = None,
+    ) -> None:
         self.features = self.rows = self.files = self.bytes = self.label_columns = 0
         self.content_type = ""
         self._channel = channel
         self._feature_dim = feature_dim
         self._on_progress = on_progress
+        self._prepare = prepare
         self._first: FileReader | None = None  # whose columns all others must have
 
     @abstractmethod

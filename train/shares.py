@@ -69,7 +69,7 @@ def read_share(
     rows: Rows = _no_rows(0)
     try:
         with log.timed("read"):
-            reader = channels.reader(channel, feature_dim, tell)
+            reader = channels.reader(channel, feature_dim, tell, wanted.prepare)
             one_pass = digest.over(reader.blocks, deal) if digest else reader.blocks
             rows = read(one_pass, budget, wanted.mini_batch_size, wanted.settings.seed, deal)
     except NoDataError as error:

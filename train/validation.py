@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kmeans.errors import KMeansError
+from kmeans.formats.pieces import Prepare
 from train import channels, hyperparameters
 from train.contract import TEST_CHANNEL, Channel, read_job
 from train.files import FileReader, check_columns
@@ -51,7 +52,8 @@ def validate(base: Path) -> Findings:
             wanted = hyperparameters.parse(job.hyperparameters)
         feature_dim = wanted.feature_dim if wanted else None
         with findings.collecting():
-            found = _check_channel(required_channel(job), feature_dim, findings)
+            prepare = wanted.prepare if wanted else None
+            found = _check_channel(required_channel(job), feature_dim, prepare, findings)
             if found:
                 rows, columns = found
                 feature_dim = feature_dim or columns or None
@@ -59,11 +61,13 @@ def validate(base: Path) -> Findings:
                     _describe(wanted, rows, columns, findings)
         if TEST_CHANNEL in job.channels:
             with findings.collecting():
-                _check_channel(job.channels[TEST_CHANNEL], feature_dim, findings)
+                _check_channel(job.channels[TEST_CHANNEL], feature_dim, wanted.prepare if wanted else None, findings)
     return findings
 
 
-def _check_channel(channel: Channel, feature_dim: int | None, findings: Findings) -> tuple[int, int] | None:
+def _check_channel(
+    channel: Channel, feature_dim: int | None, prepare: Prepare | None, findings: Findings
+) -> tuple[int, int] | None:
     """Read all files of a channel; return the number of rows and of columns (0 if no file could be read).
 
     None stands for a pipe, which is not opened: the job would find nothing in it any more.
@@ -79,7 +83,7 @@ def _check_channel(channel: Channel, feature_dim: int | None, findings: Findings
     rows = empty = 0
     for path in paths:
         with findings.collecting():
-            file = FileReader(path, channel.content_type, feature_dim)
+            file = FileReader(path, channel.content_type, feature_dim, prepare=prepare)
             for _ in file.blocks():
                 pass  # what is wrong with it is said on the way
             if not file.columns:

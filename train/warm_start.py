@@ -8,7 +8,8 @@ import zlib
 from pathlib import Path
 
 from kmeans import artifact
-from kmeans.errors import ModelError, SettingError, reason, shown
+from kmeans.errors import DataError, ModelError, SettingError, reason, shown
+from kmeans.metric import MetricName
 from kmeans.model import KMeansModel
 from train.contract import Channel
 
@@ -19,15 +20,17 @@ MAX_ARCHIVE_BYTES = 4 << 30
 MAX_MEMBERS = 100
 
 
-def read_model(channel: Channel, k: int) -> KMeansModel:
+def read_model(channel: Channel, k: int, distance_metric: MetricName = "euclidean") -> KMeansModel:
     """Return the model in ``channel``: ``model.tar.gz`` as a training job leaves it, or its files, or an ``.npy``.
+
+    A model of another ``distance_metric`` is converted: for ``cosine`` its centers get length 1.
 
     Raises
     ------
     kmeans.errors.ModelError
         If there is no model, or it is corrupt.
     kmeans.errors.SettingError
-        If it has another number of clusters than ``k``.
+        If it has another number of clusters than ``k``, or a center of only zeros, which ``cosine`` can't use.
     """
     folder = channel.directory
     archives = sorted(path for path in _files(folder) if path.name.endswith(ARCHIVE_SUFFIXES))
@@ -45,7 +48,17 @@ def read_model(channel: Channel, k: int) -> KMeansModel:
             f"Channel {channel.name}: the model has {model.clusters} clusters, but k={k}: set k to {model.clusters}, "
             "or leave the channel out."
         )
-    return model
+    if model.distance_metric == distance_metric:
+        return model
+    try:
+        return KMeansModel(
+            model.centers, model.counts, model.training, file=model.file, distance_metric=distance_metric
+        )
+    except DataError as error:
+        raise SettingError(
+            f"Channel {channel.name}: center {error.row} of the model has only zeros, and no direction: a job with "
+            f"distance_metric={distance_metric} can't start from it."
+        ) from None
 
 
 def _files(folder: Path) -> list[Path]:

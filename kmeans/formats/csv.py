@@ -17,7 +17,7 @@ from kmeans.arrays import Float32, Float64
 from kmeans.errors import DataError, shown
 from kmeans.formats.instances import Predictions
 from kmeans.formats.number_lists import read_numbers
-from kmeans.formats.pieces import Piece, in_equal_blocks, joined
+from kmeans.formats.pieces import Piece, Prepare, in_equal_blocks, joined
 from kmeans.formats.window import Stream, Window
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -43,15 +43,17 @@ def decode(data: bytes) -> Float32:
     return joined(_pieces(io.BytesIO(data))) if points is None else points
 
 
-def read_blocks(stream: Stream) -> Iterator[Float32]:
+def read_blocks(stream: Stream, prepare: Prepare | None = None) -> Iterator[Float32]:
     """Yield the numbers of ``stream`` as float32 blocks (b, columns); each is valid until the next one is asked for.
+
+    ``prepare`` may change them first (:func:`kmeans.formats.pieces.in_equal_blocks`).
 
     Raises
     ------
     DataError
         As :func:`decode`, when the line is reached that is wrong.
     """
-    return in_equal_blocks(_pieces(stream))
+    return in_equal_blocks(_pieces(stream), prepare)
 
 
 def encode(predictions: Predictions) -> bytes:

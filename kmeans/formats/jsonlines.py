@@ -14,7 +14,7 @@ from kmeans.arrays import Float32
 from kmeans.errors import DataError
 from kmeans.formats.instances import Instances, Predictions
 from kmeans.formats.json import attach, objects, read_id, read_vector, table
-from kmeans.formats.pieces import Piece, in_equal_blocks, joined
+from kmeans.formats.pieces import Piece, Prepare, in_equal_blocks, joined
 from kmeans.formats.sparse import DenseRows
 from kmeans.formats.window import Stream, Window
 
@@ -38,15 +38,17 @@ def decode(data: bytes, features: int | None = None) -> Instances:
     return Instances(points, attach(ids))
 
 
-def read_blocks(stream: Stream, features: int | None = None) -> Iterator[Float32]:
+def read_blocks(stream: Stream, features: int | None = None, prepare: Prepare | None = None) -> Iterator[Float32]:
     """Yield the points of ``stream`` as float32 blocks (b, d); each is valid until the next one is asked for.
+
+    ``prepare`` may change them first (:func:`kmeans.formats.pieces.in_equal_blocks`).
 
     Raises
     ------
     DataError
         As :func:`decode`, when the line is reached that is wrong.
     """
-    return in_equal_blocks(_pieces(stream, features))
+    return in_equal_blocks(_pieces(stream, features), prepare)
 
 
 def encode(predictions: Predictions) -> bytes:

@@ -15,7 +15,7 @@ from numpy.lib import format as npy_format
 
 from kmeans.arrays import Float32
 from kmeans.errors import DataError, reason, shown
-from kmeans.formats.pieces import Piece, in_equal_blocks, joined
+from kmeans.formats.pieces import Piece, Prepare, in_equal_blocks, joined
 from kmeans.formats.window import WINDOW_BYTES, Stream, Window
 
 MAGIC = b"\x93NUMPY"
@@ -57,17 +57,18 @@ def decode(data: bytes) -> Float32:
     return joined(_pieces(Window.over(data)))
 
 
-def read_blocks(stream: Stream) -> Iterator[Float32]:
+def read_blocks(stream: Stream, prepare: Prepare | None = None) -> Iterator[Float32]:
     """Yield the rows of ``stream`` as float32 blocks (b, d); each is valid until the next one is asked for.
 
-    An array in Fortran's order, whose rows are complete only at its end, is read into memory whole.
+    An array in Fortran's order, whose rows are complete only at its end, is read into memory whole. ``prepare`` may
+    change the rows first (:func:`kmeans.formats.pieces.in_equal_blocks`).
 
     Raises
     ------
     DataError
         As :func:`decode`, when the row is reached that is wrong; a wrong length comes out at the end.
     """
-    return in_equal_blocks(_pieces(Window(stream, WINDOW_BYTES)))
+    return in_equal_blocks(_pieces(Window(stream, WINDOW_BYTES)), prepare)
 
 
 def decode_centers(data: bytes) -> Float32:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from kmeans.arrays import Float32, check_finite
 from kmeans.errors import DataError
+
+# Changes rows (n, d) in place, or raises a DataError that names one of them, from 1.
+Prepare = Callable[[Float32], None]
 
 # Size of the blocks that a stream is read in. They should stay in cache until they are used.
 BLOCK_BYTES = 2 << 20
@@ -48,17 +51,23 @@ class Piece:
         self._check(points, 0)
         return points
 
-    def write(self, points: Float32, first: int) -> None:
-        """Write the rows from ``first`` on into ``points`` (m, d), as many as fit; errors are as of ``points()``."""
+    def write(self, points: Float32, first: int, prepare: Prepare | None = None) -> None:
+        """Write the rows from ``first`` on into ``points`` (m, d), as many as fit, and ``prepare`` them there.
+
+        Errors are as of ``points()``, and those of ``prepare`` with the number of the row.
+        """
         with np.errstate(over="ignore", invalid="ignore"):
             points[...] = self.vectors[first : first + len(points)]
-        self._check(points, first)
+        self._check(points, first, prepare)
 
-    def _check(self, points: Float32, first: int) -> None:
+    def _check(self, points: Float32, first: int, prepare: Prepare | None = None) -> None:
         try:
             check_finite(points)
+            if prepare is not None:
+                prepare(points)
         except DataError as error:
-            error.row = self.rows[first + (error.row or 1) - 1]
+            if error.row is not None:
+                error.row = self.rows[first + error.row - 1]
             raise
 
 
@@ -68,10 +77,11 @@ def joined(pieces: Iterable[Piece]) -> Float32:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def in_equal_blocks(pieces: Iterable[Piece]) -> Iterator[Float32]:
+def in_equal_blocks(pieces: Iterable[Piece], prepare: Prepare | None = None) -> Iterator[Float32]:
     """Yield the rows of ``pieces``, all of one width, in blocks (b, d) of about BLOCK_BYTES; the last may be smaller.
 
-    All blocks lie in the same memory: each is valid until the next one is asked for.
+    All blocks lie in the same memory: each is valid until the next one is asked for. ``prepare`` may change the rows
+    there, some at a time; the errors that it raises get the number that a row has in the file.
     """
     block, filled = np.empty((0, 0), dtype=np.float32), 0
     for piece in pieces:
@@ -83,7 +93,7 @@ def in_equal_blocks(pieces: Iterable[Piece]) -> Iterator[Float32]:
         done = 0
         while done < rows:
             room = block[filled : filled + rows - done]
-            piece.write(room, done)
+            piece.write(room, done, prepare)
             done += len(room)
             filled += len(room)
             if filled == len(block):

@@ -298,6 +298,7 @@ PLAIN = {
     "local_lloyd_tol": "0.001",
     "refine_max_iter": "5",
     "refine_sample_size": "900",
+    "distance_metric": "euclidean",
     "checkpoint_interval": "30",
     "ignore_changed_checkpoint": "True",
     "seed": "3",
@@ -319,7 +320,10 @@ QUOTED = {name: json.dumps(value) for name, value in PLAIN.items() if name != "e
         pytest.param({"eval_metrics": ["msd", "ssd"]}, id="a JSON list instead of its text"),
         pytest.param({"eval_metrics": "['msd', 'ssd']", "force_dense": "True"}, id="as Python's str writes them"),
         pytest.param({"eval_metrics": "[msd, ssd]"}, id="as the Spark SDK writes them"),
-        pytest.param({"init_method": "k-means++", "local_lloyd_init_method": "Random"}, id="method names"),
+        pytest.param(
+            {"init_method": "k-means++", "local_lloyd_init_method": "Random", "distance_metric": "Euclidean"},
+            id="names in any case",
+        ),
     ],
 )
 def test_hyperparameters_may_be_spelled_in_any_clients_way(job: OptMl, spelled: dict[str, object]) -> None:
@@ -340,6 +344,7 @@ def test_hyperparameters_may_be_spelled_in_any_clients_way(job: OptMl, spelled: 
         "local_lloyd_tol": 0.001,
         "refine_max_iter": 5,
         "refine_sample_size": 900,
+        "distance_metric": "euclidean",
         "checkpoint_interval": 30,
         "ignore_changed_checkpoint": True,
         "seed": 3,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kmeans.arrays import Float32, Int64
 from kmeans.errors import DataError
 from kmeans.formats.instances import METADATA, UID, Instances
-from kmeans.formats.pieces import Piece, in_equal_blocks, joined
+from kmeans.formats.pieces import Piece, Prepare, in_equal_blocks, joined
 from kmeans.formats.recordio.layout import (
     ENTRY_KEY,
     ENTRY_VALUE,
@@ -90,15 +90,17 @@ def decode_instances(data: bytes, features: int | None = None) -> Instances:
     return Instances(points, texts if any(texts) else None)
 
 
-def read_blocks(stream: Stream, features: int | None = None) -> Iterator[Float32]:
+def read_blocks(stream: Stream, features: int | None = None, prepare: Prepare | None = None) -> Iterator[Float32]:
     """Yield the feature vectors of ``stream`` as float32 blocks (b, d); each is valid until the next one is asked for.
+
+    ``prepare`` may change them first (:func:`kmeans.formats.pieces.in_equal_blocks`).
 
     Raises
     ------
     DataError
         As :func:`decode`, when the record is reached that is wrong.
     """
-    return in_equal_blocks(_pieces(Window(stream, WINDOW_BYTES), features))
+    return in_equal_blocks(_pieces(Window(stream, WINDOW_BYTES), features), prepare)
 
 
 def looks_like(start: bytes) -> bool:

@@ -79,6 +79,26 @@ def test_rows_that_memory_does_not_hold_are_read_again_in_each_pass(base: Path) 
             assert streamed.training["metrics"][metric] == pytest.approx(value, rel=1e-3)
 
 
+def test_cosine_rows_beyond_memory_are_normalized_in_each_pass(base: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(40_000, 6)) + np.repeat(10 * np.eye(6)[:4], 10_000, axis=0)
+    rows *= 10 ** np.random.default_rng(1).uniform(-3, 3, size=(40_000, 1))
+    for channel, part in (("train", rows), ("test", rows[::7])):
+        np.savetxt(base / "input" / "data" / channel / "rows.csv", part, fmt="%.5g", delimiter=",")
+    (base / "input" / "config" / "hyperparameters.json").write_text(json.dumps({"k": "4", "distance_metric": "cosine"}))
+    run(base, 2, MEMORY, JobLog(stream=io.StringIO()))
+    in_memory = artifact.load(base / "model")
+    log = io.StringIO()
+    run(base, 2, RESERVED_BYTES + 1_000_000, JobLog(stream=log))
+    streamed = artifact.load(base / "model")
+    assert "channel train is larger than the 1 MB of memory for rows" in log.getvalue()
+    for model in (in_memory, streamed):
+        distances = model.transform(rows).min(axis=1)
+        assert model.training["metrics"]["train:mean_squared_distance"] == pytest.approx(distances.mean(), rel=1e-4)
+    for metric in ("train:mean_squared_distance", "test:msd"):
+        expected = pytest.approx(in_memory.training["metrics"][metric], rel=1e-3)
+        assert streamed.training["metrics"][metric] == expected
+
+
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_hosts_that_own_no_row_of_a_replicated_channel_take_part(base: Path, tmp_path: Path, count: int) -> None:
     """The train channel has four rows, the test channel one."""

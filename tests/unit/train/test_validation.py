@@ -48,6 +48,16 @@ def test_the_mistakes_of_every_file_are_listed(base: Path) -> None:
     assert findings.facts[0] == "Channel train: 3 rows x 2 columns in 5 file(s)."
 
 
+def test_zero_rows_of_a_cosine_job_are_listed_by_file(base: Path) -> None:
+    (base / "input" / "config" / "hyperparameters.json").write_text(json.dumps({"k": "2", "distance_metric": "cosine"}))
+    put(base, train__a=b"1,2\n0,0\n", train__b=b"1,2\n3,4\n", train__c=b"\n1,2\n\n0,0\n", test__a=b"0,0\n")
+    assert [mistake.partition(": expected a number other than 0")[0] for mistake in validate(base).mistakes] == [
+        f"{base}/input/data/train/a, row 2",
+        f"{base}/input/data/train/c, row 4",
+        f"{base}/input/data/test/a, row 1",
+    ]
+
+
 def test_files_that_are_all_empty_are_one_mistake(base: Path) -> None:
     put(base, train__a=b"", train__b=b"")
     (mistake,) = validate(base).mistakes

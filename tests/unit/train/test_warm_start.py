@@ -41,6 +41,21 @@ def saved(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def test_a_model_of_another_metric_is_converted(channel: Channel) -> None:
+    artifact.save(KMeansModel(CENTERS[1:], np.array([6, 7])), channel.directory)
+    model = read_model(channel, 2, "cosine")
+    assert model.distance_metric == "cosine"
+    np.testing.assert_allclose(model.centers, [[0.6, 0.8], [0.5**0.5, 0.5**0.5]], rtol=1e-6)
+    assert model.counts is not None
+    assert model.counts.tolist() == [6, 7]
+
+
+def test_a_zero_center_can_start_no_cosine_job(channel: Channel) -> None:
+    artifact.save(KMeansModel(CENTERS), channel.directory)
+    with pytest.raises(SettingError, match="Channel model: center 1 of the model has only zeros, and no direction"):
+        read_model(channel, 3, "cosine")
+
+
 @pytest.mark.parametrize("name", ["model.tar.gz", "model.tgz"])
 def test_a_models_archive_is_read(channel: Channel, tmp_path: Path, name: str) -> None:
     (tmp_path / "made").mkdir()
