@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,15 @@ def _decoded(content: bytes, media_type: str, model: KMeansModel) -> Instances:
     width = instances.points.shape[1]
     if width != model.features:
         raise DataError(f"expected {model.features} columns (those of the model), found {width}", row=1)
-    return instances
+    if not model.prepares:
+        return instances
+    try:
+        return Instances(model.prepare(instances.points), instances.attached)
+    except DataError as error:
+        if media_type == CSV and error.row is not None:  # where blank lines count too
+            lines = (number for number, line in enumerate(content.split(b"\n"), start=1) if line.strip())
+            error.row = next(islice(lines, error.row - 1, None))
+        raise
 
 
 def _single_rows(content: bytes, media_type: str, settings: Settings) -> list[bytes] | None:
@@ -177,8 +186,9 @@ def _single_rows(content: bytes, media_type: str, settings: Settings) -> list[by
 
 
 def _salvaged(rows: list[bytes], media_type: str, model: KMeansModel) -> tuple[Instances, NDArray[np.bool_]]:
-    """Return the instances of ``rows``, each decoded by itself, and which of them could not be; those are zeros."""
-    points = np.zeros((len(rows), model.features), dtype=np.float32)
+    """Return the instances of ``rows``, each decoded by itself, and which of them could not be."""
+    points = np.empty((len(rows), model.features), dtype=np.float32)
+    points[:] = model.centers[0]  # any row that has an answer
     missing = np.zeros(len(rows), dtype=np.bool_)
     attached: list[dict[str, Any]] = [{} for _ in rows]
     for number, row in enumerate(rows):

@@ -17,6 +17,8 @@ from serve.telemetry import MEDIA_TYPE
 
 Schema = dict[str, Any]
 
+DISTANCES = {"euclidean": "Euclidean distance", "cosine": "cosine distance (1 - cosine, from 0 to 2)"}
+
 NUMBER, TEXT, INTEGER = {"type": "number"}, {"type": "string"}, {"type": "integer"}
 MISSING_NUMBER = {"type": ["number", "null"]}
 
@@ -112,10 +114,16 @@ def describe(model: KMeansModel | None) -> dict[str, Any]:
         "info": {
             "title": "kmeans",
             "version": __version__,
-            "description": "The nearest center of each row, and the Euclidean distance to it.",
+            "description": f"The nearest center of each row, and the {_distance(model)} to it.",
         },
         "paths": paths,
     }
+
+
+def _distance(model: KMeansModel | None) -> str:
+    if model is None:
+        return "distance"
+    return DISTANCES[model.distance_metric]
 
 
 def _models() -> dict[str, Schema]:

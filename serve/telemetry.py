@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 
 from kmeans import __version__
 from kmeans.arrays import Float32, Float64
+from kmeans.metric import METRICS
 from kmeans.model import KMeansModel
 from serve.request_log import STAGES, Record
 
@@ -53,9 +54,10 @@ MEDIA_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 def distance_bounds(model: KMeansModel | None) -> tuple[float, ...]:
     """Return the upper bounds of the distance histogram's buckets, ascending, without infinity."""
     metrics = model.training.get("metrics") if model is not None else None
-    squared = metrics.get("train:mean_squared_distance") if isinstance(metrics, dict) else None
-    if isinstance(squared, int | float) and math.isfinite(squared) and squared > 0:
-        return tuple(float(f"{factor * math.sqrt(squared):.6g}") for factor in DISTANCE_FACTORS)
+    loss = metrics.get("train:mean_squared_distance") if isinstance(metrics, dict) else None
+    if model is not None and isinstance(loss, int | float) and math.isfinite(loss) and loss > 0:
+        typical = METRICS[model.distance_metric].typical_distance(loss)
+        return tuple(float(f"{factor * typical:.6g}") for factor in DISTANCE_FACTORS)
     return DISTANCE_POWERS
 
 

@@ -93,6 +93,12 @@ def test_without_the_training_datas_distance_the_bounds_are_powers(known: object
         assert distance_bounds(other) == DISTANCE_POWERS
 
 
+def test_distance_bounds_of_a_cosine_model_follow_its_mean_distance() -> None:
+    metrics = {"metrics": {"train:mean_squared_distance": 0.04}}
+    assert 0.04 in distance_bounds(KMeansModel([[1.0]], None, metrics, distance_metric="cosine"))
+    assert 0.2 in distance_bounds(KMeansModel([[1.0]], None, metrics))
+
+
 def test_routes_and_statuses_that_nobody_knows_are_counted_together() -> None:
     telemetry = Telemetry(1)
     for path, status in (("/etc/passwd", 404), ("/" + "x" * 5000, 404), ("/ping", 299), ("/models/a/invoke", 507)):
