@@ -20,6 +20,9 @@ Method = Literal["random", "kmeans++"]
 # Of at most so many points all distances are computed at once (64 MB), for one GEMM and for all draws that follow.
 TABLE_POINTS = 4096
 
+# The smallest share of all weights by which a point is drawn.
+MIN_SHARE = 1e-100
+
 # Greedy candidates make better starts, and each costs a pass over the points: as many as this number of
 # multiplications allows (a fraction of a second), at most the 2 + log k of scikit-learn, at least one.
 GREEDY_MULTIPLICATIONS = 1e9
@@ -93,7 +96,9 @@ def seed_centers(
     if not 1 <= k <= drawable:
         raise ValueError(f"can't draw {k} centers from {drawable} points")
     if method == "random":
-        chosen = generator.choice(len(points), k, replace=False, p=None if weights is None else weights / weights.sum())
+        # A share that is 0 by rounding alone must not be one that can't be drawn.
+        shares = None if weights is None else np.where(weights > 0, np.maximum(weights / weights.sum(), MIN_SHARE), 0)
+        chosen = generator.choice(len(points), k, replace=False, p=shares)
         return points[chosen]
     return points[_spread_out(points, k, generator, weights, distances=distances)]
 
