@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,14 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
+
+
+class Batch(NamedTuple):
+    """Rows, float32 (b, d), and how often each counts, float64 (b,); None if each counts once."""
+
+    points: Float32
+    weights: Float64 | None = None
+
 
 # Squares of numbers beyond this, summed over a million columns, leave float32's range.
 MAX_MAGNITUDE = 1e15

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kmeans.arrays import Float32, Int64
+from kmeans.arrays import Batch, Float32, Int64
 from kmeans.checkpoint import Checkpoints, State
 from kmeans.distance import NearestCenters
 from kmeans.draws import Draws
@@ -51,7 +51,7 @@ class Fitted:
     Attributes
     ----------
     model
-        Centers, with the number of rows in each cluster.
+        Centers, with the number of rows in each cluster (whatever their weights).
     shrink_loss
         Mean squared distance of the K weighted centers to the k: what the built-in image calls its training loss. None
         if there was nothing to shrink.
@@ -97,6 +97,9 @@ def fit(
     With ``distance_metric="cosine"`` rows may have any length but 0: they are normalized, those in memory into a copy
     unless all have length 1 already. The centers of the model have length 1.
 
+    Rows in memory may have weights (:class:`kmeans.rows.MemoryRows`): a row of weight 2 counts like two equal rows, and
+    losses are weighted means.
+
     Raises
     ------
     kmeans.errors.DataError
@@ -125,7 +128,7 @@ def fit(
         with contextlib.suppress(Interrupted), job.phase("count"):
             sums = job.one_pass(NearestCenters(found.centers))
     metric = METRICS[settings.distance_metric]
-    counts = None if sums is None else sums.weights.astype(np.int64)
+    counts = None if sums is None else sums.rows.astype(np.int64)
     return Fitted(
         model=KMeansModel(found.centers, counts, distance_metric=metric.name),
         shrink_loss=found.shrink_loss,
@@ -211,9 +214,11 @@ class _Fit:
         self._streamed: dict[str, Any] = {"streaming_centers": settings.k, "shrink_loss": None}
         self._draws = Draws(settings.seed)
         held = rows.in_memory
-        of_all = hosts.sum(np.array([len(rows), len(held), held.is_dealt], float))
-        # Of all hosts: rows, rows in memory, and how many have the order of all rows.
-        self._count, self._held, dealt = (int(count) for count in of_all)
+        of_all = hosts.sum(np.array([len(rows), len(held), held.is_dealt, held.weights is not None], float))
+        # Of all hosts: rows, rows in memory, how many have the order of all rows, and how many have weights.
+        self._count, self._held, dealt, weighted = (int(count) for count in of_all)
+        self._is_weighted = weighted > 0
+        held = held.with_weights() if self._is_weighted else held
         # Where one host's memory holds a sample only, they can't draw from one order.
         self._in_memory = held if dealt == hosts.size else held.by_themselves()
 
@@ -277,9 +282,13 @@ class _Fit:
         Interrupted
             If a stop was wanted on one of them.
         """
+
+        def blocks() -> Iterator[Batch]:
+            return self._weighted(self._rows.weighted_blocks())
+
         return sums_of_all_hosts(
-            lambda: assign_and_sum_blocks(self._rows.blocks(), nearest, self._workers),
-            ClusterSums.zero(nearest.clusters, nearest.features),
+            lambda: assign_and_sum_blocks(blocks(), nearest, self._workers, is_weighted=self._is_weighted),
+            ClusterSums.zero(nearest.clusters, nearest.features, is_weighted=self._is_weighted),
             self._workers,
             self._hosts,
         )
@@ -332,14 +341,21 @@ class _Fit:
             rows=total,
         )
         first, generator = held.gather(drawn, self._hosts), self._draws.next()
+        weights = held.gather_weights(drawn, self._hosts)
         if self._hosts.rank == 0:
-            first = seed_centers(first, settings.k * factor, settings.init_method, generator)
+            first = seed_centers(first, settings.k * factor, settings.init_method, generator, weights)
         return self._hosts.broadcast(first)
 
-    def _batches(self, needed: int | None, epoch: int) -> Iterator[Float32]:
+    def _batches(self, needed: int | None, epoch: int) -> Iterator[Batch]:
         if needed is None:
-            return self._rows.batches(epoch)
-        return self._in_memory.batches(epoch, self._share(needed))
+            return self._weighted(self._rows.weighted_batches(epoch))
+        return self._in_memory.weighted_batches(epoch, self._share(needed))
+
+    def _weighted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield ``batches``, with weights of 1 where rows of other hosts have weights."""
+        for batch in batches:
+            is_missing = self._is_weighted and batch.weights is None
+            yield Batch(batch.points, np.ones(len(batch.points))) if is_missing else batch
 
     def _stream(self, first: Float32, counts: Int64 | None = None) -> tuple[StreamingCenters, bool]:
         """Run phase 1; return also whether a stop ended it."""
@@ -358,6 +374,7 @@ class _Fit:
             hosts=self._hosts,
             observer=self._observer,
             checkpoints=self._checkpoints,
+            is_weighted=self._is_weighted,
         )
         return streaming, interrupted
 
@@ -443,15 +460,17 @@ class _Fit:
         """Draw new centers from the rows in memory of all hosts."""
         held = self._in_memory
         drawn, generator = held.order(epoch=0)[: self._share(RESEED_ROWS)], self._draws.next()
-        sample = held.gather(drawn, self._hosts)
+        sample, weights = held.gather(drawn, self._hosts), held.gather_weights(drawn, self._hosts)
         if self._hosts.rank == 0:
-            sample = draw_far_points(sample, nearest.query(sample)[1], count, generator)
+            squared = nearest.query(sample)[1]
+            distances = squared if weights is None else weights * squared
+            sample = draw_far_points(sample, distances, count, generator)
         return self._hosts.broadcast(sample)
 
     def _report_pass(self, done: int, sums: ClusterSums) -> None:
         self._observer.refine_pass(
             done=done,
-            rows=int(sums.weights.sum()),
+            rows=int(sums.rows.sum()),
             mean_squared_distance=self._metric.reported_loss(sums.mean_squared_distance),
             empty_clusters=int((sums.weights == 0).sum()),
         )

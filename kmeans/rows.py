@@ -9,17 +9,19 @@ knows the order of all rows, and takes part with those of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import ArrayLike, NDArray
 
-from kmeans.arrays import Float32, Int64, in_blocks
+from kmeans.arrays import Batch, Float32, Float64, Int64, in_blocks
 from kmeans.errors import DataError
 from kmeans.hosts import Hosts
 from kmeans.metric import EUCLIDEAN, Metric
 
 Pass = Callable[[], Iterator[Float32]]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 # A block: enough for a task of a worker, little beside the rows that memory keeps.
 BLOCK_BYTES = 4 << 20
@@ -83,6 +85,12 @@ class Rows(Protocol):
     def blocks(self) -> Iterator[Float32]:
         """Yield every row once, in blocks (b, d) of some megabytes, always in the same order."""
 
+    def weighted_batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the same as :meth:`batches`, with the weights of the rows."""
+
+    def weighted_blocks(self) -> Iterator[Batch]:
+        """Yield the same as :meth:`blocks`, with the weights of the rows."""
+
 
 class MemoryRows:
     """Rows that lie in memory as one array.
@@ -101,17 +109,30 @@ class MemoryRows:
     numbers
         Numbers of these rows among all that were dealt out to several hosts (:meth:`Deal.numbers`). Default: they were
         dealt out to nobody else.
+    weights
+        How often each row counts, (n,), finite and at least 0. Rows of weight 0 are left out: the fit is the one
+        without them. Default: each row counts once.
     metric
         The metric that the points were prepared for.
 
     Attributes
     ----------
+    points
+        As given, without rows of weight 0.
+    weights
+        Weights of ``points``, float64, all above 0; None if each row counts once.
     mini_batch_size, metric
         As given.
     ordered
         How many rows an order has: all that were dealt out, or just these.
     is_dealt
-        Whether an order has rows of other hosts.
+        Whether an order has rows of other hosts. A host that leaves out rows has an order of its own.
+
+    Raises
+    ------
+    DataError
+        If a weight is negative or not finite, which the error names by its row; if all are 0, their sum is not finite,
+        or there isn't one for each row.
     """
 
     def __init__(
@@ -121,15 +142,24 @@ class MemoryRows:
         seed: int = 0,
         numbers: range | None = None,
         *,
+        weights: ArrayLike | None = None,
         metric: Metric = EUCLIDEAN,
     ) -> None:
+        numbers = range(len(points)) if numbers is None else numbers
+        self._numbers: range | Int64 = numbers
+        self.weights: Float64 | None = None
+        if weights is not None:
+            self.weights = _checked_weights(weights, numbers)
+            counted = np.flatnonzero(self.weights)
+            if len(counted) < len(points):
+                self._numbers = np.asarray(numbers)[counted]
+                points, self.weights = points[counted], self.weights[counted]
+                numbers = range(len(points))
         self.points = points
         self.features = points.shape[1]
         self.mini_batch_size = mini_batch_size
         self.metric = metric
         self._seed = seed
-        numbers = range(len(points)) if numbers is None else numbers
-        self._numbers = numbers
         self._deal = Deal(numbers.start, numbers.step)
         self.ordered = numbers.stop
         self.is_dealt = numbers.step > 1
@@ -145,7 +175,16 @@ class MemoryRows:
 
     def by_themselves(self) -> MemoryRows:
         """Return these rows with an order of their own."""
-        return MemoryRows(self.points, self.mini_batch_size, self._seed, metric=self.metric)
+        return MemoryRows(self.points, self.mini_batch_size, self._seed, weights=self.weights, metric=self.metric)
+
+    def with_weights(self) -> MemoryRows:
+        """Return these rows with weights: 1 each if they have none."""
+        return self if self.weights is not None else self._like(self.points, np.ones(len(self)), self.metric)
+
+    def _like(self, points: Float32, weights: Float64 | None, metric: Metric) -> MemoryRows:
+        """Return ``points`` in place of these, in the same order."""
+        numbers = self._deal.numbers(self.ordered)
+        return MemoryRows(points, self.mini_batch_size, self._seed, numbers, weights=weights, metric=metric)
 
     def prepared(self, metric: Metric) -> MemoryRows:
         """Return the same rows prepared by ``metric``, without a copy where it changes none."""
@@ -153,9 +192,9 @@ class MemoryRows:
             points = metric.prepare(self.points)
         except DataError as error:
             if error.row is not None:
-                error.row = self._numbers[error.row - 1] + 1
+                error.row = int(self._numbers[error.row - 1]) + 1
             raise
-        return MemoryRows(points, self.mini_batch_size, self._seed, self._numbers, metric=metric)
+        return self._like(points, self.weights, metric)
 
     def order(self, epoch: int) -> Int64:
         """Return the permutation of the row numbers that belongs to ``epoch``, (ordered,)."""
@@ -176,7 +215,19 @@ class MemoryRows:
         Rows that were dealt out come in the order of the numbers, as they would from one host; of others each host
         asks for its own, and they come one host's below the other's.
         """
-        gathered = hosts.gather(self.points[self.own(numbers)])
+        return self._gathered(self.points[self.own(numbers)], numbers, hosts)
+
+    def gather_weights(self, numbers: Int64, hosts: Hosts) -> Float64 | None:
+        """Return the weights of the rows that :meth:`gather` returns; None if each row counts once.
+
+        Either the rows of all ``hosts`` have weights or none have (:meth:`with_weights`).
+        """
+        if self.weights is None:
+            return None
+        return self._gathered(self.weights[self.own(numbers), None], numbers, hosts)[:, 0]
+
+    def _gathered(self, own: NDArray[Scalar], numbers: Int64, hosts: Hosts) -> NDArray[Scalar]:
+        gathered = hosts.gather(own)
         if not self.is_dealt or hosts.rank:
             return gathered
         ordered = np.empty_like(gathered)
@@ -193,6 +244,23 @@ class MemoryRows:
         """Yield views of the array."""
         for _, block in in_blocks(self.points, _block_rows(self.features)):
             yield block
+
+    def weighted_batches(self, epoch: int, at_most: int | None = None) -> Iterator[Batch]:
+        """Yield the same as :meth:`batches`, with the weights of the rows."""
+        batches, size = self.batches(epoch, at_most), self.mini_batch_size
+        if self.weights is None:
+            yield from map(Batch, batches)
+            return
+        order = self.order(epoch)[:at_most]
+        for number, batch in enumerate(batches):
+            yield Batch(batch, self.weights[self.own(order[number * size : (number + 1) * size])])
+
+    def weighted_blocks(self) -> Iterator[Batch]:
+        """Yield the same as :meth:`blocks`, with the weights of the rows."""
+        first = 0
+        for block in self.blocks():
+            yield Batch(block, None if self.weights is None else self.weights[first : first + len(block)])
+            first += len(block)
 
 
 class StreamedRows:
@@ -266,6 +334,14 @@ class StreamedRows:
             If there are not as many rows as there were.
         """
         return _copied(_own(self._all(), self._deal), self.features)
+
+    def weighted_batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the same as :meth:`batches`; each row counts once."""
+        return map(Batch, self.batches(epoch))
+
+    def weighted_blocks(self) -> Iterator[Batch]:
+        """Yield the same as :meth:`blocks`; each row counts once."""
+        return map(Batch, self.blocks())
 
     def _all(self) -> Iterator[Float32]:
         """Yield what a pass brings, and see to it that these are as many rows as at first."""
@@ -350,6 +426,33 @@ class PipedRows:
     def blocks(self) -> Iterator[Float32]:
         """Yield the rows in memory."""
         return self._held.blocks()
+
+    def weighted_batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the same as :meth:`batches`; each row counts once."""
+        return map(Batch, self.batches(epoch))
+
+    def weighted_blocks(self) -> Iterator[Batch]:
+        """Yield the same as :meth:`blocks`; each row counts once."""
+        return map(Batch, self.blocks())
+
+
+def _checked_weights(weights: ArrayLike, numbers: range) -> Float64:
+    """Return ``weights`` as float64 (n,); ``numbers`` are those of their rows, from 0."""
+    checked: Float64 = np.asarray(weights, dtype=np.float64)
+    if checked.shape != (len(numbers),):
+        raise DataError(f"expected a weight for each of the {len(numbers)} rows, found an array of {checked.shape}")
+    is_wrong = ~((checked >= 0) & np.isfinite(checked))
+    if is_wrong.any():
+        first = int(is_wrong.argmax())
+        raise DataError(
+            f"expected a finite weight of at least 0, found {checked[first]:g}", row=int(numbers[first]) + 1
+        )
+    if len(checked) and not checked.any():
+        raise DataError("expected a weight above 0, found only zeros")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(checked.sum()):
+            raise DataError("expected weights with a finite sum, found larger ones")
+    return checked
 
 
 def _prepared_pass(one_pass: Pass, metric: Metric) -> Pass:

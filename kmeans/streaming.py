@@ -15,7 +15,7 @@ from itertools import islice
 
 import numpy as np
 
-from kmeans.arrays import Float32, Float64
+from kmeans.arrays import Batch, Float32, Float64
 from kmeans.checkpoint import Checkpoints, State
 from kmeans.distance import NearestCenters
 from kmeans.draws import Draws
@@ -46,7 +46,7 @@ class StreamingCenters:
     centers
         float64 (K, d).
     weights
-        Rows that each center has absorbed, with forgetting, float64 (K,).
+        Rows (or their weights) that each center has absorbed, with forgetting, float64 (K,).
     """
 
     def __init__(
@@ -58,19 +58,19 @@ class StreamingCenters:
         self._workers = workers
         self.metric = metric
 
-    def update(self, batch: Float32) -> float:
+    def update(self, batch: Float32, weights: Float64 | None = None) -> float:
         """Move the centers by ``batch`` (b, d); return its mean squared distance to the centers as they were."""
-        batch_sums = self.sums_of(batch)
+        batch_sums = self.sums_of(batch, weights)
         self.move(batch_sums)
         return batch_sums.mean_squared_distance
 
-    def sums_of(self, batch: Float32) -> ClusterSums:
-        """Return the sums of ``batch`` (b, d) by nearest center.
+    def sums_of(self, batch: Float32, weights: Float64 | None = None) -> ClusterSums:
+        """Return the sums of ``batch`` (b, d) by nearest center, each row counted ``weights`` (b,) times.
 
         The first centers are rows, and between rows of whole numbers equal distances are common. Were it left to
         rounding, a batch would move other centers on one host than on two that share it.
         """
-        return assign_and_sum(batch, NearestCenters(self.centers), workers=self._workers, exact=True)
+        return assign_and_sum(batch, NearestCenters(self.centers), weights, self._workers, exact=True)
 
     def move(self, batch_sums: ClusterSums) -> None:
         """Move the centers by a batch that has these sums."""
@@ -85,7 +85,7 @@ class StreamingCenters:
 
 
 def stream(
-    batches: Callable[[int], Iterator[Float32]],
+    batches: Callable[[int], Iterator[Batch]],
     streaming: StreamingCenters,
     *,
     epochs: int,
@@ -95,6 +95,7 @@ def stream(
     hosts: Hosts,
     observer: Observer,
     checkpoints: Checkpoints,
+    is_weighted: bool = False,
 ) -> bool:
     """Run phase 1: let the centers follow all mini-batches of all hosts; return whether a stop ended it early.
 
@@ -106,6 +107,8 @@ def stream(
         How many rows an epoch has, on all hosts; for the observer.
     checkpoints
         Asked for a state of this phase to go on from, and offered one after each mini-batch.
+    is_weighted
+        Whether the mini-batches of all hosts have weights, or none.
     """
     epoch = seen = done = 0
     found = checkpoints.found()
@@ -121,9 +124,10 @@ def stream(
     while epoch < epochs:
         started = time.perf_counter()
         try:
-            for sums in _steps(streaming, islice(batches(epoch), done, None), workers, hosts):
+            mini_batches = islice(batches(epoch), done, None)
+            for sums in _steps(streaming, mini_batches, workers, hosts, is_weighted=is_weighted):
                 streaming.move(sums)
-                seen += int(sums.weights.sum())
+                seen += int(sums.rows.sum())
                 done += 1
                 observer.batch_done(
                     epoch=epoch,
@@ -141,14 +145,14 @@ def stream(
 
 
 def _steps(
-    streaming: StreamingCenters, batches: Iterator[Float32], workers: Workers, hosts: Hosts
+    streaming: StreamingCenters, batches: Iterator[Batch], workers: Workers, hosts: Hosts, *, is_weighted: bool
 ) -> Iterator[ClusterSums]:
     """Yield the sums of a mini-batch of each host, until no host has one left."""
     clusters, features = streaming.centers.shape
-    nothing = np.empty((0, features), dtype=np.float32)
-    no_sums = ClusterSums.zero(clusters, features)
+    nothing = Batch(np.empty((0, features), dtype=np.float32), np.empty(0) if is_weighted else None)
+    no_sums = ClusterSums.zero(clusters, features, is_weighted=is_weighted)
     while True:
-        sums = sums_of_all_hosts(lambda: streaming.sums_of(next(batches, nothing)), no_sums, workers, hosts)
+        sums = sums_of_all_hosts(lambda: streaming.sums_of(*next(batches, nothing)), no_sums, workers, hosts)
         if not sums.weights.any():
             return
         yield sums

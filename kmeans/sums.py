@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from kmeans.arrays import Float32, Float64, Int32, Int64, in_blocks
+from kmeans.arrays import Batch, Float32, Float64, Int32, Int64, in_blocks
 from kmeans.distance import NearestCenters, squared_norms
 from kmeans.hosts import Hosts
 from kmeans.workers import Interrupted, Workers
@@ -36,27 +36,34 @@ class ClusterSums:
         Number of points of each cluster, or the sum of their weights, float64 (k,). Whole numbers stay exact to 2^53.
     inertia
         Sum over all points of (weight times) the squared distance to the nearest center.
+    counts
+        Number of points of each cluster, float64 (k,); None if each point counts once, where ``weights`` are the same.
     """
 
     sums: Float64
     weights: Float64
     inertia: float
+    counts: Float64 | None = None
 
     @classmethod
-    def zero(cls, clusters: int, features: int) -> ClusterSums:
-        """Return the sums of no points."""
-        return cls(np.zeros((clusters, features)), np.zeros(clusters), 0.0)
+    def zero(cls, clusters: int, features: int, *, is_weighted: bool = False) -> ClusterSums:
+        """Return the sums of no points; with ``is_weighted`` the points to be added have weights."""
+        return cls(np.zeros((clusters, features)), np.zeros(clusters), 0.0, np.zeros(clusters) if is_weighted else None)
 
     def add(self, other: ClusterSums) -> None:
         """Add the sums of other points to these, in place."""
         self.sums += other.sums
         self.weights += other.weights
         self.inertia += other.inertia
+        if self.counts is not None:
+            self.counts += other.rows
 
     def add_labelled(self, part: LabelSums, origin: Float32 | None, sign: int = 1) -> None:
         """Add (or with ``sign`` -1 subtract) the sums of points from ``origin``, in place; not their inertia."""
         self.sums[part.present] += sign * part.sums
         self.weights += sign * part.weights
+        if self.counts is not None:
+            self.counts += sign * part.counts
         if origin is not None:
             self.sums += sign * part.weights[:, None] * origin
 
@@ -70,12 +77,19 @@ class ClusterSums:
         """
         if hosts.size == 1 and not interrupted:
             return self
-        message = np.concatenate([self.sums.ravel(), self.weights, [self.inertia, float(interrupted)]])
+        counts = [] if self.counts is None else [self.counts]
+        message = np.concatenate([self.sums.ravel(), self.weights, *counts, [self.inertia, float(interrupted)]])
         total = hosts.sum(message)
         if total[-1]:
             raise Interrupted
-        clusters = len(self.weights)
-        return ClusterSums(total[: -clusters - 2].reshape(self.sums.shape), total[-clusters - 2 : -2], float(total[-2]))
+        sizes = [self.sums.size, len(self.weights), *map(len, counts)]
+        sums, weights, *counts, last = np.split(total, np.cumsum(sizes))
+        return ClusterSums(sums.reshape(self.sums.shape), weights, float(last[0]), *counts)
+
+    @property
+    def rows(self) -> Float64:
+        """Number of points of each cluster, (k,)."""
+        return self.weights if self.counts is None else self.counts
 
     @property
     def mean_squared_distance(self) -> float:
@@ -115,13 +129,25 @@ def assign_and_sum(
         part = slice(first, first + size)
         return _assign_and_sum(points[part], nearest, None if weights is None else weights[part], exact=exact)
 
-    return _total((workers or Workers()).map(task, range(0, len(points), size)), nearest)
+    tasks = (workers or Workers()).map(task, range(0, len(points), size))
+    return _total(tasks, nearest, is_weighted=weights is not None)
 
 
-def assign_and_sum_blocks(blocks: Iterable[Float32], nearest: NearestCenters, workers: Workers) -> ClusterSums:
-    """Return the sums of all points of ``blocks`` (b, d); while workers are at some of them, the next are fetched."""
-    parts = (part for block in blocks for _, part in in_blocks(block, task_rows(nearest.features)))
-    return _total(workers.map(lambda part: _assign_and_sum(part, nearest, None), parts), nearest)
+def assign_and_sum_blocks(
+    blocks: Iterable[Batch], nearest: NearestCenters, workers: Workers, *, is_weighted: bool = False
+) -> ClusterSums:
+    """Return the sums of all points of ``blocks``; while workers are at some of them, the next are fetched.
+
+    ``is_weighted`` says whether all blocks have weights, or none.
+    """
+    parts = (part for block in blocks for part in _parts(block, task_rows(nearest.features)))
+    tasks = workers.map(lambda part: _assign_and_sum(part.points, nearest, part.weights), parts)
+    return _total(tasks, nearest, is_weighted=is_weighted)
+
+
+def _parts(block: Batch, size: int) -> Iterator[Batch]:
+    for first, points in in_blocks(block.points, size):
+        yield Batch(points, None if block.weights is None else block.weights[first : first + size])
 
 
 def sum_by_label(points: Float32, labels: Int64 | Int32, clusters: int, weights: Float64 | None = None) -> LabelSums:
@@ -139,15 +165,16 @@ def sum_by_label(points: Float32, labels: Int64 | Int32, clusters: int, weights:
     for i, (start, stop) in enumerate(zip(last - members[present], last, strict=True)):
         by_label[start:stop].sum(axis=0, out=sums[i])
     counted = members if weights is None else np.bincount(labels, weights, clusters)
-    return LabelSums(present, sums, counted.astype(np.float64))
+    return LabelSums(present, sums, counted.astype(np.float64), members)
 
 
 class LabelSums(NamedTuple):
-    """Sums of points by label: ``sums`` (len(present), d) of the labels ``present``; ``weights`` (k,) of all."""
+    """Sums of points by label: ``sums`` (len(present), d) of the labels ``present``; others (k,) of all labels."""
 
     present: Int64
     sums: Float32 | Float64
     weights: Float64
+    counts: Int64
 
 
 class TaskSums(NamedTuple):
@@ -193,8 +220,8 @@ def sums_of_all_hosts(
     return sums.over(hosts)
 
 
-def _total(tasks: Iterable[TaskSums], nearest: NearestCenters) -> ClusterSums:
-    total = ClusterSums.zero(nearest.clusters, nearest.features)
+def _total(tasks: Iterable[TaskSums], nearest: NearestCenters, *, is_weighted: bool) -> ClusterSums:
+    total = ClusterSums.zero(nearest.clusters, nearest.features, is_weighted=is_weighted)
     for task in tasks:
         total.add_labelled(task.by_label, nearest.origin)
         total.inertia += task.inertia

@@ -341,8 +341,8 @@ def test_what_hosts_tell_each_other_in_each_step(shares: Share, init_method: Any
     fitted, recorded = recorded_fit(shares(points, 3), Settings(k=k, init_method=init_method))
     streaming = fitted.streaming_centers
     for hosts in recorded:
-        # Counts of rows, and then each host's share of the first mini-batch.
-        assert hosts.kinds("sum", "start") == [3, 1]
+        # Counts of rows, whether they have weights, and then each host's share of the first mini-batch.
+        assert hosts.kinds("sum", "start") == [4, 1]
         assert sum(hosts.kinds("gather")) <= (500 / 3 + 60) * d
         assert hosts.kinds("gather") == hosts.kinds("gather", "seeded"), "rows are gathered for the first centers only"
         assert hosts.kinds("broadcast", "seeded") == [streaming * d]

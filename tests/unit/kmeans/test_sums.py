@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kmeans.arrays import Float32, Float64
+from kmeans.arrays import Batch, Float32, Float64
 from kmeans.distance import NearestCenters, squared_norms
 from kmeans.sums import (
     MAX_TASK_ROWS,
@@ -212,7 +212,7 @@ def test_a_task_takes_fewer_rows_the_wider_they_are() -> None:
 def test_sums_of_blocks_are_those_of_all_their_points(offset: float) -> None:
     points, centers = oracle.blobs(14, n=5000, k=6, spread=5)
     points, centers = (points + offset).astype(np.float32), (centers + offset).astype(np.float32)
-    blocks = iter(np.split(points, [1, 1, 700, 4000]))
+    blocks = map(Batch, np.split(points, [1, 1, 700, 4000]))
     found = assign_and_sum_blocks(blocks, NearestCenters(centers), Workers())
     expected = brute_force(points, centers)
     assert_close(found, expected)
@@ -226,7 +226,7 @@ def test_no_blocks_have_no_sums() -> None:
 
 def test_the_number_of_workers_does_not_change_a_bit_of_the_sums_of_blocks() -> None:
     points, centers = oracle.blobs(15, n=12_345, k=10, spread=3)
-    blocks = np.array_split(points, 13)
+    blocks = list(map(Batch, np.array_split(points, 13)))
     alone = assign_and_sum_blocks(blocks, NearestCenters(centers), Workers())
     for threads in (2, 5):
         with Workers(threads) as workers:
@@ -240,5 +240,5 @@ def test_the_number_of_workers_does_not_change_a_bit_of_the_sums_of_blocks() -> 
 def test_constant_columns_of_large_blocks_have_constant_means(d: int) -> None:
     points, centers = oracle.blobs(16, n=(4 << 20) // (4 * d), k=2, d=d)
     points[:, -1] = centers[:, -1] = 0.1
-    means = assign_and_sum_blocks([points], NearestCenters(centers), Workers()).means(np.zeros(centers.shape))
+    means = assign_and_sum_blocks([Batch(points)], NearestCenters(centers), Workers()).means(np.zeros(centers.shape))
     np.testing.assert_allclose(means[:, -1], 0.1, rtol=1e-4)
