@@ -1,13 +1,13 @@
-"""Points kept in their clusters while the centers move, by looking only where something may have changed.
+"""Assignments that follow moving centers: only points whose nearest center may have changed are compared again.
 
 From one Lloyd pass to the next few points change their cluster. Which ones can is known from the triangle inequality:
 a point's *margin* is how much farther its second nearest center is than its nearest; while the two have moved less than
-that, all told, it stays where it is. (G. Hamerly, "Making k-means even faster", SDM 2010.) And where a point is looked
-at again, it goes to a center close to its own, so it is compared with the centers around its own only: a small GEMM per
-cluster instead of one over all centers. Sums change by the points that moved.
+that in total, the point stays in its cluster. (G. Hamerly, "Making k-means even faster", SDM 2010.) And a point that is
+compared again usually goes to a center close to its own, so in most data the centers around its own are enough: a small
+GEMM per cluster instead of one over all centers. Sums change by the points that moved.
 
-Both are approximate here, and checked: exact passes begin and end the work (docs/decisions.md has the shares of labels
-found, and the time).
+Both are approximate here, and checked: exact passes begin and end the work (docs/decisions.md has the fractions of
+labels found, and the time).
 """
 
 from __future__ import annotations
@@ -22,20 +22,17 @@ from numpy.typing import NDArray
 from kmeans.arrays import Float32, Float64, Int32, Int64
 from kmeans.distance import NearestCenters, squared_norms, two_nearest
 from kmeans.hosts import Alone, Hosts
+from kmeans.nearby import NEARBY, NearbyCenters, nearby_centers
 from kmeans.sums import (
     ROUNDING_SHOWS,
     ClusterSums,
     LabelSums,
-    TaskSums,
     squared_distances,
     sum_by_label,
     sums_of_all_hosts,
     task_rows,
 )
 from kmeans.workers import Workers
-
-# Centers that a cluster's points are compared with; more find more of the labels, and cost more.
-NEARBY = 32
 
 # A margin shrinks by this share of what centers moved. All of it is the bound that holds for the worst direction; but a
 # center seldom moves straight towards a point. At a half as many points again are spared, and none to 3 in 10,000
@@ -44,7 +41,14 @@ DRIFT_SHARE = 0.5
 
 # What the calls for one cluster cost, in multiplications of a GEMM: with fewer points to look at, comparing them with
 # all centers is cheaper.
-CLUSTER_COST = 2_000_000
+CLUSTER_COST = 10_000_000
+
+# From so many clusters on, a pass adds up its rows cluster by cluster when all have their labels: fewer and longer sums
+# than task by task.
+MANY_CLUSTERS = 512
+
+# If more than this fraction of the members changes its cluster, sums are computed again instead of corrected.
+RECOMPUTED_FRACTION = 0.05
 
 # Points whose mean and spread tell whether they lie far from the origin.
 ORIGIN_ROWS = 1000
@@ -75,6 +79,8 @@ class Partition:
 
     Parameters
     ----------
+    weights
+        How often each of the points counts, (n,); None for once each.
     as_one
         Whether ``hosts`` must find the labels that one would find with the points of all: then they tell each other how
         many points are to be looked at, one number in each pass, because how these are looked at depends on that.
@@ -98,14 +104,16 @@ class Partition:
         workers: Workers,
         hosts: Hosts | None = None,
         *,
+        weights: Float64 | None = None,
         as_one: bool = False,
         comparisons: Comparisons | None = None,
     ) -> None:
         self._points = points
+        self._weights = weights
         self._comparisons = comparisons or Comparisons()
         self._workers = workers
         self._hosts = hosts or Alone()
-        # With so few clusters all ways to look at a point find the same.
+        # With so few clusters all ways to compare a point find the same.
         self._as_one = as_one and len(centers) > NEARBY
         # Norms stay valid while centers move: the origin is that of the points, whatever the centers are at first.
         self._nearest = NearestCenters(centers)
@@ -113,11 +121,20 @@ class Partition:
             like = NearestCenters(points[:: max(1, len(points) // ORIGIN_ROWS)])
             self._nearest = NearestCenters(centers, like)
         self._norms: Float32 = np.empty(0, dtype=np.float32)  # of the members, from the origin of `_nearest`
-        self._margins: Float32 = np.empty(0, dtype=np.float32)
+        self._margins: Float32 = np.empty(0, dtype=np.float32)  # as they were when the member was last compared
+        self._drifts: Float32 = np.empty(0, dtype=np.float32)  # how much of them centers have used up since
         self.members: Int64 = np.empty(0, dtype=np.int64)
         self.labels: Int32 = np.empty(0, dtype=np.int32)
-        self._own = ClusterSums.zero(len(centers), points.shape[1])
+        self._own = self._no_sums()
         self.sums = self._own
+
+    @property
+    def compares_all(self) -> bool:
+        """Whether all ways to compare a point find the same, as there are few clusters."""
+        return self._nearest.clusters <= NEARBY
+
+    def _no_sums(self) -> ClusterSums:
+        return ClusterSums.zero(self._nearest.clusters, self._nearest.features, is_weighted=self._weights is not None)
 
     def share(self) -> dict[str, NDArray[Any]]:
         """Return a copy of all that :meth:`restore` needs beside the centers and the members; arrays (n, m)."""
@@ -125,8 +142,10 @@ class Partition:
             "labels": self.labels[:, None].copy(),
             "norms": self._norms[:, None],  # never written to
             "margins": self._margins[:, None].copy(),
+            "drifts": self._drifts[:, None].copy(),
             "sums": self._own.sums.copy(),
             "weights": self._own.weights[:, None].copy(),
+            **({} if self._own.counts is None else {"counts": self._own.counts[:, None].copy()}),
             "inertia": np.array([[self._own.inertia]]),
         }
 
@@ -134,7 +153,9 @@ class Partition:
         """Become the partition that had these centers and ``members``, ascending, and gave this :meth:`share`."""
         self.members, self.labels = members, share["labels"].ravel()
         self._norms, self._margins = share["norms"].ravel(), share["margins"].ravel()
-        self._own = ClusterSums(share["sums"], share["weights"].ravel(), float(share["inertia"][0, 0]))
+        self._drifts = share["drifts"].ravel()
+        counts = share["counts"].ravel() if "counts" in share else None
+        self._own = ClusterSums(share["sums"], share["weights"].ravel(), float(share["inertia"][0, 0]), counts)
         self.sums = self._own.over(self._hosts)
 
     @property
@@ -158,6 +179,7 @@ class Partition:
         self.members = members[order]
         self._norms = np.concatenate([self._norms, placed.norms])[order]
         self._margins = np.concatenate([self._margins, placed.margins])[order]
+        self._drifts = np.concatenate([self._drifts, np.zeros(len(new), dtype=np.float32)])[order]
         self.labels = np.concatenate([self.labels, placed.labels])[order]
         self._own.add(placed.sums)
 
@@ -168,26 +190,69 @@ class Partition:
     def _reassign(self) -> None:
         placed = self._place(self.members)
         self._margins, self.labels, self._own = placed.margins, placed.labels, placed.sums
+        self._drifts = np.zeros_like(self._margins)
 
-    def share_misplaced(self, members: Int64) -> float:
-        """Return the share of the members at these places, ascending, that aren't with their nearest center.
+    def excess(self, members: Int64) -> float:
+        """Return the fraction of the inertia that the members at these places, ascending, would lose by exact labels.
 
-        It is the share of all hosts' members that were asked for.
+        It is that of all hosts' members that were asked for; 0 if they have no inertia.
         """
         placed = self._place(self.members[members])
-        misplaced = np.count_nonzero(placed.labels != self.labels[members])
-        total, looked_at = self._hosts.sum(np.array([misplaced, len(members)], dtype=np.float64))
-        return float(total / looked_at)
+        own = self._nearest.squared_distances(self.points_of(members), self.labels[members]).astype(np.float64)
+        weights = self._weights_of(members)
+        inertia = float(own.sum() if weights is None else own @ weights)
+        total, missed = self._hosts.sum(np.array([inertia, max(0.0, inertia - placed.sums.inertia)]))
+        return float(missed / total) if total else 0.0
 
-    def follow(self, centers: Float32) -> None:
-        """Let the members follow the centers, which have moved to ``centers`` (k, d): most to their nearest."""
-        drift = np.sqrt(squared_norms(centers - self._nearest.centers))
-        self._nearest = NearestCenters(centers, like=self._nearest)
-        around = _around(self._nearest)
-        self._margins -= (DRIFT_SHARE * (drift + _largest_of_others(drift, around)))[self.labels]
-        due = np.flatnonzero(self._margins <= 0)
+    def distances(self) -> tuple[Float32, Float32]:
+        """Return each member's squared distance to its center and, by its last margin, to the second nearest; (m,)."""
+        nearest = np.empty(len(self.members), dtype=np.float32)
+        size = task_rows(self._nearest.features)
+
+        def task(first: int) -> None:
+            part = slice(first, first + size)
+            points = self._points[self.members[part]]
+            nearest[part] = self._nearest.squared_distances(points, self.labels[part])
+
+        self._workers.run(task, range(0, len(nearest), size))
+        second = np.square(np.sqrt(nearest) + self._margins)
+        return nearest, second
+
+    @property
+    def own_counts(self) -> Float64:
+        """Number of this host's members of each cluster, (k,)."""
+        return self._own.rows
+
+    def weights_of_members(self) -> Float64 | None:
+        """Return the weights of the members, (m,); None if each counts once."""
+        return None if self._weights is None else self._weights[self.members]
+
+    def follow(self, centers: Float32, relocated: Int64 | None = None, *, everywhere: bool = False) -> None:
+        """Reassign the members to the centers, which have moved to ``centers`` (k, d): most to their nearest.
+
+        Parameters
+        ----------
+        relocated
+            Numbers of centers that didn't move but jumped.
+        everywhere
+            Whether members are compared with all centers, not only with those around their own.
+        """
+        before, self._nearest = self._nearest, NearestCenters(centers, like=self._nearest)
+        drift = np.sqrt(squared_norms(centers - before.centers))
+        has_jumped = np.zeros(len(centers), dtype=np.bool_)
+        if relocated is not None:
+            has_jumped[relocated] = True
+            drift[relocated] = 0
+        around = nearby_centers(self._nearest, self._workers)
+        self._drifts += (DRIFT_SHARE * (drift + _largest_of_others(drift, around)))[self.labels]
+        is_due = self._margins <= self._drifts
+        if relocated is not None and len(relocated):
+            is_due |= _is_near(has_jumped, around)[self.labels]
+        due = np.flatnonzero(is_due)
+        self._drifts[due] = 0
         count = int(self._hosts.sum(np.array([float(len(due))]))[0]) if self._as_one else len(due)
-        self._together(lambda: self._follow(due, count, around))
+        lists = None if everywhere else around.numbers
+        self._together(lambda: self._follow(due, count, lists, has_jumped))
 
     def _together(self, work: Callable[[], None]) -> None:
         """Do some ``work`` on the members of this host, and add up what all hosts have then."""
@@ -198,40 +263,58 @@ class Partition:
 
         self.sums = sums_of_all_hosts(own_sums, self._own, self._workers, self._hosts)
 
-    def _follow(self, due: Int64, count: int, around: Int64) -> None:
-        """Look at the members at the places ``due``; ``count`` is the number that decides how."""
+    def _follow(self, due: Int64, count: int, lists: Int64 | None, has_jumped: NDArray[np.bool_]) -> None:
+        """Compare the members at the places ``due`` again; ``count`` is the number that decides how."""
         if self._rounding_shows():
             self._reassign()
             return
         nearest = self._nearest
-        if count * (nearest.clusters - NEARBY) * nearest.features <= CLUSTER_COST * nearest.clusters:
+        if lists is None or count * (nearest.clusters - NEARBY) * nearest.features <= CLUSTER_COST * nearest.clusters:
             labels = self._look_everywhere(due)
         else:
-            due, last = self._by_cluster(due)
-            labels = self._look_around(due, last, around)
+            # The centers around one that has jumped are those of the place it jumped to.
+            is_far = has_jumped[self.labels[due]]
+            far, close = due[is_far], due[~is_far]
+            order, last = _by_cluster(self.labels[close], nearest.clusters)
+            close = close[order]
+            labels = np.concatenate([self._look_everywhere(far), self._look_around(close, last, lists)])
+            due = np.concatenate([far, close])
         old = self.labels[due]
         left = np.flatnonzero(labels != old)
         self.labels[due[left]] = labels[left]
-        self._correct_sums(due[left], old[left], labels[left])
+        if nearest.clusters >= MANY_CLUSTERS and len(left) > RECOMPUTED_FRACTION * len(self.members):
+            self._own = self._no_sums()
+            self._add_by_cluster(self._own, self.members, self.labels)
+        else:
+            self._correct_sums(due[left], old[left], labels[left])
         self._own.inertia = self._inertia()
         if self._rounding_shows():
             self._reassign()
 
     def _rounding_shows(self) -> bool:
         """Tell whether the clusters are so tight and far apart that the inertia must come from the points."""
-        return self._own.inertia < ROUNDING_SHOWS * float(self._norms.sum(dtype=np.float64))
+        return self._own.inertia < ROUNDING_SHOWS * self._squares()
+
+    def _squares(self) -> float:
+        """Return the (weighted) sum of the members' squared norms from the origin."""
+        weights = self.weights_of_members()
+        return float(self._norms.sum(dtype=np.float64) if weights is None else self._norms @ weights)
+
+    def _weights_of(self, members: Int64 | slice) -> Float64 | None:
+        return None if self._weights is None else self._weights[self.members[members]]
 
     def _place(self, rows: Int64) -> _Placed:
         """Compare the points of these row numbers, ascending, with every center."""
         nearest = self._nearest
         self._comparisons.with_all += len(rows)
-        sums = ClusterSums.zero(nearest.clusters, nearest.features)
+        sums = self._no_sums()
         labels = np.empty(len(rows), dtype=np.int32)
         margins, norms = np.empty(len(rows), dtype=np.float32), np.empty(len(rows), dtype=np.float32)
         is_all = len(rows) == len(self._points)
         size = task_rows(nearest.features)
+        sums_later = nearest.clusters >= MANY_CLUSTERS
 
-        def task(first: int) -> TaskSums:
+        def task(first: int) -> tuple[LabelSums | None, float]:
             part = slice(first, min(first + size, len(rows)))
             points = self._points[part] if is_all else self._points[rows[part]]
             moved = nearest.from_origin(points)
@@ -242,13 +325,37 @@ class Partition:
                 labels[block], scores[within], second = two_nearest(moved[within], nearest.factor, nearest.norms)
                 norms[block] = squared_norms(moved[within])
                 margins[block] = _margins(scores[within], second, norms[block])
-            inertia = float(squared_distances(nearest, points, labels[part], scores, norms[part]).sum())
-            return TaskSums(sum_by_label(moved, labels[part], nearest.clusters), inertia)
+            squared = squared_distances(nearest, points, labels[part], scores, norms[part])
+            weights = None if self._weights is None else self._weights[rows[part]]
+            inertia = float(squared.sum() if weights is None else squared @ weights)
+            by_label = None if sums_later else sum_by_label(moved, labels[part], nearest.clusters, weights)
+            return by_label, inertia
 
-        for task_sums in self._workers.map(task, range(0, len(rows), size)):
-            sums.add_labelled(task_sums.by_label, nearest.origin)
-            sums.inertia += task_sums.inertia
+        for by_label, inertia in self._workers.map(task, range(0, len(rows), size)):
+            if by_label is not None:
+                sums.add_labelled(by_label, nearest.origin)
+            sums.inertia += inertia
+        if sums_later:
+            self._add_by_cluster(sums, rows, labels)
         return _Placed(labels, margins, norms, sums)
+
+    def _add_by_cluster(self, sums: ClusterSums, rows: Int64, labels: Int32) -> None:
+        """Add the points of these ``rows`` to the ``sums`` of their ``labels``, some clusters at a time."""
+        order, last = _by_cluster(labels, self._nearest.clusters)
+
+        def task(clusters: range) -> list[LabelSums]:
+            begin, end = last[clusters.start - 1] if clusters.start else 0, last[clusters.stop - 1]
+            found = []
+            for first in range(begin, end, _BLOCK_ROWS):
+                places = order[first : min(first + _BLOCK_ROWS, end)]
+                points = self._nearest.from_origin(self._points[rows[places]])
+                weights = None if self._weights is None else self._weights[rows[places]]
+                found.append(sum_by_label(points, labels[places], self._nearest.clusters, weights))
+            return found
+
+        for found in self._workers.map(task, _groups(last)):
+            for by_label in found:
+                sums.add_labelled(by_label, self._nearest.origin)
 
     def _look_everywhere(self, due: Int64) -> Int32:
         """Compare the members at the places ``due`` with all centers; return their nearest."""
@@ -264,12 +371,6 @@ class Partition:
 
         self._workers.run(task, range(0, len(due), nearest.block_rows))
         return labels
-
-    def _by_cluster(self, due: Int64) -> tuple[Int64, Int64]:
-        """Return the places ``due`` sorted by cluster, and where those of each cluster end, (k,)."""
-        own = self.labels[due]
-        order = own.astype(np.min_scalar_type(self._nearest.clusters)).argsort(kind="stable")  # 16 bits: a radix sort
-        return due[order], np.cumsum(np.bincount(own, minlength=self._nearest.clusters))
 
     def _look_around(self, due: Int64, last: Int64, around: Int64) -> Int32:
         """Compare the members at the places ``due``, sorted by cluster, with the centers around their own."""
@@ -299,8 +400,10 @@ class Partition:
         def task(first: int) -> tuple[LabelSums, LabelSums]:
             part = slice(first, first + _TASK_ROWS)
             points = self._nearest.from_origin(self.points_of(places[part]))
-            clusters = self._nearest.clusters
-            return sum_by_label(points, old[part], clusters), sum_by_label(points, new[part], clusters)
+            clusters, weights = self._nearest.clusters, self._weights_of(places[part])
+            return sum_by_label(points, old[part], clusters, weights), sum_by_label(
+                points, new[part], clusters, weights
+            )
 
         for gone, come in self._workers.map(task, range(0, len(places), _TASK_ROWS)):
             self._own.add_labelled(gone, self._nearest.origin, sign=-1)
@@ -311,7 +414,7 @@ class Partition:
         origin = 0.0 if self._nearest.origin is None else self._nearest.origin.astype(np.float64)
         centers: Float64 = self.centers.astype(np.float64) - origin
         sums = self._own.sums - self._own.weights[:, None] * origin
-        inertia = self._norms.sum(dtype=np.float64) - 2 * np.vdot(sums, centers)
+        inertia = self._squares() - 2 * np.vdot(sums, centers)
         inertia += self._own.weights @ np.square(centers).sum(axis=1)
         return max(0.0, float(inertia))
 
@@ -329,23 +432,22 @@ def _margins(best: Float32, second: Float32, norms: Float32) -> Float32:
     return margins
 
 
-def _around(nearest: NearestCenters) -> Int64:
-    """Return the numbers of the centers around each center, itself among them, ascending (k, at most NEARBY)."""
-    if nearest.clusters <= NEARBY:
-        return np.tile(np.arange(nearest.clusters), (nearest.clusters, 1))
-    squared = nearest.from_origin(nearest.centers) @ nearest.factor
-    squared += nearest.norms
-    np.fill_diagonal(squared, -np.inf)
-    nearby = np.argpartition(squared, NEARBY - 1, axis=1)[:, :NEARBY]
-    # Ascending, so that of several centers at the same distance the first is taken, as everywhere.
-    return np.sort(nearby, axis=1)
-
-
-def _largest_of_others(drift: Float32, around: Int64) -> Float32:
+def _largest_of_others(drift: Float32, around: NearbyCenters) -> Float32:
     """Return the largest drift among the centers ``around`` each one, itself left out; (k,)."""
-    others = np.where(around == np.arange(len(around))[:, None], np.float32(0), drift[around])
+    others = np.where(around.numbers == np.arange(len(drift))[:, None], np.float32(0), drift[around.numbers])
     largest: Float32 = others.max(axis=1)
     return largest
+
+
+def _is_near(has_jumped: NDArray[np.bool_], around: NearbyCenters) -> NDArray[np.bool_]:
+    """Tell of each center whether it, or one of those nearest to it, has jumped; (k,)."""
+    return np.asarray(has_jumped[around.closest].any(axis=1), dtype=np.bool_)
+
+
+def _by_cluster(labels: Int32, clusters: int) -> tuple[Int64, Int64]:
+    """Return the places of ``labels`` sorted by cluster, and where those of each cluster end, (k,)."""
+    order = labels.astype(np.min_scalar_type(clusters)).argsort(kind="stable")  # 16 bits: a radix sort
+    return order, np.cumsum(np.bincount(labels, minlength=clusters))
 
 
 def _groups(last: Int64) -> Iterator[range]:

@@ -2,8 +2,10 @@
 
 Most of what Lloyd's algorithm gains it gains on a small sample, at a fraction of the cost; each doubling starts from
 nearly settled centers. (J. Newling and F. Fleuret, "Nested mini-batch k-means", NIPS 2016, have the idea of nesting.)
-The points follow their centers approximately (:mod:`kmeans.partition`); a sample of them, compared with all centers,
-tells whether that may be trusted.
+With each move some centers are relocated (:mod:`kmeans.relocation`), for as long as that lowers the loss.
+
+The points follow their centers approximately (:mod:`kmeans.partition`): while that finds nearly all labels, they are
+compared with nearby centers only. A sample of them, compared with all centers, tells.
 
 Of rows that were dealt out to several hosts each sample is one of all rows, and each host has its own of it.
 """
@@ -11,8 +13,7 @@ Of rows that were dealt out to several hosts each sample is one of all rows, and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,27 +26,39 @@ from kmeans.draws import Draws
 from kmeans.hosts import Alone, Hosts
 from kmeans.lloyd import OnPass
 from kmeans.partition import Comparisons, Partition
+from kmeans.relocation import relocate
 from kmeans.rows import MemoryRows
 from kmeans.seeding import draw_far_points
+from kmeans.sums import ClusterSums
 from kmeans.workers import Interrupted, Workers
 
 # The name of this phase in checkpoints.
 PHASE = "refine"
 
-# The first sample holds so many rows per cluster, and so many at least.
+# Rows per cluster of the first sample, and rows at least. With many clusters a pass over it is costly, and fewer rows
+# per cluster are enough to begin with: from MANY_CLUSTERS on the number falls, to FEWEST_ROWS.
 ROWS_PER_CLUSTER, MIN_ROWS = 50, 5000
+MANY_CLUSTERS, FEWEST_ROWS = 200, 4
 
-# On a sample: at most so many moves, until one gains no more than this share.
+# Moves on a sample, at most, until one gains no more than a fraction of the inertia: SAMPLE_TOL, and more where
+# clusters have so few rows that their means say little about the other rows.
 SAMPLE_MOVES, SAMPLE_TOL = 10, 1e-3
 
-# The end is where no more than this share of so many points turn out to be closer to another center than their own;
-# else all are compared with all centers, and go on.
-TRUSTED_SHARE, TRUST_ROWS = 0.01, 4_000
+# A mean of r rows has an error that costs 1/r of the loss. On all rows moves go on to this fraction of that, where a
+# pass has many multiplications: a pass with COSTLY of them must gain so many times ``tol``, one with a tenth a tenth.
+ERROR_FRACTION, COSTLY, COSTLY_TOL = 0.15, 1e11, 10.0
+
+# An exact pass follows when it would gain at least this fraction of what the last move gained.
+EXCESS_PAYS = 0.5
+
+# Relocations end on a sample when no more than this fraction of the centers was relocated.
+LITTLE_RELOCATION = 0.01
+
+# So many rows tell what exact labels would still gain.
+TRUST_ROWS = 2_000
 
 # Rows from which an empty cluster is reseeded.
 RESEED_ROWS = 20_000
-
-OnSample = Callable[[Partition], None]
 
 
 class Refined(NamedTuple):
@@ -65,6 +78,7 @@ def refine(
     tol: float,
     draws: Draws,
     workers: Workers,
+    is_nested: bool = True,
     hosts: Hosts | None = None,
     on_pass: OnPass | None = None,
     checkpoints: Checkpoints | None = None,
@@ -81,6 +95,8 @@ def refine(
         not counted.
     tol
         Settled is what gains no more than this share of the inertia by a move.
+    is_nested
+        Whether a sample grows to all rows; else it is all rows from the start.
     on_pass
         Called after each pass over the whole sample with the number of moves so far and the sums.
     checkpoints
@@ -88,48 +104,208 @@ def refine(
     comparisons
         Where it is counted how often a row was compared with centers.
     """
-    hosts, checkpoints = hosts or Alone(), checkpoints or Checkpoints()
-    samples = _Samples(rows, max_rows, len(starts[0]), hosts, comparisons or Comparisons())
-    on_sample = partial(_settle, max_moves=SAMPLE_MOVES, tol=max(tol, SAMPLE_TOL), samples=samples, draws=draws)
-    sample = moves = 0
-    before, settled = math.inf, False
+    job = _Refinement(
+        samples=_Samples(
+            rows,
+            _sizes(len(starts[0]), max_rows) if is_nested else [max_rows],
+            hosts or Alone(),
+            comparisons or Comparisons(),
+        ),
+        clusters=len(starts[0]),
+        max_iter=max_iter,
+        tol=tol,
+        draws=draws,
+        workers=workers,
+        hosts=hosts or Alone(),
+        on_pass=on_pass or _ignore_pass,
+        checkpoints=checkpoints or Checkpoints(),
+    )
+    return job.run(starts)
 
-    def state() -> State:
-        numbers = {"sample": sample, "moves": moves, "before": before, "settled": settled, "draws": draws.made}
-        return State(PHASE, numbers, {"centers": partition.centers}, partition.share())
 
-    found = checkpoints.found()
-    is_begun = found is not None and found.phase == PHASE
-    partition = samples.partition(found.arrays["centers"] if found and is_begun else starts[0], workers)
-    try:
-        if found is not None and is_begun:
-            sample, moves, draws.made = (found.numbers[name] for name in ("sample", "moves", "draws"))
-            # Of the rows that another machine's memory holds fewer samples may be made.
-            sample = min(sample, samples.count - 1)
-            before, settled = _restore(partition, samples.grow_to(sample), found)
+def _ignore_pass(_moves: int, _sums: ClusterSums) -> None:
+    """Do nothing."""
+
+
+class _Refinement:
+    """One refinement: its partition, and where it is."""
+
+    def __init__(
+        self,
+        *,
+        samples: _Samples,
+        clusters: int,
+        max_iter: int,
+        tol: float,
+        draws: Draws,
+        workers: Workers,
+        hosts: Hosts,
+        on_pass: OnPass,
+        checkpoints: Checkpoints,
+    ) -> None:
+        self._samples = samples
+        self._clusters = clusters
+        self._max_iter = max_iter
+        self._tol = tol
+        self._draws = draws
+        self._workers = workers
+        self._hosts = hosts
+        self._on_pass = on_pass
+        self._checkpoints = checkpoints
+        self._sample = self._moves = 0
+        self._is_settled = False
+        # Whether relocations may still lower the loss of this sample, and whether nearby centers are not enough.
+        self._relocates, self._everywhere = True, False
+
+    def run(self, starts: Sequence[Float32]) -> Refined:
+        """Run all samples; see :func:`refine`."""
+        found = self._checkpoints.found()
+        if found is not None and found.phase == PHASE:
+            self._partition = self._samples.partition(found.arrays["centers"], self._workers)
         else:
-            partition = _best_start(samples, starts, on_sample, workers=workers)
-            checkpoints.offer(state)
-        for number in range(sample + 1, samples.count):
-            sample = number
-            partition.take_in(samples.grow_to(sample))
-            if sample < samples.count - 1:
-                on_sample(partition)
-            checkpoints.offer(state)
+            found = None
+            self._partition = self._samples.partition(starts[0], self._workers)
+        try:
+            if found is not None:
+                self._restore(found)
+            else:
+                self._begin(starts)
+                self._checkpoints.offer(self._state)
+            for number in range(self._sample + 1, self._samples.count):
+                self._sample = number
+                self._partition.take_in(self._samples.grow_to(number))
+                if number < self._samples.count - 1:
+                    self._settle_sample()
+                else:  # which may have rows that are rare, and far from all centers
+                    self._relocates = True
+                self._checkpoints.offer(self._state)
+            self._settle()
+        except Interrupted:
+            return Refined(self._partition.centers, self._moves, interrupted=True)
+        return Refined(self._partition.centers, self._moves)
+
+    def _state(self) -> State:
+        numbers = {
+            "sample": self._sample,
+            "moves": self._moves,
+            "settled": self._is_settled,
+            "relocates": self._relocates,
+            "everywhere": self._everywhere,
+            "draws": self._draws.made,
+        }
+        return State(PHASE, numbers, {"centers": self._partition.centers}, self._partition.share())
+
+    def _restore(self, found: State) -> None:
+        self._moves, self._draws.made = found.numbers["moves"], found.numbers["draws"]
+        # Of the rows that another machine's memory holds fewer samples may be made.
+        self._sample = min(found.numbers["sample"], self._samples.count - 1)
+        self._everywhere = found.numbers["everywhere"]
+        rows = self._samples.grow_to(self._sample)
+        if found.share:
+            self._partition.restore(np.sort(rows), found.share)
+            self._is_settled = found.numbers["settled"]
+            self._relocates = found.numbers["relocates"]
+        else:
+            # The rows may be others, and what was settled for those isn't for these.
+            self._partition.take_in(rows)
+
+    def _begin(self, starts: Sequence[Float32]) -> None:
+        """Begin with the start that does best on the first sample."""
+        first = self._samples.grow_to(0)
+        partitions = [self._partition, *(self._samples.partition(start, self._workers) for start in starts[1:])]
+        self._relocates = len(starts) == 1
+        for partition in partitions:
+            self._partition = partition
+            partition.take_in(first)
+            if len(starts) > 1 or self._samples.count > 1:
+                self._settle_sample()
+        self._partition = min(partitions, key=lambda partition: partition.sums.inertia)
+        self._relocates = True
+
+    def _settle_sample(self) -> None:
+        """Move the centers until that gains little on this sample."""
+        tol = max(self._tol, SAMPLE_TOL, ERROR_FRACTION * self._clusters / self._samples.size)
+        for _ in range(SAMPLE_MOVES):
+            if self._move() <= tol:
+                return
+
+    def _settle(self) -> None:
+        """Move the centers until that gains little on all rows of the last sample, and their labels can be trusted."""
+        tol = self._tol * self._patience()
         while True:
-            while moves < max_iter and not settled:
-                partition.follow(_means(partition, samples, draws))
-                moves += 1
-                if on_pass is not None:
-                    on_pass(moves, partition.sums)
-                before, settled = partition.sums.inertia, _gained_little(before, partition.sums.inertia, tol)
-                checkpoints.offer(state)
-            if moves >= max_iter or _is_trusted(partition, samples, draws):
-                return Refined(partition.centers, moves)
-            partition.reassign()
-            before, settled = math.inf, False
-    except Interrupted:
-        return Refined(partition.centers, moves, interrupted=True)
+            while self._moves < self._max_iter and not self._is_settled:
+                self._is_settled = self._move() <= tol
+                self._moves += 1
+                self._on_pass(self._moves, self._partition.sums)
+                self._checkpoints.offer(self._state)
+            if self._moves >= self._max_iter or self._partition.compares_all or self._excess() <= tol:
+                return
+            self._partition.reassign()
+            self._is_settled = False
+
+    def _patience(self) -> float:
+        """Return how many times ``tol`` a pass over all rows must gain."""
+        rows, features = self._samples.size, self._samples.rows.features
+        by_error = ERROR_FRACTION * self._clusters / rows / max(self._tol, 1e-12)
+        by_cost = COSTLY_TOL * rows * self._clusters * features / COSTLY
+        return float(max(1.0, min(by_error, by_cost)))
+
+    def _move(self) -> float:
+        """Move the centers to their points' means, some to other places, and the points to their centers.
+
+        Return the fraction of the inertia that this gained; infinity if it was undone.
+        """
+        partition, centers, inertia = self._partition, self._partition.centers, self._partition.sums.inertia
+        means, jumped = self._means()
+        partition.follow(means, jumped, everywhere=self._everywhere)
+        if len(jumped) and partition.sums.inertia > inertia:
+            # Relocations that were estimated from some of the rows, or that got in each other's way.
+            self._relocates = False
+            partition.follow(centers, jumped, everywhere=True)
+            return math.inf
+        gain = 1 - partition.sums.inertia / inertia if inertia else 0.0
+        # An exact pass takes some times as long as one that compares nearby centers, and gains some times the excess.
+        self._everywhere = not partition.compares_all and self._excess() >= EXCESS_PAYS * gain
+        return gain
+
+    def _means(self) -> tuple[Float32, Int64]:
+        """Return the centers to move to, and the numbers of those that jump: relocated ones, and empty ones."""
+        partition, samples = self._partition, self._samples
+        centers = partition.centers.astype(np.float64)
+        metric = samples.rows.metric
+        means = metric.normalize_centers(partition.sums.means(otherwise=centers), centers).astype(np.float32)
+        jumped = np.empty(0, dtype=np.int64)
+        if self._relocates:
+            means, jumped = relocate(
+                partition, means, samples.rows, self._draws.next(), workers=self._workers, hosts=self._hosts
+            )
+            # Two numbers for each. A few among many gain less than it costs to look for them.
+            self._relocates = len(jumped) > 2 * LITTLE_RELOCATION * self._clusters
+            if len(jumped) and metric.normalizes:
+                wide = means.astype(np.float64)
+                means = metric.normalize_centers(wide, wide).astype(np.float32)
+        empty = np.setdiff1d(np.flatnonzero(partition.sums.weights == 0), jumped)
+        if len(empty):
+            far = self._far_points(np.delete(means, empty, axis=0), len(empty))
+            means[empty[: len(far)]] = far
+            jumped = np.union1d(jumped, empty[: len(far)])
+        return means, jumped
+
+    def _far_points(self, centers: Float32, count: int) -> Float32:
+        """Draw at most ``count`` rows of the sample that are far from all ``centers``."""
+        generator, rows = self._draws.next(), self._samples.rows
+        numbers = self._samples.draw(RESEED_ROWS, generator)
+        sample, weights = rows.gather(numbers, self._hosts), rows.gather_weights(numbers, self._hosts)
+        if self._hosts.rank == 0:
+            distances = NearestCenters(centers).query(sample)[1]
+            potential = distances if weights is None else weights * distances
+            sample = draw_far_points(sample, potential, count, generator)
+        return self._hosts.broadcast(sample)
+
+    def _excess(self) -> float:
+        """Return the fraction of the loss that exact labels would save, by a sample."""
+        rows = np.sort(self._samples.rows.own(self._samples.draw(TRUST_ROWS, self._draws.next())))
+        return self._partition.excess(np.searchsorted(self._partition.members, rows))
 
 
 class _Samples:
@@ -141,26 +317,35 @@ class _Samples:
     ----------
     count
         How many samples there are.
+    size
+        Rows of this sample, on all hosts.
     """
 
-    def __init__(self, rows: MemoryRows, max_rows: int, clusters: int, hosts: Hosts, comparisons: Comparisons) -> None:
+    def __init__(self, rows: MemoryRows, sizes: list[int], hosts: Hosts, comparisons: Comparisons) -> None:
         self.rows, self.hosts = rows, hosts
         self._comparisons = comparisons
         self._total = int(hosts.sum(np.array([float(len(rows))]))[0])
-        sizes = _sizes(clusters, min(self._total, max_rows))
-        self._ends = [self._share(size) for size in sizes]
-        self._end = 0
-        self.count = len(sizes)
+        self._sizes = [*(size for size in sizes[:-1] if size < self._total), min(sizes[-1], self._total)]
+        self._ends = [self._share(size) for size in self._sizes]
+        self._end = self.size = 0
+        self.count = len(self._sizes)
 
     def partition(self, centers: Float32, workers: Workers) -> Partition:
         """Return a partition by these centers that no row has been taken into."""
         return Partition(
-            self.rows.points, centers, workers, self.hosts, as_one=self.rows.is_dealt, comparisons=self._comparisons
+            self.rows.points,
+            centers,
+            workers,
+            self.hosts,
+            weights=self.rows.weights,
+            as_one=self.rows.is_dealt,
+            comparisons=self._comparisons,
         )
 
     def grow_to(self, number: int) -> Int64:
         """Become the sample of this number, from 0; return where in memory this host's rows are that are new in it."""
         first, self._end = self._end, self._ends[number]
+        self.size = self._sizes[number]
         return self.rows.own(self.rows.order(epoch=0)[first : self._end])
 
     def draw(self, at_most: int, generator: Generator) -> Int64:
@@ -175,65 +360,10 @@ class _Samples:
         return round(size * self.rows.ordered / self._total)
 
 
-def _best_start(samples: _Samples, starts: Sequence[Float32], on_sample: OnSample, *, workers: Workers) -> Partition:
-    """Return a partition of the first sample by the start that does best on it."""
-    begun, first = [], samples.grow_to(0)
-    for start in starts:
-        partition = samples.partition(start, workers)
-        partition.take_in(first)
-        if len(starts) > 1 or samples.count > 1:
-            on_sample(partition)
-        begun.append(partition)
-    return min(begun, key=lambda partition: partition.sums.inertia)
-
-
-def _restore(partition: Partition, rows: Int64, found: State) -> tuple[float, bool]:
-    """Give ``partition`` its rows; return the inertia before the last move, and whether that settled it."""
-    if found.share:
-        partition.restore(np.sort(rows), found.share)
-        return found.numbers["before"], found.numbers["settled"]
-    # The rows may be others, and what was settled for those isn't for these.
-    partition.take_in(rows)
-    return math.inf, False
-
-
-def _is_trusted(partition: Partition, samples: _Samples, draws: Draws) -> bool:
-    rows = np.sort(samples.rows.own(samples.draw(TRUST_ROWS, draws.next())))
-    return partition.share_misplaced(np.searchsorted(partition.members, rows)) <= TRUSTED_SHARE
-
-
 def _sizes(clusters: int, rows: int) -> list[int]:
-    sizes = [max(MIN_ROWS, ROWS_PER_CLUSTER * clusters)]
+    """Return the sizes of nested samples, the last of which has so many ``rows``."""
+    per_cluster = max(FEWEST_ROWS, min(ROWS_PER_CLUSTER, ROWS_PER_CLUSTER * MANY_CLUSTERS // clusters))
+    sizes = [max(MIN_ROWS, per_cluster * clusters)]
     while sizes[-1] < rows:
         sizes.append(2 * sizes[-1])
     return [*sizes[:-1], rows]
-
-
-def _settle(partition: Partition, *, max_moves: int, tol: float, samples: _Samples, draws: Draws) -> None:
-    """Move the centers to their points' means, and the points to their centers, until that gains little."""
-    before = math.inf
-    for _ in range(max_moves):
-        partition.follow(_means(partition, samples, draws))
-        if _gained_little(before, partition.sums.inertia, tol):
-            return
-        before = partition.sums.inertia
-
-
-def _gained_little(before: float, inertia: float, tol: float) -> bool:
-    return math.isfinite(before) and before - inertia <= tol * before
-
-
-def _means(partition: Partition, samples: _Samples, draws: Draws) -> Float32:
-    """Return the means of the clusters; an empty one starts again at a point far from all centers."""
-    before = partition.centers.astype(np.float64)
-    means = samples.rows.metric.normalize_centers(partition.sums.means(otherwise=before), before).astype(np.float32)
-    empty = np.flatnonzero(partition.sums.weights == 0)
-    if len(empty):
-        generator, hosts = draws.next(), samples.hosts
-        sample = samples.rows.gather(samples.draw(RESEED_ROWS, generator), hosts)
-        if hosts.rank == 0:
-            distances = NearestCenters(np.delete(means, empty, axis=0)).query(sample)[1]
-            sample = draw_far_points(sample, distances, len(empty), generator)
-        far = hosts.broadcast(sample)
-        means[empty[: len(far)]] = far
-    return means

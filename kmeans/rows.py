@@ -209,6 +209,16 @@ class MemoryRows:
         own: Int64 = numbers[numbers % self._deal.size == self._deal.rank] // self._deal.size
         return own
 
+    def positions(self, numbers: Int64) -> Int64:
+        """Return at which positions of ``numbers`` this host's rows are; :meth:`own` returns their places."""
+        if not self.is_dealt:
+            return np.arange(len(numbers))
+        return np.flatnonzero(numbers % self._deal.size == self._deal.rank)
+
+    def numbers_of(self, own: Int64) -> Int64:
+        """Return the numbers of the rows that lie at these places in ``points``; :meth:`own` returns the places."""
+        return own * self._deal.size + self._deal.rank if self.is_dealt else own
+
     def gather(self, numbers: Int64, hosts: Hosts) -> Float32:
         """Return the rows with these ``numbers`` on the leader, on other ``hosts`` none.
 

@@ -96,5 +96,7 @@ class Settings:
         """
         if not self.refinements() or self.epochs > 1:
             return None
-        needed = max(MIN_STREAMED_ROWS, STREAMED_ROWS_PER_CENTER * centers)
+        # Without centers to choose from, these are only first centers.
+        per_center = STREAMED_ROWS_PER_CENTER if centers > self.k else 0
+        needed = max(MIN_STREAMED_ROWS, per_center * centers)
         return needed if self.refine_sample_size is None else min(needed, self.refine_sample_size)

@@ -1,0 +1,68 @@
+"""Draw a few thousand weighted rows that stand for all of them, distant ones above all.
+
+A row is drawn with a probability of half its share of the rows and half its share of the loss, and counts by the
+inverse of that (O. Bachem, M. Lucic and A. Krause, "Scalable k-means clustering via lightweight coresets", KDD 2018;
+the distances here are those to rough centers, not to the mean). So five rows in a hundred thousand that are a cluster
+are all drawn, each counted once.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+
+from kmeans.arrays import Float32, Float64, Int64
+from kmeans.distance import NearestCenters
+from kmeans.hosts import Hosts
+from kmeans.rows import MemoryRows
+from kmeans.sums import task_rows
+from kmeans.workers import Workers
+
+
+class Coreset(NamedTuple):
+    """Rows (m, d) and how many of all rows each stands for, (m,)."""
+
+    points: Float32
+    weights: Float64
+
+
+def draw_coreset(
+    rows: MemoryRows, centers: Float32, size: int, generator: Generator, *, workers: Workers, hosts: Hosts
+) -> Coreset:
+    """Return about ``size`` rows of all ``hosts``, drawn by distance to the ``centers`` (k, d), on the leader.
+
+    On other hosts it has no rows. Of no more rows than ``size`` all are returned.
+    """
+    nearest = NearestCenters(centers)
+    numbers = rows.order(epoch=0)
+    own, positions = rows.own(numbers), rows.positions(numbers)
+    distances = _distances(rows.points, own, nearest, workers)
+    weights = np.ones(len(own)) if rows.weights is None else rows.weights[own]
+    total, inertia, count = hosts.sum(np.array([weights.sum(), weights @ distances, len(own)]))
+    chance = np.ones(len(own))
+    if count > size:
+        by_loss = np.minimum(0.5 * size * weights * distances / max(inertia, np.finfo(np.float64).tiny), 1)
+        # What distant rows leave of the size, as each is drawn once at most, goes to all rows alike.
+        taken = float(hosts.sum(np.array([by_loss.sum()]))[0])
+        chance = np.minimum(by_loss + (size - taken) * weights / total, 1)
+    is_drawn = generator.random(len(numbers))[positions] < chance
+    notes = np.stack([positions[is_drawn].astype(np.float64), weights[is_drawn] / chance[is_drawn]], axis=1)
+    notes, points = hosts.gather(notes), hosts.gather(rows.points[own[is_drawn]])
+    if rows.is_dealt:
+        order = notes[:, 0].argsort(kind="stable")
+        notes, points = notes[order], points[order]
+    return Coreset(points, notes[:, 1])
+
+
+def _distances(points: Float32, rows: Int64, nearest: NearestCenters, workers: Workers) -> Float64:
+    distances = np.empty(len(rows))
+    size = task_rows(nearest.features)
+
+    def task(first: int) -> None:
+        part = slice(first, first + size)
+        distances[part] = nearest.query(points[rows[part]])[1]
+
+    workers.run(task, range(0, len(rows), size))
+    return distances

@@ -1,0 +1,221 @@
+"""Search for better centers on a few thousand rows: several starts, then centers that come and go.
+
+Lloyd's algorithm ends in the nearest local minimum, and in skewed data most of these are poor: no single move of a
+center to the mean of its rows takes it across the empty space to where it is needed. Here the clusters of the largest
+inertia are split, so that there are m centers more, all settle, and the m that are least useful leave (B. Fritzke, "The
+k-means++ heuristic improved: breathing k-means", 2020). What is better is kept; else m shrinks, until it is 0.
+
+All rows have weights, so that a sample drawn by distance (:mod:`kmeans.coreset`) can stand for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+
+from kmeans.arrays import Float32, Float64, Int64
+from kmeans.seeding import seed_centers
+from kmeans.splitting import split_clusters
+
+# Centers that come and go at once, at first.
+BREATH = 5
+
+# At most so many starts are tried in all, as far as this fraction of the time allows, and so many of the best are
+# pursued.
+MAX_STARTS, START_FRACTION, PURSUED = 32, 0.7, 3
+
+# A result is better only if it lowers the inertia by this fraction; and Lloyd passes end when they gain less.
+TOL, ROUGH_TOL = 1e-4, 1e-3
+MAX_PASSES = 100
+
+# Rough costs in nanoseconds: of a pass per row and center, per product, per row and column, per row, and per call; of
+# drawing a center, and of a split. They decide how long the search goes on, so that it depends on no clock.
+PER_SCORE, PER_PRODUCT, PER_VALUE, PER_ROW, PER_CALL = 1.5, 0.04, 2.0, 40.0, 35_000.0
+PER_DRAW, PASSES_PER_SPLIT = 90_000.0, 5
+
+
+class _Solution(NamedTuple):
+    """Centers (k, d), and for them each row's label and squared distance to the nearest."""
+
+    centers: Float64
+    labels: Int64
+    nearest: Float64
+    inertia: float
+
+
+def _inertia(solution: _Solution) -> float:
+    return solution.inertia
+
+
+def passes_within(seconds: float, rows: int, columns: int, clusters: int) -> int:
+    """Return how many passes over data of this shape a search makes in about so many ``seconds``."""
+    return int(1e9 * seconds / _pass_nanoseconds(rows, columns, clusters))
+
+
+def _pass_nanoseconds(rows: int, columns: int, clusters: int) -> float:
+    per_row = clusters * (PER_SCORE + PER_PRODUCT * columns) + PER_VALUE * columns + PER_ROW
+    return PER_CALL + rows * per_row
+
+
+class LocalSearch:
+    """The search on some ``points`` (n, d) with ``weights`` (n,) for k centers.
+
+    Parameters
+    ----------
+    seconds
+        About how long the search may take; what it does depends on the shape of the data and on no clock.
+    check_stop
+        Called before each pass; what it raises ends the search.
+    """
+
+    def __init__(
+        self,
+        points: Float32,
+        weights: Float64,
+        k: int,
+        generator: Generator,
+        *,
+        seconds: float,
+        check_stop: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._origin: Float64 = np.average(points, axis=0, weights=weights).astype(np.float64)
+        self._points: Float64 = points - self._origin
+        self._narrow = self._points.astype(np.float32)
+        self._norms = np.einsum("ij,ij->i", self._points, self._points)
+        self._weights = weights
+        self._weighted = weights[:, None] * self._points
+        self._rows = np.arange(len(points))
+        self._k = k
+        self._generator = generator
+        self._nanoseconds = 1e9 * seconds
+        self._per_pass = _pass_nanoseconds(len(points), points.shape[1], k)
+        self._check_stop = check_stop
+
+    def best(self, starts: Sequence[Float32], *, max_starts: int = MAX_STARTS) -> Float32:
+        """Return the best centers found, float32 (k, d).
+
+        Parameters
+        ----------
+        starts
+            Centers to begin with, (k, d) each.
+        max_starts
+            Further starts are drawn from the rows until there are so many.
+        """
+        last = (1 - START_FRACTION) * self._nanoseconds
+        rough = [self._lloyd(start.astype(np.float64) - self._origin, ROUGH_TOL) for start in starts]
+        while len(rough) < max_starts and (self._nanoseconds > last or not rough):
+            rough.append(self._lloyd(self._drawn(), ROUGH_TOL))
+        rough.sort(key=_inertia)
+        tried = rough[:PURSUED]
+        share = self._nanoseconds / len(tried)
+        best = min((self._breathe(self._lloyd(each.centers, TOL), share) for each in tried), key=_inertia)
+        return (best.centers + self._origin).astype(np.float32)
+
+    def _drawn(self) -> Float64:
+        self._nanoseconds -= PER_DRAW * self._k
+        return seed_centers(self._narrow, self._k, "kmeans++", self._generator, self._weights).astype(np.float64)
+
+    def _assign(self, centers: Float64) -> _Solution:
+        self._check_stop()
+        self._nanoseconds -= self._per_pass
+        table = self._scores(centers)
+        labels = table.argmin(axis=1)
+        nearest = np.maximum(table[self._rows, labels] + self._norms, 0)
+        return _Solution(centers, labels, nearest, float(self._weights @ nearest))
+
+    def _scores(self, centers: Float64) -> Float64:
+        table: Float64 = self._points @ (-2 * centers.T)
+        table += np.einsum("ij,ij->i", centers, centers)
+        return table
+
+    def _second(self, solution: _Solution) -> Float64:
+        """Return the squared distance of each row to the second nearest center, (n,)."""
+        table = self._scores(solution.centers)
+        table[self._rows, solution.labels] = np.inf
+        second: Float64 = np.maximum(table.min(axis=1) + self._norms, 0)
+        return second
+
+    def _lloyd(self, centers: Float64, tol: float) -> _Solution:
+        solution = self._assign(centers)
+        for _ in range(MAX_PASSES):
+            before = solution.inertia
+            solution = self._assign(self._means(solution))
+            if before - solution.inertia <= tol * before:
+                break
+        return solution
+
+    def _means(self, solution: _Solution) -> Float64:
+        """Return the means of the clusters; an empty one starts again at the row that costs most."""
+        centers, labels = solution.centers.copy(), solution.labels
+        counts = np.bincount(labels, minlength=len(centers))
+        order = labels.astype(np.min_scalar_type(len(centers))).argsort(kind="stable")
+        present = np.flatnonzero(counts)
+        starts = np.cumsum(counts[present]) - counts[present]
+        sums = np.add.reduceat(self._weighted[order], starts, axis=0)
+        sizes = np.add.reduceat(self._weights[order], starts)
+        centers[present] = sums / sizes[:, None]
+        empty = np.flatnonzero(counts == 0)
+        if len(empty):
+            costly = np.argsort(-self._weights * solution.nearest, kind="stable")[: len(empty)]
+            centers[empty[: len(costly)]] = self._points[costly]
+        return centers
+
+    def _breathe(self, best: _Solution, nanoseconds: float) -> _Solution:
+        last = self._nanoseconds - nanoseconds
+        breath = min(BREATH, self._k)
+        while breath and self._nanoseconds > last and best.inertia > 0:
+            self._nanoseconds -= PASSES_PER_SPLIT * self._per_pass
+            more = self._inhaled(best, breath)
+            if len(more) == self._k:  # nothing can be split
+                break
+            settled = self._lloyd(self._exhaled(self._lloyd(more, ROUGH_TOL)), TOL)
+            if settled.inertia < best.inertia * (1 - TOL):
+                best = settled
+            else:
+                breath -= 1
+        return best
+
+    def _inhaled(self, solution: _Solution, count: int) -> Float64:
+        """Return the centers with those clusters split in two that gain most by it, at most ``count``."""
+        inertias = np.bincount(solution.labels, self._weights * solution.nearest, minlength=self._k)
+        chosen = np.argsort(-inertias, kind="stable")[: max(2 * count, 10)]
+        chosen = np.sort(chosen[inertias[chosen] > 0])
+        number = np.full(self._k, -1)
+        number[chosen] = np.arange(len(chosen))
+        groups = number[solution.labels]
+        order = groups.argsort(kind="stable")[np.count_nonzero(groups < 0) :]
+        if not len(order):
+            return solution.centers
+        splits = split_clusters(self._points[order], self._weights[order], groups[order], len(chosen), self._generator)
+        largest = np.argsort(-splits.gains, kind="stable")[:count]
+        largest = largest[splits.gains[largest] > 0]
+        centers = solution.centers.copy()
+        centers[chosen[largest]] = splits.first[largest]
+        return np.concatenate([centers, splits.second[largest]])
+
+    def _exhaled(self, solution: _Solution) -> Float64:
+        """Return k of the centers: without those whose rows would lose least, no two of them neighbors."""
+        surplus = len(solution.centers) - self._k
+        utilities = np.bincount(
+            solution.labels,
+            self._weights * (self._second(solution) - solution.nearest),
+            minlength=len(solution.centers),
+        )
+        gone: list[int] = []
+        kept: set[int] = set()
+        for center in np.argsort(utilities, kind="stable").tolist():
+            if len(gone) == surplus:
+                break
+            if center in kept:
+                continue
+            gone.append(center)
+            # Its rows need their second center; but enough must be left that may go.
+            if len(kept) + surplus < len(solution.centers):
+                to = solution.centers - solution.centers[center]
+                distances = np.einsum("ij,ij->i", to, to)
+                distances[gone] = np.inf
+                kept.add(int(distances.argmin()))
+        return np.delete(solution.centers, gone, axis=0)

@@ -1,0 +1,198 @@
+"""Move centers from where they are least useful to where the loss is largest.
+
+Lloyd's algorithm moves each center within its own region. A center that got no more than a row or two stays there, and
+one that has two clusters keeps both. A relocation takes a center away and splits another cluster in two. The loss falls
+by the split's gain (:mod:`kmeans.splitting`) and rises by at most the center's *utility*: what its rows lose by going
+to their second nearest centers. Where the gain is larger no pass is needed to try it. (B. Fritzke, "The k-means++
+heuristic improved: breathing k-means", 2020, defines utility and error. That the split is a two-means of its own is an
+addition: in many columns a single row is no useful center.)
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from kmeans.arrays import Float32, Float64, Int64
+from kmeans.hosts import Hosts
+from kmeans.partition import Partition
+from kmeans.rows import MemoryRows
+from kmeans.splitting import Splits, split_clusters
+from kmeans.workers import Interrupted, Workers
+
+# At most this fraction of the centers is relocated at once; for each, and in all, at least so many clusters are
+# candidates for a split.
+FRACTION, CANDIDATES, MIN_CANDIDATES = 0.05, 2, 10
+
+# Values (rows times columns) from which the splits of all candidates are found; of each cluster an equal number of rows,
+# within these limits.
+VALUES, MIN_ROWS, MAX_ROWS = 2_000_000, 64, 4096
+
+# A split must gain so many times what the other center is worth: utilities are those of one center that goes alone.
+WORTH = 1.1
+
+# Rows that one task splits, at least (but for the last).
+TASK_ROWS = 2048
+
+
+class _Candidates(NamedTuple):
+    """Rows of the clusters that may be split, sorted by cluster, on the leader.
+
+    Attributes
+    ----------
+    points
+        Rows, (m, d).
+    groups
+        Number of each row's cluster among the candidates, ascending, (m,).
+    weights
+        How many rows each stands for, (m,).
+    """
+
+    points: Float32
+    groups: Int64
+    weights: Float64
+
+
+def relocate(
+    partition: Partition,
+    means: Float32,
+    rows: MemoryRows,
+    generator: Generator,
+    *,
+    workers: Workers,
+    hosts: Hosts,
+) -> tuple[Float32, Int64]:
+    """Return the ``means`` (k, d) of the clusters with some centers relocated, and the numbers of these, ascending.
+
+    Both are the same on all ``hosts``. The numbers are those of centers that left and of centers that were split; there
+    are none where no relocation lowers the loss.
+
+    Parameters
+    ----------
+    partition
+        The labels that the means belong to.
+    rows
+        The rows of the partition.
+
+    Raises
+    ------
+    Interrupted
+        On all hosts, if a stop was requested on one.
+    """
+    clusters = len(means)
+    weights = partition.weights_of_members()
+    nearest = second = np.empty(0, dtype=np.float32)
+    is_interrupted = False
+    try:
+        with workers.interruptible():
+            nearest, second = partition.distances()
+    except Interrupted:
+        is_interrupted = True
+    if hosts.sum(np.array([float(is_interrupted)]))[0]:
+        raise Interrupted
+    costs = nearest if weights is None else weights * nearest
+    losses = second - nearest if weights is None else weights * (second - nearest)
+    stacked = np.concatenate([_by_cluster(costs, partition), _by_cluster(losses, partition), partition.own_counts])
+    errors, utilities, counts = np.split(hosts.sum(stacked), 3)
+    most = max(1, int(FRACTION * clusters))
+    candidates = np.argsort(-errors, kind="stable")[: max(CANDIDATES * most, MIN_CANDIDATES)]
+    candidates = np.sort(candidates[(errors[candidates] > 0) & (counts[candidates] > 1)])
+    nothing = np.empty(0, dtype=np.int64)
+    if clusters < 2 or not len(candidates):
+        return means, nothing
+    drawn = _draw_rows(partition, costs, candidates, errors, counts, rows=rows, generator=generator, hosts=hosts)
+    chosen, jumped = np.empty((0, means.shape[1]), dtype=np.float32), nothing
+    if hosts.rank == 0:
+        splits = _split(drawn, len(candidates), generator, workers)
+        pairs = _pairs(splits.gains, candidates, utilities, most)
+        split, gone = candidates[pairs[:, 0]], pairs[:, 1]
+        jumped = np.concatenate([split, gone])
+        chosen = np.concatenate([splits.first[pairs[:, 0]], splits.second[pairs[:, 0]]]).astype(np.float32)
+    jumped, chosen = hosts.broadcast(jumped), hosts.broadcast(chosen)
+    relocated = means.copy()
+    relocated[jumped] = chosen
+    return relocated, np.sort(jumped)
+
+
+def _by_cluster(values: NDArray[np.floating], partition: Partition) -> Float64:
+    """Return the sum of the members' ``values`` (m,) of each cluster, float64 (k,)."""
+    return np.bincount(partition.labels, values, minlength=len(partition.centers)).astype(np.float64)
+
+
+def _draw_rows(
+    partition: Partition,
+    costs: NDArray[np.floating],
+    candidates: Int64,
+    errors: Float64,
+    counts: Float64,
+    *,
+    rows: MemoryRows,
+    generator: Generator,
+    hosts: Hosts,
+) -> _Candidates:
+    """Draw rows of the candidates: all of a small cluster; of a large one the costly rather than the others."""
+    number = np.full(len(errors), -1)
+    number[candidates] = np.arange(len(candidates))
+    groups = number[partition.labels]
+    places = np.flatnonzero(groups >= 0)
+    groups = groups[places]
+    size = max(MIN_ROWS, min(MAX_ROWS, VALUES // rows.features // len(candidates)))
+    chance = size * (0.5 / counts[candidates[groups]] + 0.5 * costs[places] / errors[candidates[groups]])
+    numbers = rows.numbers_of(partition.members[places])
+    is_drawn = generator.random(rows.ordered)[numbers] < chance
+    places, groups, numbers, chance = (array[is_drawn] for array in (places, groups, numbers, chance))
+    own = partition.weights_of_members()
+    weights = (1.0 if own is None else own[places]) / np.minimum(chance, 1)
+    notes = hosts.gather(np.stack([groups.astype(np.float64), numbers.astype(np.float64), weights], axis=1))
+    points = hosts.gather(partition.points_of(places))
+    # By cluster and row number, so that rows that were dealt out come in the order in which one host has them.
+    order = np.lexsort((notes[:, 1], notes[:, 0]))
+    return _Candidates(points[order], notes[order, 0].astype(np.int64), notes[order, 2])
+
+
+def _split(drawn: _Candidates, count: int, generator: Generator, workers: Workers) -> Splits:
+    """Return the best split found of each of ``count`` candidates."""
+    ends = np.searchsorted(drawn.groups, np.arange(count), side="right")
+    first = np.concatenate([[0], ends[:-1]])
+    ranges = list(_ranges(ends))
+    generators = generator.spawn(len(ranges))
+
+    def task(number: int) -> Splits:
+        begin, end = ranges[number]
+        part = slice(first[begin], ends[end - 1])
+        return split_clusters(
+            drawn.points[part], drawn.weights[part], drawn.groups[part] - begin, end - begin, generators[number]
+        )
+
+    found = list(workers.map(task, range(len(ranges))))
+    return Splits(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+
+
+def _ranges(ends: Int64) -> list[tuple[int, int]]:
+    """Return ranges of groups that hold at least TASK_ROWS rows each (but for the last)."""
+    ranges, first, begin = [], 0, 0
+    for group, end in enumerate(ends.tolist(), start=1):
+        if end - begin >= TASK_ROWS or group == len(ends):
+            ranges.append((first, group))
+            first, begin = group, end
+    return ranges
+
+
+def _pairs(gains: Float64, candidates: Int64, utilities: Float64, most: int) -> Int64:
+    """Return the relocations to carry out, (m, 2): number of the candidate that is split, and center that goes."""
+    going = iter(np.argsort(utilities, kind="stable").tolist())
+    touched: set[int] = set()
+    pairs: list[tuple[int, int]] = []
+    for number in np.argsort(-gains, kind="stable").tolist():
+        split = int(candidates[number])
+        if split in touched:
+            continue
+        gone = next((center for center in going if center not in touched and center != split), None)
+        if gone is None or len(pairs) == most or gains[number] <= WORTH * utilities[gone]:
+            break
+        pairs.append((number, gone))
+        touched |= {split, gone}
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
