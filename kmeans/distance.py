@@ -31,11 +31,23 @@ FAR_FROM_ORIGIN = 100.0
 UNIT_ROUNDOFF = 2.0**-24
 ROUNDED_TERMS = 8
 
+# Inertia against the sum of the squared norms below which rounding decides labels, not only digits of the inertia:
+# clusters that are tight compared with their distance from the origin, and close to each other (docs/decisions.md).
+LABELS_ROUND = 1e-5
+
 
 def squared_norms(points: Float32) -> Float32:
     """Return |x|^2 of each row of ``points`` (n, d), shape (n,)."""
     norms: Float32 = np.einsum("ij,ij->i", points, points)
     return norms
+
+
+def rounding_decides(squared: Float32 | Float64, norms: Float32) -> bool:
+    """Return whether float32 can't rank the centers of some points.
+
+    ``squared`` are their squared distances to the nearest, ``norms`` those to the origin, both (n,).
+    """
+    return bool(squared.sum(dtype=np.float64) < LABELS_ROUND * norms.sum(dtype=np.float64))
 
 
 def block_rows(features: int, clusters: int) -> int:
@@ -117,10 +129,15 @@ class NearestCenters:
         """Return the nearest center of each point and its squared distance to it, both of shape (n,).
 
         The distance is that of the difference, not of the three terms: it is 0 where a point is a center, and exact to
-        float32 however far both are from the origin.
+        float32 however far both are from the origin. Where clusters are so tight that rounding would decide the labels,
+        they are those of :meth:`exact_query`.
         """
         labels = self.labels(points)
-        return labels, self.squared_distances(points, labels)
+        squared = self.squared_distances(points, labels)
+        # Of points close to their centers, compared with the origin, the norms are those of the centers.
+        if rounding_decides(squared, self.norms[labels]):
+            return self.exact_query(points)
+        return labels, squared
 
     def exact_query(self, points: Float32) -> tuple[Int64, Float32]:
         """Return the same as :meth:`query`, and never a center that is farther than another because of rounding.

@@ -27,7 +27,7 @@ from kmeans.sums import (
     ROUNDING_SHOWS,
     ClusterSums,
     LabelSums,
-    squared_distances,
+    settle,
     sum_by_label,
     sums_of_all_hosts,
     task_rows,
@@ -314,7 +314,7 @@ class Partition:
         size = task_rows(nearest.features)
         sums_later = nearest.clusters >= MANY_CLUSTERS
 
-        def task(first: int) -> tuple[LabelSums | None, float]:
+        def task(first: int) -> tuple[LabelSums | None, float, bool]:
             part = slice(first, min(first + size, len(rows)))
             points = self._points[part] if is_all else self._points[rows[part]]
             moved = nearest.from_origin(points)
@@ -325,22 +325,30 @@ class Partition:
                 labels[block], scores[within], second = two_nearest(moved[within], nearest.factor, nearest.norms)
                 norms[block] = squared_norms(moved[within])
                 margins[block] = _margins(scores[within], second, norms[block])
-            squared = squared_distances(nearest, points, labels[part], scores, norms[part])
+            settled = settle(nearest, points, labels[part], scores, norms[part])
+            labels[part] = settled.labels
             weights = None if self._weights is None else self._weights[rows[part]]
-            inertia = float(squared.sum() if weights is None else squared @ weights)
-            by_label = None if sums_later else sum_by_label(moved, labels[part], nearest.clusters, weights)
-            return by_label, inertia
+            inertia = float(settled.squared.sum() if weights is None else settled.squared @ weights)
+            if sums_later:
+                return None, inertia, settled.is_rounded
+            summed = moved.astype(np.float64) if settled.is_rounded else moved
+            return sum_by_label(summed, labels[part], nearest.clusters, weights), inertia, settled.is_rounded
 
-        for by_label, inertia in self._workers.map(task, range(0, len(rows), size)):
+        is_wide = False
+        for by_label, inertia, is_rounded in self._workers.map(task, range(0, len(rows), size)):
             if by_label is not None:
                 sums.add_labelled(by_label, nearest.origin)
             sums.inertia += inertia
+            is_wide |= is_rounded
         if sums_later:
-            self._add_by_cluster(sums, rows, labels)
+            self._add_by_cluster(sums, rows, labels, is_wide=is_wide)
         return _Placed(labels, margins, norms, sums)
 
-    def _add_by_cluster(self, sums: ClusterSums, rows: Int64, labels: Int32) -> None:
-        """Add the points of these ``rows`` to the ``sums`` of their ``labels``, some clusters at a time."""
+    def _add_by_cluster(self, sums: ClusterSums, rows: Int64, labels: Int32, *, is_wide: bool = False) -> None:
+        """Add the points of these ``rows`` to the ``sums`` of their ``labels``, some clusters at a time.
+
+        With ``is_wide`` they are added in float64.
+        """
         order, last = _by_cluster(labels, self._nearest.clusters)
 
         def task(clusters: range) -> list[LabelSums]:
@@ -348,7 +356,8 @@ class Partition:
             found = []
             for first in range(begin, end, _BLOCK_ROWS):
                 places = order[first : min(first + _BLOCK_ROWS, end)]
-                points = self._nearest.from_origin(self._points[rows[places]])
+                moved = self._nearest.from_origin(self._points[rows[places]])
+                points = moved.astype(np.float64) if is_wide else moved
                 weights = None if self._weights is None else self._weights[rows[places]]
                 found.append(sum_by_label(points, labels[places], self._nearest.clusters, weights))
             return found

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmeans.arrays import Batch, Float32, Float64, Int32, Int64, in_blocks
-from kmeans.distance import NearestCenters, squared_norms
+from kmeans.distance import NearestCenters, rounding_decides, squared_norms
 from kmeans.hosts import Hosts
 from kmeans.workers import Interrupted, Workers
 
@@ -152,7 +152,9 @@ def _parts(block: Batch, size: int) -> Iterator[Batch]:
         yield Batch(points, None if block.weights is None else block.weights[first : first + size])
 
 
-def sum_by_label(points: Float32, labels: Int64 | Int32, clusters: int, weights: Float64 | None = None) -> LabelSums:
+def sum_by_label(
+    points: Float32 | Float64, labels: Int64 | Int32, clusters: int, weights: Float64 | None = None
+) -> LabelSums:
     """Return the sums of ``points`` (n, d), times ``weights`` if given, by their ``labels`` (n,).
 
     Rows sorted by label lie cluster by cluster, and each cluster is one sum. Against a one-hot GEMM that takes as long
@@ -196,17 +198,29 @@ def task_rows(features: int) -> int:
     return max(MIN_TASK_ROWS, min(MAX_TASK_ROWS, TASK_BYTES // (4 * features)))
 
 
-def squared_distances(
-    nearest: NearestCenters, points: Float32, labels: Int64 | Int32, scores: Float32, norms: Float32
-) -> Float64:
-    """Return the squared distances of ``points`` (n, d) to the centers of their ``labels``, (n,).
+def settle(nearest: NearestCenters, points: Float32, labels: Int64 | Int32, scores: Float32, norms: Float32) -> Settled:
+    """Return labels and squared distances of ``points`` (n, d), corrected.
 
-    They are ``scores`` plus ``norms`` (those of the points from the origin), unless float32 has no digits left of that.
+    The distances are ``scores`` plus ``norms`` (those of the points from the origin), unless float32 has no digits left
+    of that; and where it has none left to rank the centers either, the labels are found in float64.
     """
     squared = np.maximum(scores.astype(np.float64) + norms, 0)
+    is_rounded = False
     if squared.sum() < ROUNDING_SHOWS * norms.sum(dtype=np.float64):
         squared = nearest.squared_distances(points, labels).astype(np.float64)
-    return squared
+        is_rounded = rounding_decides(squared, norms)
+    if is_rounded:
+        labels, distances = nearest.exact_query(points)
+        squared = distances.astype(np.float64)
+    return Settled(labels, squared, is_rounded)
+
+
+class Settled(NamedTuple):
+    """Labels (n,), squared distances (n,), and whether rounding decided before."""
+
+    labels: Int64 | Int32
+    squared: Float64
+    is_rounded: bool
 
 
 def sums_of_all_hosts(
@@ -239,11 +253,14 @@ def _assign_and_sum(
     points: Float32, nearest: NearestCenters, weights: Float64 | None, *, exact: bool = False
 ) -> TaskSums:
     moved = nearest.from_origin(points)
+    labels: Int64 | Int32
     if exact:
         labels, distances = nearest.exact_query(points)
         squared = distances.astype(np.float64)
+        is_rounded = rounding_decides(squared, nearest.norms[labels])
     else:
         labels, scores = nearest.rank(points)
-        squared = squared_distances(nearest, points, labels, scores, squared_norms(moved))
+        labels, squared, is_rounded = settle(nearest, points, labels, scores, squared_norms(moved))
     inertia = float(squared.sum() if weights is None else squared @ weights)
-    return TaskSums(sum_by_label(moved, labels, nearest.clusters, weights), inertia)
+    summed = moved.astype(np.float64) if is_rounded else moved
+    return TaskSums(sum_by_label(summed, labels, nearest.clusters, weights), inertia)

@@ -11,7 +11,7 @@ from kmeans.sums import (
     ClusterSums,
     assign_and_sum,
     assign_and_sum_blocks,
-    squared_distances,
+    settle,
     sum_by_label,
     task_rows,
 )
@@ -195,10 +195,22 @@ def test_squared_distances_have_digits_left_where_their_terms_have_none(spread: 
     nearest = NearestCenters(centers)
     labels, scores = nearest.rank(points)
     norms = squared_norms(nearest.from_origin(points))
-    found = squared_distances(nearest, points, labels, scores, norms)
+    found = settle(nearest, points, labels, scores, norms).squared
     assert (found >= 0).all()
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, oracle.nearest(points, centers)[1], rtol=0.02, atol=1e-4 * std)
+
+
+def test_tight_clusters_far_from_zero_are_assigned_exactly() -> None:
+    places = np.array([-1000.02, -1000, 1000, 1000.02])
+    rows = np.repeat(places, 50)[:, None] + np.random.default_rng(0).normal(0, 0.001, (200, 1))
+    points, centers = rows.astype(np.float32), places[:, None].astype(np.float32)
+    labels, squared = oracle.nearest(points, centers)
+    sums = assign_and_sum(points, NearestCenters(centers))
+    assert sums.weights.tolist() == [50.0] * 4
+    assert sums.inertia == pytest.approx(float(squared.sum()), rel=1e-5)
+    expected = np.stack([points[labels == label].astype(np.float64).sum(axis=0) for label in range(4)])
+    np.testing.assert_allclose(sums.sums, expected, rtol=1e-14)
 
 
 def test_a_task_takes_fewer_rows_the_wider_they_are() -> None:
