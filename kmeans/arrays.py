@@ -42,13 +42,26 @@ def as_points(array: ArrayLike, dimensions: int | None = None) -> Float32:
         numbers beyond 1e15.
     """
     wide = np.asarray(array)
-    if wide.ndim != 2 or wide.shape[1] == 0:
-        raise DataError(f"expected points of shape (n, d) with d >= 1, found an array of shape {wide.shape}")
-    if dimensions is not None and wide.shape[1] != dimensions:
-        raise DataError(f"expected {dimensions} columns, found {wide.shape[1]}")
+    _check_shape(wide, dimensions)
     points = as_float32(wide)
     check_finite(points)
     return points
+
+
+def as_wide_points(array: ArrayLike, dimensions: int | None = None) -> Float64:
+    """Return ``array`` as float64 of shape (n, d); errors are those of :func:`as_points`."""
+    wide = np.asarray(array)
+    _check_shape(wide, dimensions)
+    points = np.ascontiguousarray(wide, dtype=np.float64)
+    check_wide(points)
+    return points
+
+
+def check_wide(points: Float64) -> None:
+    """Raise the DataError that :func:`check_finite` raises of ``points`` (n, d) as float32."""
+    # Beyond 1e15 by less than float32 tells is in range.
+    if not is_in_range(points):
+        check_finite(as_float32(points))
 
 
 def as_float32(array: NDArray[Any]) -> Float32:
@@ -77,6 +90,13 @@ def check_finite(points: Float32) -> None:
             column=column + 1,
             hint="Drop or fill such rows.",
         )
+
+
+def _check_shape(array: NDArray[Any], dimensions: int | None) -> None:
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise DataError(f"expected points of shape (n, d) with d >= 1, found an array of shape {array.shape}")
+    if dimensions is not None and array.shape[1] != dimensions:
+        raise DataError(f"expected {dimensions} columns, found {array.shape[1]}")
 
 
 def is_in_range(numbers: NDArray[np.float32] | NDArray[np.float64]) -> bool:

@@ -21,6 +21,7 @@ import numpy as np
 
 from kmeans.arrays import Batch, Float32, Int64
 from kmeans.checkpoint import Checkpoints, State
+from kmeans.coordinates import IDENTITY, Coordinates
 from kmeans.coreset import draw_coreset
 from kmeans.distance import NearestCenters
 from kmeans.draws import Draws
@@ -34,7 +35,7 @@ from kmeans.observer import Observer
 from kmeans.partition import Comparisons
 from kmeans.refinement import PHASE as REFINE
 from kmeans.refinement import RESEED_ROWS, Refined, refine
-from kmeans.rows import Rows
+from kmeans.rows import MemoryRows, Rows
 from kmeans.seeding import draw_far_points, seed_centers
 from kmeans.settings import Settings
 from kmeans.shrink import Shrunk, shrink
@@ -124,6 +125,9 @@ def fit(
     streaming centers do, each with the weight of the rows it had. From a state that ``checkpoints`` has found it
     goes on to the centers, to the bit, that it would have found without the interruption.
 
+    Model and losses are in the units of the data, whatever coordinates the ``rows`` have (:mod:`kmeans.coordinates`).
+    For rows in memory of one host they are chosen here where none were, except with the cosine metric.
+
     With ``distance_metric="cosine"`` rows may have any length but 0: they are normalized, those in memory into a copy
     unless all have length 1 already. The centers of the model have length 1.
 
@@ -144,15 +148,16 @@ def fit(
     >>> sorted(fitted.model.centers.ravel().tolist()), fitted.mean_squared_distance
     ([0.5, 10.5], 0.25)
     """
+    rows, coordinates = _chosen_coordinates(rows, METRICS[settings.distance_metric], hosts or Alone())
     job = _Fit(
         rows,
         settings,
         workers=workers or Workers(),
         hosts=hosts or Alone(),
-        observer=observer or Observer(),
-        checkpoints=checkpoints or Checkpoints(),
+        observer=coordinates.observer(observer or Observer()),
+        checkpoints=coordinates.checkpoints(checkpoints or Checkpoints()),
     )
-    found = job.centers(start)
+    found = job.centers(_in_coordinates(start, coordinates))
     sums = found.sums
     if sums is None and not found.interrupted:
         with contextlib.suppress(Interrupted), job.phase("count"):
@@ -160,13 +165,46 @@ def fit(
     metric = METRICS[settings.distance_metric]
     counts = None if sums is None else sums.rows.astype(np.int64)
     return Fitted(
-        model=KMeansModel(found.centers, counts, distance_metric=metric.name),
-        shrink_loss=found.shrink_loss,
-        mean_squared_distance=None if sums is None else metric.reported_loss(sums.mean_squared_distance),
+        model=KMeansModel(
+            found.centers if coordinates.is_identity else coordinates.widen(found.centers),
+            counts,
+            distance_metric=metric.name,
+            coordinates=coordinates,
+        ),
+        shrink_loss=None if found.shrink_loss is None else coordinates.squared(found.shrink_loss),
+        mean_squared_distance=(
+            None if sums is None else coordinates.squared(metric.reported_loss(sums.mean_squared_distance))
+        ),
         streaming_centers=found.streaming_centers,
         refinements=found.refinements,
         interrupted=sums is None,
     )
+
+
+def _chosen_coordinates(rows: Rows, metric: Metric, hosts: Hosts) -> tuple[Rows, Coordinates]:
+    """Return ``rows`` in the coordinates that they need, and these.
+
+    Rows of several hosts keep theirs.
+    """
+    if isinstance(rows, MemoryRows) and hosts.size == 1 and not metric.normalizes:
+        rows = rows.measured()
+    coordinates = rows.coordinates or IDENTITY
+    if metric.normalizes and not coordinates.is_identity:
+        raise DataError(
+            f"expected rows in their own coordinates, which the {metric.name} distance needs, found others",
+            hint=f"Pass the metric to MemoryRows.of: metric=METRICS[{metric.name!r}].",
+        )
+    return rows, coordinates
+
+
+def _in_coordinates(start: KMeansModel | None, coordinates: Coordinates) -> KMeansModel | None:
+    """Return ``start`` as a model whose centers have these coordinates.
+
+    One of another width is returned as it is, and refused later.
+    """
+    if start is None or coordinates.is_identity or coordinates.features not in (None, start.features):
+        return start
+    return KMeansModel(coordinates.narrow_centers(start.precise_centers), start.counts)
 
 
 @dataclass(frozen=True, slots=True)

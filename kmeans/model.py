@@ -8,9 +8,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kmeans.arrays import Float32, Int64, as_points, in_blocks
+from kmeans.arrays import (
+    MAX_MAGNITUDE,
+    Float32,
+    Float64,
+    Int64,
+    as_float32,
+    as_points,
+    as_wide_points,
+    in_blocks,
+    is_in_range,
+)
+from kmeans.coordinates import IDENTITY, Coordinates, of_centers
 from kmeans.distance import NearestCenters, block_rows
 from kmeans.metric import METRICS, MetricName
+
+# Rows beyond the range of the model's coordinates that are compared at once.
+FAR_ROWS = 1024
 
 
 class KMeansModel:
@@ -19,7 +33,7 @@ class KMeansModel:
     Parameters
     ----------
     centers
-        Shape (k, d), finite; kept as float32.
+        Shape (k, d), finite; kept as float32, and as float64 where ``coordinates`` are given.
     counts
         Number of training points of each cluster, int64 (k,); None if unknown.
     training
@@ -28,6 +42,10 @@ class KMeansModel:
         Name of the file that the centers were read from, without its folder; None if they come from no file.
     distance_metric
         ``euclidean``, or ``cosine``: centers and points are normalized to length 1, distances are 1 - cosine.
+    coordinates
+        Those in which points are compared with the centers (:mod:`kmeans.coordinates`). Unless they are the identity,
+        points are taken as float64, and distances are float64. Default: those that centers of float64 or integers
+        need, and the identity for centers of float32.
 
     Raises
     ------
@@ -50,9 +68,20 @@ class KMeansModel:
         *,
         file: str | None = None,
         distance_metric: MetricName = "euclidean",
+        coordinates: Coordinates | None = None,
     ) -> None:
         self._metric = METRICS[distance_metric]
-        self._nearest = NearestCenters(self._metric.prepare(as_points(centers)))
+        if coordinates is None:
+            coordinates = IDENTITY if self._metric.normalizes else _coordinates(centers)
+        self.coordinates = coordinates
+        self._wide: Float64 | None = None
+        if coordinates.is_identity:
+            self._nearest = NearestCenters(self._metric.prepare(as_points(centers)))
+        elif self._metric.normalizes:
+            raise ValueError("a model that normalizes points has no coordinates but theirs")
+        else:
+            self._wide = as_wide_points(centers)
+            self._nearest = NearestCenters(coordinates.narrow_centers(self._wide))
         self.counts = counts
         self.training: Mapping[str, Any] = dict(training or {})
         self.file = file
@@ -60,6 +89,16 @@ class KMeansModel:
     @property
     def centers(self) -> Float32:
         """Centers, float32 (k, d)."""
+        return self._nearest.centers if self._wide is None else as_float32(self._wide)
+
+    @property
+    def precise_centers(self) -> Float32 | Float64:
+        """Centers (k, d), float64 unless the coordinates are the identity."""
+        return self._nearest.centers if self._wide is None else self._wide
+
+    @property
+    def narrowed_centers(self) -> Float32:
+        """Coordinates of the centers, float32 (k, d)."""
         return self._nearest.centers
 
     @property
@@ -93,7 +132,7 @@ class KMeansModel:
         """
         return self._metric.prepare(as_points(points, self.features))
 
-    def predict(self, points: ArrayLike) -> tuple[Int64, Float32]:
+    def predict(self, points: ArrayLike) -> tuple[Int64, Float32 | Float64]:
         """Return the nearest center of each of ``points`` (n, d) and the distance to it, both (n,).
 
         The distance is the Euclidean one, or 1 - cosine, from 0 to 2.
@@ -103,17 +142,37 @@ class KMeansModel:
         kmeans.errors.DataError
             As :meth:`prepare`.
         """
+        if self._wide is not None:
+            return self._predict_wide(as_wide_points(points, self.features), self._wide)
         labels, squared = self._nearest.exact_query(self.prepare(points))
         return labels, self._metric.reported_distances(np.sqrt(squared))
 
-    def transform(self, points: ArrayLike) -> Float32:
+    def _predict_wide(self, points: Float64, centers: Float64) -> tuple[Int64, Float64]:
+        moved = self.coordinates.narrow(points)
+        # Points as far away as that are compared in float64; 0 stands for them until then.
+        far = np.empty(0, dtype=np.int64) if is_in_range(moved) else _out_of_range(moved)
+        moved[far] = 0
+        labels, squared = self._nearest.exact_query(moved)
+        distances = np.sqrt(squared.astype(np.float64)) / self.coordinates.scale
+        for first in range(0, len(far), FAR_ROWS):
+            rows = far[first : first + FAR_ROWS]
+            to_all = _distances(points[rows], centers)
+            labels[rows] = to_all.argmin(axis=1)
+            distances[rows] = to_all.min(axis=1)
+        return labels, distances
+
+    def transform(self, points: ArrayLike) -> Float32 | Float64:
         """Return the distances from each of ``points`` (n, d) to every center, float32 (n, k).
+
+        They are float64 unless the model's coordinates are the identity.
 
         Raises
         ------
         kmeans.errors.DataError
             As :meth:`prepare`.
         """
+        if self._wide is not None:
+            return _distances(as_wide_points(points, self.features), self._wide)
         wanted = self.prepare(points)
         distances = np.empty((len(wanted), self.clusters), dtype=np.float32)
         for first, block in in_blocks(wanted, block_rows(self.features, self.clusters)):
@@ -132,5 +191,29 @@ class KMeansModel:
         kmeans.errors.DataError
             As :meth:`prepare`.
         """
-        _, squared = self._nearest.query(self.prepare(points))
-        return self._metric.reported_loss(float(squared.sum(dtype=np.float64)))
+        if self._wide is not None:
+            _, distances = self.predict(points)
+            return float(np.square(distances).sum())
+        return self.score_narrowed(self.prepare(points))
+
+    def score_narrowed(self, points: Float32) -> float:
+        """Return the inertia of prepared ``points`` (n, d) in the coordinates."""
+        _, squared = self._nearest.query(points)
+        return self.coordinates.squared(self._metric.reported_loss(float(squared.sum(dtype=np.float64))))
+
+
+def _coordinates(centers: ArrayLike) -> Coordinates:
+    array = np.asarray(centers)
+    return IDENTITY if array.dtype == np.float32 else of_centers(as_wide_points(array))
+
+
+def _distances(points: Float64, centers: Float64) -> Float64:
+    distances = np.empty((len(points), len(centers)))
+    for j, center in enumerate(centers):
+        distances[:, j] = np.linalg.norm(points - center, axis=1)
+    return distances
+
+
+def _out_of_range(points: Float32) -> Int64:
+    rows: Int64 = np.flatnonzero(~(np.abs(points) <= MAX_MAGNITUDE).all(axis=1))
+    return rows

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
-from kmeans.arrays import Batch, Float32, Float64, Int64, in_blocks
+from kmeans.arrays import Batch, Float32, Float64, Int64, as_points, in_blocks
+from kmeans.coordinates import IDENTITY, Coordinates, narrowed
 from kmeans.errors import DataError
 from kmeans.hosts import Hosts
 from kmeans.metric import EUCLIDEAN, Metric
@@ -56,9 +57,12 @@ class Rows(Protocol):
     ----------
     features
         Number of columns, d.
+    coordinates
+        Those that the rows are given in; None if none were chosen, which is the identity.
     """
 
     features: int
+    coordinates: Coordinates | None
 
     @property
     def in_memory(self) -> MemoryRows:
@@ -114,6 +118,8 @@ class MemoryRows:
         without them. Default: each row counts once.
     metric
         The metric that the points were prepared for.
+    coordinates
+        Those that the points have (:meth:`of` chooses them); None for their own.
 
     Attributes
     ----------
@@ -121,7 +127,7 @@ class MemoryRows:
         As given, without rows of weight 0.
     weights
         Weights of ``points``, float64, all above 0; None if each row counts once.
-    mini_batch_size, metric
+    mini_batch_size, metric, coordinates
         As given.
     ordered
         How many rows an order has: all that were dealt out, or just these.
@@ -144,9 +150,11 @@ class MemoryRows:
         *,
         weights: ArrayLike | None = None,
         metric: Metric = EUCLIDEAN,
+        coordinates: Coordinates | None = None,
     ) -> None:
         numbers = range(len(points)) if numbers is None else numbers
         self._numbers: range | Int64 = numbers
+        self.coordinates = coordinates
         self.weights: Float64 | None = None
         if weights is not None:
             self.weights = _checked_weights(weights, numbers)
@@ -164,6 +172,50 @@ class MemoryRows:
         self.ordered = numbers.stop
         self.is_dealt = numbers.step > 1
         self._order: tuple[int, Int64] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        points: ArrayLike,
+        mini_batch_size: int = 5000,
+        seed: int = 0,
+        *,
+        weights: ArrayLike | None = None,
+        metric: Metric = EUCLIDEAN,
+    ) -> MemoryRows:
+        """Return rows of ``points`` (n, d) of any type of numbers, such as float64.
+
+        They have coordinates in which float32 keeps their differences. A model that is fitted to them, and its loss,
+        are in the units of the points. For a ``metric`` that normalizes rows, they keep the coordinates that they have.
+
+        Raises
+        ------
+        DataError
+            As :func:`kmeans.arrays.as_points`, and for wrong weights.
+
+        Examples
+        --------
+        >>> rows = MemoryRows.of(np.array([[1_700_000_000.0], [1_700_000_060.0]]))
+        >>> rows.points.tolist(), rows.coordinates.offset.tolist()
+        ([[0.0], [60.0]], [1700000000.0])
+        """
+        array = np.asarray(points)
+        if metric.normalizes:
+            found, coordinates = metric.prepare(as_points(array)), IDENTITY
+        else:
+            found, coordinates = narrowed(as_points(array) if array.dtype == np.float32 else array)
+        return cls(found, mini_batch_size, seed, weights=weights, metric=metric, coordinates=coordinates)
+
+    def measured(self) -> MemoryRows:
+        """Return the same rows in the coordinates that they need, mostly themselves."""
+        if self.coordinates is not None or self.metric.normalizes or not len(self.points):
+            return self
+        found, coordinates = narrowed(self.points)
+        if coordinates.is_identity:
+            return self
+        measured = self._like(found, self.weights, self.metric)
+        measured.coordinates = coordinates
+        return measured
 
     def __len__(self) -> int:
         return len(self.points)
@@ -308,6 +360,7 @@ class StreamedRows:
         self._mini_batch_size = mini_batch_size
         self._seed = seed
         self.features = sample.shape[1]
+        self.coordinates: Coordinates | None = None
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -398,6 +451,7 @@ class PipedRows:
     ) -> None:
         self.seen = len(numbers)
         self.features = held.shape[1]
+        self.coordinates: Coordinates | None = None
         self._next_pass = next_pass
         self._deal = Deal(numbers.start, numbers.step)
         self._numbers = numbers
