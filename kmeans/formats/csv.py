@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kmeans.arrays import Float32, Float64
 from kmeans.errors import DataError, shown
 from kmeans.formats.instances import Predictions
 from kmeans.formats.number_lists import read_numbers
-from kmeans.formats.pieces import Piece, Prepare, in_equal_blocks, joined
+from kmeans.formats.pieces import Narrower, Piece, Prepare, in_equal_blocks, joined, joined_wide
 from kmeans.formats.window import Stream, Window
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -39,21 +41,28 @@ def decode(data: bytes) -> Float32:
         Rows are counted as an editor counts lines, from 1.
     """
     # The window and the pieces copy the text twice more, and for a request of a few rows take longer than parsing.
-    points = _fast_chunks(data)
+    points = _fast_chunks(data, np.float32)
     return joined(_pieces(io.BytesIO(data))) if points is None else points
 
 
-def read_blocks(stream: Stream, prepare: Prepare | None = None) -> Iterator[Float32]:
+def decode_wide(data: bytes) -> Float64:
+    """Return the same as :func:`decode`, float64."""
+    points = _fast_chunks(data, np.float64)
+    return joined_wide(_pieces(io.BytesIO(data))) if points is None else points
+
+
+def read_blocks(stream: Stream, prepare: Prepare | None = None, narrower: Narrower | None = None) -> Iterator[Float32]:
     """Yield the numbers of ``stream`` as float32 blocks (b, columns); each is valid until the next one is asked for.
 
-    ``prepare`` may change them first (:func:`kmeans.formats.pieces.in_equal_blocks`).
+    ``prepare`` may change them first, a ``narrower`` gives them coordinates
+    (:func:`kmeans.formats.pieces.in_equal_blocks`).
 
     Raises
     ------
     DataError
         As :func:`decode`, when the line is reached that is wrong.
     """
-    return in_equal_blocks(_pieces(stream), prepare)
+    return in_equal_blocks(_pieces(stream), prepare, narrower)
 
 
 def encode(predictions: Predictions) -> bytes:
@@ -93,7 +102,7 @@ def _pieces(stream: Stream) -> Iterator[Piece]:
         raise DataError("expected rows of numbers, found none", hint="Is the file or the request empty?")
 
 
-def _fast_chunks(data: bytes) -> Float32 | None:
+def _fast_chunks(data: bytes, dtype: type[np.float32 | np.float64]) -> NDArray[Any] | None:
     """Return the numbers of ``data`` if all is as it should be, else None; a chunk at a time."""
     parts: list[Float64] = []
     start = 0
@@ -106,7 +115,7 @@ def _fast_chunks(data: bytes) -> Float32 | None:
         parts.append(points)
         start = stop
     # Joined and made float32 in one pass.
-    return np.concatenate(parts, dtype=np.float32, casting="same_kind") if parts else None
+    return np.concatenate(parts, dtype=dtype, casting="same_kind") if parts else None
 
 
 def _fast(chunk: bytes, columns: int) -> Float64 | None:

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from kmeans.arrays import Float32, Float64, Int64
+from kmeans.arrays import Float64, Int64
 
 # What a client may attach to an instance and gets back with its prediction: `id` in JSON, the others in RecordIO.
 ID, UID, METADATA = "id", "uid", "metadata"
@@ -26,12 +26,12 @@ class Instances:
     Attributes
     ----------
     points
-        float32 (n, d).
+        float32 (n, d), or float64 where that was asked for.
     attached
         For each point what came with it (``id``, ``uid``, ``metadata``); None if nothing came with any.
     """
 
-    points: Float32
+    points: NDArray[Any]
     attached: Sequence[dict[str, Any]] | None = None
 
 

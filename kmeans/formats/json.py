@@ -20,22 +20,24 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from kmeans.arrays import Float32, Int64, as_points
+from kmeans.arrays import Float32, Float64, Int64, as_points, as_wide_points
 from kmeans.errors import DataError, shown
 from kmeans.formats.instances import ID, Instances, Predictions
-from kmeans.formats.number_lists import count_keys, read_points
+from kmeans.formats.number_lists import count_keys, read_numbers, read_points
 from kmeans.formats.sparse import DenseRows
 
 SHAPE = '{"instances": [{"features": [number, ...]}, ...]}'
 
 
-def decode(data: bytes, features: int | None = None) -> Instances:
+def decode(data: bytes, features: int | None = None, *, wide: bool = False) -> Instances:
     """Return the points of a request, float32 (n, d), and the ids that came with them.
 
     Parameters
     ----------
     features
         Width that sparse vectors must have; None for any.
+    wide
+        Whether the points are float64.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def decode(data: bytes, features: int | None = None) -> Instances:
         If the bytes are no JSON, not of the request's shape, hold anything but finite numbers, or rows of two widths.
         Rows count instances from 1, columns their numbers from 1.
     """
-    points = read_points(data)
+    points = read_numbers(data) if wide else read_points(data)
     if points is not None:
         return Instances(points)
     try:
@@ -60,13 +62,16 @@ def decode(data: bytes, features: int | None = None) -> Instances:
         raise DataError(f"expected a JSON object of the form {SHAPE}, found {_kind(request)}")
     if not instances:
         raise DataError("expected at least one instance, found none")
-    sparse = DenseRows(len(data), features)
+    sparse = DenseRows(len(data), features, wide=wide)
     vectors = [read_vector(instance, row, sparse) for row, instance in enumerate(instances, start=1)]
     ids = [read_id(instance, row) for row, instance in enumerate(instances, start=1)]
-    return Instances(as_points(table(vectors, data)), attach(ids))
+    numbers = table(vectors, data)
+    return Instances(as_wide_points(numbers) if wide else as_points(numbers), attach(ids))
 
 
-def table(vectors: list[list[Any] | Float32], source: bytes, first_row: int = 1, columns: int = 0) -> NDArray[Any]:
+def table(
+    vectors: list[list[Any] | Float32 | Float64], source: bytes, first_row: int = 1, columns: int = 0
+) -> NDArray[Any]:
     """Return ``vectors`` as an array of numbers (n, d).
 
     Parameters
@@ -101,7 +106,7 @@ def table(vectors: list[list[Any] | Float32], source: bytes, first_row: int = 1,
     return numbers
 
 
-def read_vector(instance: Any, row: int, sparse: DenseRows) -> list[Any] | Float32:
+def read_vector(instance: Any, row: int, sparse: DenseRows) -> list[Any] | Float32 | Float64:
     """Return the vector of a parsed instance, number ``row``: a sparse one filled up, a dense one yet unchecked.
 
     Raises
@@ -176,7 +181,7 @@ def _attachments(attached: dict[str, Any]) -> str:
     return "".join(f', "{name}": {orjson.dumps(value).decode()}' for name, value in attached.items())
 
 
-def _sparse_vector(vector: dict[str, Any], row: int, sparse: DenseRows) -> Float32:
+def _sparse_vector(vector: dict[str, Any], row: int, sparse: DenseRows) -> Float32 | Float64:
     keys, shape, values = vector.get("keys"), vector.get("shape"), vector.get("values")
     if not isinstance(keys, list) or not isinstance(values, list) or not isinstance(shape, list) or len(shape) != 1:
         raise DataError('expected {"keys": [...], "shape": [width], "values": [...]}', row=row)
@@ -195,7 +200,7 @@ def _whole_numbers(numbers: list[Any]) -> Int64:
     return np.array(numbers, dtype=np.int64)
 
 
-def _check_numbers(vector: list[Any] | Float32, row: int) -> None:
+def _check_numbers(vector: list[Any] | Float32 | Float64, row: int) -> None:
     """Raise a DataError for the first thing in ``vector`` that isn't a number."""
     for column, value in enumerate(vector if isinstance(vector, list) else (), start=1):
         if isinstance(value, bool) or not isinstance(value, int | float):

@@ -10,11 +10,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from kmeans.arrays import Float32
+from kmeans.arrays import Float32, Float64
 from kmeans.errors import DataError
 from kmeans.formats.instances import Instances, Predictions
 from kmeans.formats.json import attach, objects, read_id, read_vector, table
-from kmeans.formats.pieces import Piece, Prepare, in_equal_blocks, joined
+from kmeans.formats.pieces import Narrower, Piece, Prepare, in_equal_blocks, joined, joined_wide
 from kmeans.formats.sparse import DenseRows
 from kmeans.formats.window import Stream, Window
 
@@ -25,8 +25,10 @@ CHUNK_BYTES = 64 << 10
 PIECE_NUMBERS = 1 << 18
 
 
-def decode(data: bytes, features: int | None = None) -> Instances:
+def decode(data: bytes, features: int | None = None, *, wide: bool = False) -> Instances:
     """Return the points of all lines, float32 (n, d), and the ids that came with them. Blank lines are skipped.
+
+    The points are float64 if ``wide``.
 
     Raises
     ------
@@ -34,21 +36,28 @@ def decode(data: bytes, features: int | None = None) -> Instances:
         As :func:`kmeans.formats.json.decode`; rows count the lines that aren't blank, from 1.
     """
     ids: list[Any] = []
-    points = joined(_pieces(io.BytesIO(data), features, ids))
+    pieces = _pieces(io.BytesIO(data), features, ids, wide=wide)
+    points = joined_wide(pieces) if wide else joined(pieces)
     return Instances(points, attach(ids))
 
 
-def read_blocks(stream: Stream, features: int | None = None, prepare: Prepare | None = None) -> Iterator[Float32]:
+def read_blocks(
+    stream: Stream,
+    features: int | None = None,
+    prepare: Prepare | None = None,
+    narrower: Narrower | None = None,
+) -> Iterator[Float32]:
     """Yield the points of ``stream`` as float32 blocks (b, d); each is valid until the next one is asked for.
 
-    ``prepare`` may change them first (:func:`kmeans.formats.pieces.in_equal_blocks`).
+    ``prepare`` may change them first, a ``narrower`` gives them coordinates
+    (:func:`kmeans.formats.pieces.in_equal_blocks`).
 
     Raises
     ------
     DataError
         As :func:`decode`, when the line is reached that is wrong.
     """
-    return in_equal_blocks(_pieces(stream, features), prepare)
+    return in_equal_blocks(_pieces(stream, features, wide=narrower is not None), prepare, narrower)
 
 
 def encode(predictions: Predictions) -> bytes:
@@ -56,9 +65,11 @@ def encode(predictions: Predictions) -> bytes:
     return objects(predictions, b"\n")
 
 
-def _pieces(stream: Stream, features: int | None, ids: list[Any] | None = None) -> Iterator[Piece]:
+def _pieces(
+    stream: Stream, features: int | None, ids: list[Any] | None = None, *, wide: bool = False
+) -> Iterator[Piece]:
     """Yield the vectors of ``stream``, as many at a time as CHUNK_BYTES hold; append ids or None to ``ids``."""
-    window, sparse = Window(stream, CHUNK_BYTES), DenseRows(0, features)
+    window, sparse = Window(stream, CHUNK_BYTES), DenseRows(0, features, wide=wide)
     columns, row = 0, 1
     while window.advance(row):
         sparse.source_bytes = window.bytes_seen
@@ -82,7 +93,7 @@ def _read_lines(
     lines: list[bytes], row: int, columns: int, sparse: DenseRows, ids: list[Any] | None
 ) -> tuple[NDArray[Any], DataError | None]:
     """Return the vectors (n, d) of ``lines`` up to the first that is wrong, and what is wrong with it."""
-    vectors: list[list[Any] | Float32] = []
+    vectors: list[list[Any] | Float32 | Float64] = []
     fault = None
     try:
         for line in lines:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
-from kmeans.arrays import Float32
+from kmeans.arrays import Float32, Float64, as_float32
 from kmeans.errors import DataError, reason, shown
-from kmeans.formats.pieces import Piece, Prepare, in_equal_blocks, joined
+from kmeans.formats.pieces import Narrower, Piece, Prepare, in_equal_blocks, joined, joined_wide
 from kmeans.formats.window import WINDOW_BYTES, Stream, Window
 
 MAGIC = b"\x93NUMPY"
@@ -57,22 +57,48 @@ def decode(data: bytes) -> Float32:
     return joined(_pieces(Window.over(data)))
 
 
-def read_blocks(stream: Stream, prepare: Prepare | None = None) -> Iterator[Float32]:
+def decode_wide(data: bytes) -> Float64:
+    """Return the same as :func:`decode`, float64."""
+    return joined_wide(_pieces(Window.over(data)))
+
+
+def decode_own(data: bytes) -> Float32 | Float64:
+    """Return the same as :func:`decode`, float64 unless the array is float32."""
+    pieces = list(_pieces(Window.over(data)))
+    is_narrow = all(piece.vectors.dtype == np.float32 for piece in pieces)
+    return joined(pieces) if is_narrow else joined_wide(pieces)
+
+
+def read_blocks(stream: Stream, prepare: Prepare | None = None, narrower: Narrower | None = None) -> Iterator[Float32]:
     """Yield the rows of ``stream`` as float32 blocks (b, d); each is valid until the next one is asked for.
 
     An array in Fortran's order, whose rows are complete only at its end, is read into memory whole. ``prepare`` may
-    change the rows first (:func:`kmeans.formats.pieces.in_equal_blocks`).
+    change the rows first, a ``narrower`` gives them coordinates (:func:`kmeans.formats.pieces.in_equal_blocks`).
 
     Raises
     ------
     DataError
         As :func:`decode`, when the row is reached that is wrong; a wrong length comes out at the end.
     """
-    return in_equal_blocks(_pieces(Window(stream, WINDOW_BYTES)), prepare)
+    return in_equal_blocks(_pieces(Window(stream, WINDOW_BYTES)), prepare, narrower)
+
+
+def encode(array: Float32 | Float64) -> bytes:
+    """Return ``array`` as the bytes of a .npy file of its own type."""
+    file = io.BytesIO()
+    npy_format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+    return file.getvalue()
 
 
 def decode_centers(data: bytes) -> Float32:
+    """Return the centers of a .npz file as float32; errors are as of :func:`decode_own_centers`."""
+    return as_float32(decode_own_centers(data))
+
+
+def decode_own_centers(data: bytes) -> Float32 | Float64:
     """Return the array of centers of a .npz file: its only one, or the one that is named so.
+
+    It is float64 unless it is float32 in the file.
 
     Raises
     ------
@@ -94,7 +120,7 @@ def decode_centers(data: bytes) -> Float32:
             if member.file_size > MAX_GROWTH * len(data):
                 raise DataError(f"found an array of {member.file_size} bytes in a file of {len(data)}")
             with archive.open(member) as file:
-                return decode(file.read(member.file_size + 1))
+                return decode_own(file.read(member.file_size + 1))
     except _BAD_ARCHIVE as error:
         raise DataError(f"expected a .npz file, but {_what_is_wrong(error)}") from None
 

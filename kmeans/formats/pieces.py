@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kmeans.arrays import Float32, check_finite
+from kmeans.arrays import Float32, Float64, as_float32, check_finite
 from kmeans.errors import DataError
 
 # Changes rows (n, d) in place, or raises a DataError that names one of them, from 1.
@@ -17,6 +17,23 @@ Prepare = Callable[[Float32], None]
 
 # Size of the blocks that a stream is read in. They should stay in cache until they are used.
 BLOCK_BYTES = 2 << 20
+
+
+class Narrower(Protocol):
+    """Gives rows of a file coordinates (:mod:`kmeans.narrowing`)."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the coordinates are chosen."""
+
+    def see(self, rows: NDArray[Any]) -> None:
+        """Take note of the rows (n, d), which come next."""
+
+    def settle(self) -> bool:
+        """Choose the coordinates; return False if the rows keep their own."""
+
+    def write(self, rows: NDArray[Any], points: Float32) -> None:
+        """Write the coordinates of ``rows`` (n, d) into ``points`` (n, d)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +68,30 @@ class Piece:
         self._check(points, 0)
         return points
 
-    def write(self, points: Float32, first: int, prepare: Prepare | None = None) -> None:
+    def wide_points(self) -> Float64:
+        """Return the rows as float64 (n, d); errors are as of ``points()``."""
+        points: Float64 = np.require(self.vectors, np.float64, ["C_CONTIGUOUS", "ALIGNED"])
+        self._check(as_float32(points), 0)
+        return points
+
+    def write(
+        self, points: Float32, first: int, prepare: Prepare | None = None, narrower: Narrower | None = None
+    ) -> None:
         """Write the rows from ``first`` on into ``points`` (m, d), as many as fit, and ``prepare`` them there.
 
-        Errors are as of ``points()``, and those of ``prepare`` with the number of the row.
+        A ``narrower`` gives them coordinates. Errors are as of ``points()``, and those of ``prepare`` and the narrower
+        with the number of the row.
         """
+        rows = self.vectors[first : first + len(points)]
         with np.errstate(over="ignore", invalid="ignore"):
-            points[...] = self.vectors[first : first + len(points)]
+            points[...] = rows
         self._check(points, first, prepare)
+        if narrower is not None:
+            narrower.see(rows)
+            try:
+                narrower.write(rows, points)
+            except DataError as error:
+                raise self._located(error, first) from None
 
     def _check(self, points: Float32, first: int, prepare: Prepare | None = None) -> None:
         try:
@@ -66,9 +99,13 @@ class Piece:
             if prepare is not None:
                 prepare(points)
         except DataError as error:
-            if error.row is not None:
-                error.row = self.rows[first + error.row - 1]
-            raise
+            raise self._located(error, first) from None
+
+    def _located(self, error: DataError, first: int) -> DataError:
+        """Return ``error``, whose row counts from ``first``, with the row's number."""
+        if error.row is not None:
+            error.row = self.rows[first + error.row - 1]
+        return error
 
 
 def joined(pieces: Iterable[Piece]) -> Float32:
@@ -77,13 +114,23 @@ def joined(pieces: Iterable[Piece]) -> Float32:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def in_equal_blocks(pieces: Iterable[Piece], prepare: Prepare | None = None) -> Iterator[Float32]:
+def joined_wide(pieces: Iterable[Piece]) -> Float64:
+    """Return the same as :func:`joined`, float64."""
+    parts = [piece.wide_points() for piece in pieces]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def in_equal_blocks(
+    pieces: Iterable[Piece], prepare: Prepare | None = None, narrower: Narrower | None = None
+) -> Iterator[Float32]:
     """Yield the rows of ``pieces``, all of one width, in blocks (b, d) of about BLOCK_BYTES; the last may be smaller.
 
     All blocks lie in the same memory: each is valid until the next one is asked for. ``prepare`` may change the rows
-    there, some at a time; the errors that it raises get the number that a row has in the file.
+    there, some at a time; the errors that it raises get the number that a row has in the file. A ``narrower`` gives the
+    rows coordinates, which it chooses when the first block is full.
     """
     block, filled = np.empty((0, 0), dtype=np.float32), 0
+    unsettled = _Unsettled(narrower)
     for piece in pieces:
         rows, columns = piece.vectors.shape
         if not rows:
@@ -93,11 +140,38 @@ def in_equal_blocks(pieces: Iterable[Piece], prepare: Prepare | None = None) -> 
         done = 0
         while done < rows:
             room = block[filled : filled + rows - done]
-            piece.write(room, done, prepare)
+            piece.write(room, done, prepare, narrower)
+            unsettled.keep(piece.vectors[done : done + len(room)])
             done += len(room)
             filled += len(room)
             if filled == len(block):
+                unsettled.settle(block)
                 yield block
                 filled = 0
     if filled:
+        unsettled.settle(block)
         yield block[:filled]
+
+
+class _Unsettled:
+    """The rows of a first block until their coordinates are chosen."""
+
+    def __init__(self, narrower: Narrower | None) -> None:
+        self._narrower = None if narrower is None or narrower.is_settled else narrower
+        self._parts: list[NDArray[Any]] = []
+
+    def keep(self, rows: NDArray[Any]) -> None:
+        """Keep a copy of the rows (n, d), which come next in the block."""
+        if self._narrower is not None:
+            self._parts.append(rows.copy())
+
+    def settle(self, block: Float32) -> None:
+        """Choose the coordinates, and give them to the rows in ``block`` (b, d)."""
+        if self._narrower is None:
+            return
+        if self._narrower.settle():
+            begin = 0
+            for rows in self._parts:
+                self._narrower.write(rows, block[begin : begin + len(rows)])
+                begin += len(rows)
+        self._narrower, self._parts = None, []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kmeans.arrays import Float32, Int64, as_float32
+from kmeans.arrays import Float32, Float64, Int64, as_float32
 from kmeans.errors import DataError
 
 # A few bytes can name a sparse vector of any width. What all those of a file or body may grow to: room for honest data
@@ -23,14 +23,17 @@ class DenseRows:
         Size of the file or body that holds the vectors; of a stream, as much as has been read. May be set anew.
     features
         Width that each must have; None for any.
+    wide
+        Whether rows are float64, unless their values are float32.
     """
 
-    def __init__(self, source_bytes: int, features: int | None) -> None:
+    def __init__(self, source_bytes: int, features: int | None, *, wide: bool = False) -> None:
+        self._wide = wide
         self.source_bytes = source_bytes
         self._grown = 0
         self._features = features
 
-    def fill(self, keys: Int64, values: NDArray[np.generic], width: int) -> Float32:
+    def fill(self, keys: Int64, values: NDArray[np.generic], width: int) -> Float32 | Float64:
         """Return the vector (width,) with ``values`` at the places ``keys`` and zeros elsewhere.
 
         Raises
@@ -52,6 +55,10 @@ class DenseRows:
                 f"than {MAX_GROWTH} times their size",
                 hint="Reduce the number of columns.",
             )
+        if self._wide and values.dtype != np.float32:
+            wide = np.zeros(width)
+            wide[keys] = values
+            return wide
         vector = np.zeros(width, dtype=np.float32)
         vector[keys] = as_float32(values)
         return vector

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kmeans.arrays import Float32, Int64
+from kmeans.arrays import Float32, Float64, Int64
 from kmeans.errors import DataError
 from kmeans.formats.instances import METADATA, UID, Instances
-from kmeans.formats.pieces import Piece, Prepare, in_equal_blocks, joined
+from kmeans.formats.pieces import Narrower, Piece, Prepare, in_equal_blocks, joined, joined_wide
 from kmeans.formats.recordio.layout import (
     ENTRY_KEY,
     ENTRY_VALUE,
@@ -77,8 +77,10 @@ def decode(data: bytes, features: int | None = None) -> Float32:
     return joined(_pieces(Window.over(data), features))
 
 
-def decode_instances(data: bytes, features: int | None = None) -> Instances:
+def decode_instances(data: bytes, features: int | None = None, *, wide: bool = False) -> Instances:
     """Return the feature vectors as :func:`decode` does, with each record's uid and metadata attached.
+
+    They are float64 if ``wide``.
 
     Raises
     ------
@@ -86,21 +88,29 @@ def decode_instances(data: bytes, features: int | None = None) -> Instances:
         As :func:`decode`.
     """
     texts: list[dict[str, str]] = []
-    points = joined(_pieces(Window.over(data), features, texts))
+    pieces = _pieces(Window.over(data), features, texts, wide=wide)
+    points = joined_wide(pieces) if wide else joined(pieces)
     return Instances(points, texts if any(texts) else None)
 
 
-def read_blocks(stream: Stream, features: int | None = None, prepare: Prepare | None = None) -> Iterator[Float32]:
+def read_blocks(
+    stream: Stream,
+    features: int | None = None,
+    prepare: Prepare | None = None,
+    narrower: Narrower | None = None,
+) -> Iterator[Float32]:
     """Yield the feature vectors of ``stream`` as float32 blocks (b, d); each is valid until the next one is asked for.
 
-    ``prepare`` may change them first (:func:`kmeans.formats.pieces.in_equal_blocks`).
+    ``prepare`` may change them first, a ``narrower`` gives them coordinates
+    (:func:`kmeans.formats.pieces.in_equal_blocks`).
 
     Raises
     ------
     DataError
         As :func:`decode`, when the record is reached that is wrong.
     """
-    return in_equal_blocks(_pieces(Window(stream, WINDOW_BYTES), features), prepare)
+    pieces = _pieces(Window(stream, WINDOW_BYTES), features, wide=narrower is not None)
+    return in_equal_blocks(pieces, prepare, narrower)
 
 
 def looks_like(start: bytes) -> bool:
@@ -178,9 +188,11 @@ class _Run:
     texts: list[dict[str, str]]
 
 
-def _pieces(window: Window, features: int | None, texts: list[dict[str, str]] | None = None) -> Iterator[Piece]:
+def _pieces(
+    window: Window, features: int | None, texts: list[dict[str, str]] | None = None, *, wide: bool = False
+) -> Iterator[Piece]:
     """Yield the vectors of the records, run by run; append uid and metadata of each record to ``texts``."""
-    rows, sparse = 0, DenseRows(0, features)
+    rows, sparse = 0, DenseRows(0, features, wide=wide)
     while window.advance(rows + 1):
         sparse.source_bytes = window.bytes_seen
         while len(window):
@@ -325,7 +337,7 @@ def _read_integers(repeated: _Repeated) -> Int64:
         raise
 
 
-def _read_sparse(tensor: _Tensor, sparse: DenseRows) -> Float32:
+def _read_sparse(tensor: _Tensor, sparse: DenseRows) -> Float32 | Float64:
     if not tensor.shape.parts:
         raise DataError("expected a shape beside the keys of a sparse vector, found none", offset=0)
     shape = _read_integers(tensor.shape)
