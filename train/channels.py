@@ -14,6 +14,7 @@ from pathlib import Path
 from kmeans.arrays import Float32
 from kmeans.errors import DataError, NoDataError, SettingError, shown
 from kmeans.formats.pieces import Prepare
+from kmeans.narrowing import Narrowing
 from train.contract import PIPE_MODE, Channel
 from train.files import FileReader, OnProgress, declared_type
 from train.pipe import PipeReader
@@ -27,6 +28,7 @@ def reader(
     feature_dim: int | None,
     on_progress: OnProgress | None = None,
     prepare: Prepare | None = None,
+    narrowing: Narrowing | None = None,
 ) -> Reader:
     """Return what reads ``channel``; its parameters are those of :class:`train.reader.Reader`.
 
@@ -37,8 +39,8 @@ def reader(
     """
     if channel.is_pipe:
         check_channel(channel)
-        return PipeReader(channel, feature_dim, on_progress, prepare)
-    return ChannelReader(channel, feature_dim, on_progress, prepare)
+        return PipeReader(channel, feature_dim, on_progress, prepare, narrowing)
+    return ChannelReader(channel, feature_dim, on_progress, prepare, narrowing)
 
 
 class ChannelReader(Reader):
@@ -58,8 +60,9 @@ class ChannelReader(Reader):
         feature_dim: int | None,
         on_progress: OnProgress | None = None,
         prepare: Prepare | None = None,
+        narrowing: Narrowing | None = None,
     ) -> None:
-        super().__init__(channel, feature_dim, on_progress, prepare)
+        super().__init__(channel, feature_dim, on_progress, prepare, narrowing)
         self._paths = list_files(channel)
         self._sizes: dict[Path, tuple[int, int]] = {}  # rows and columns of each file that was read to its end
 
@@ -78,7 +81,13 @@ class ChannelReader(Reader):
         for index, path in enumerate(self._paths):
             where = f"{index} of {len(self._paths)} files"
             self._tell(where)
-            file = FileReader(path, self._channel.content_type, self._feature_dim, prepare=self._prepare)
+            file = FileReader(
+                path,
+                self._channel.content_type,
+                self._feature_dim,
+                prepare=self._prepare,
+                narrowing=self._narrowing,
+            )
             known = self._sizes.get(path)
             with closing(file.blocks()) as blocks:
                 for block in blocks:

@@ -30,6 +30,11 @@ class RowsDigest:
         self._total = np.zeros(1, dtype=np.uint64)
         self._factors: NDArray[np.uint64] | None = None
 
+    def restart(self) -> None:
+        """Forget the rows, which are read again in other coordinates."""
+        self._is_complete = False
+        self._total[:] = 0
+
     def over(self, one_pass: Pass, deal: Deal | None = None) -> Pass:
         """Return the same pass, whose rows are taken in on their way when it is made for the first time.
 

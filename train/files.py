@@ -6,25 +6,28 @@ import codecs
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kmeans.arrays import Float32
 from kmeans.errors import DataError, SettingError, shown
 from kmeans.formats import csv, jsonlines, npy, recordio
 from kmeans.formats.media_type import CSV, JSON_LINES, NPY, RECORDIO, MediaType
-from kmeans.formats.pieces import Prepare
+from kmeans.formats.pieces import Narrower, Prepare
 from kmeans.formats.window import Stream
+from kmeans.narrowing import Narrowing
 from train.streams import GZIP_MAGIC, ForwardStream, UnpackedStream, Utf8Stream
 
 LABEL_SIZE = "label_size"
 
 # What reads a file; the number of features, if it is known, is what sparse vectors must have.
-READERS: dict[str, Callable[[Stream, int | None, Prepare | None], Iterator[Float32]]] = {
+READERS: dict[str, Callable[[Stream, int | None, Prepare | None, Narrower | None], Iterator[Float32]]] = {
     RECORDIO: recordio.read_blocks,
-    CSV: lambda stream, _, prepare: csv.read_blocks(stream, prepare),
+    CSV: lambda stream, _, prepare, narrower: csv.read_blocks(stream, prepare, narrower),
     JSON_LINES: jsonlines.read_blocks,
-    NPY: lambda stream, _, prepare: npy.read_blocks(stream, prepare),
+    NPY: lambda stream, _, prepare, narrower: npy.read_blocks(stream, prepare, narrower),
 }
 TEXT_TYPES = (CSV, JSON_LINES)
 
@@ -57,6 +60,8 @@ class FileReader:
         Opens ``path`` when the first block is asked for; it is closed when the last one was given, or none is wanted.
     prepare
         Changes rows without their labels in place, before they are yielded; its errors get the file and the row.
+    narrowing
+        Gives the rows coordinates; None leaves them as they are.
 
     Attributes
     ----------
@@ -79,6 +84,8 @@ class FileReader:
         feature_dim: int | None,
         opener: Opener = _open_file,
         prepare: Prepare | None = None,
+        *,
+        narrowing: Narrowing | None = None,
     ) -> None:
         self.path = path
         self.rows = self.columns = self.label_columns = 0
@@ -87,6 +94,7 @@ class FileReader:
         self._feature_dim = feature_dim
         self._open = opener
         self._prepare = prepare
+        self._narrowing = narrowing
         self._stored: ForwardStream | None = None
 
     @property
@@ -130,10 +138,53 @@ class FileReader:
             if self._prepare is not None:
                 self._prepare(rows[:, self.label_columns :])
 
-        for block in READERS[kind](content, self._feature_dim, prepare if self._prepare else None):
+        narrower = None
+        if self._narrowing is not None and not self._narrowing.is_idle:
+            narrower = _BehindLabels(self._narrowing, lambda columns: self._count_labels(columns, kind))
+        for block in READERS[kind](content, self._feature_dim, prepare if self._prepare else None, narrower):
             note(block.shape[1])
             self.rows += len(block)
             yield np.ascontiguousarray(block[:, self.label_columns :])
+
+    def _count_labels(self, columns: int, kind: str) -> int:
+        """Return the number of labels in front; 0 where an error follows."""
+        try:
+            return _label_columns(columns, kind, self._declared, self._feature_dim)
+        except (DataError, SettingError):
+            return 0
+
+
+class _BehindLabels:
+    """Gives the rows of a file coordinates, except for their labels."""
+
+    def __init__(self, narrowing: Narrowing, labels: Callable[[int], int]) -> None:
+        self._narrowing = narrowing
+        self._count_labels = labels
+        self._labels: int | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the coordinates are chosen."""
+        return self._narrowing.is_settled
+
+    def see(self, rows: NDArray[Any]) -> None:
+        """Take note of the rows (n, columns)."""
+        if self._labels is None:
+            self._labels = self._count_labels(rows.shape[1])
+        self._narrowing.see(rows[:, self._labels :])
+
+    def settle(self) -> bool:
+        """Choose the coordinates."""
+        return self._narrowing.settle()
+
+    def write(self, rows: NDArray[Any], points: Float32) -> None:
+        """Write the rows' coordinates into ``points``, and leave the labels."""
+        labels = self._labels or 0
+        try:
+            self._narrowing.write(rows[:, labels:], points[:, labels:])
+        except DataError as error:
+            error.column = (error.column or 1) + labels
+            raise
 
 
 def check_columns(file: FileReader, first: FileReader, where: str) -> None:

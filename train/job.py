@@ -72,7 +72,7 @@ def run(
     folder = checkpoint_folder or job.checkpoint_directory
     if hosts.rank == 0:
         # SageMaker would upload them with the rest.
-        remove_remains(job.model_directory, (artifact.CENTERS_FILE, artifact.CARD_FILE))
+        remove_remains(job.model_directory, (artifact.CENTERS_FILE, artifact.PRECISE_FILE, artifact.CARD_FILE))
         if folder is not None:
             remove_remains(folder, FILE_NAMES)
     budget = int(ROWS_SHARE * max(0, memory - RESERVED_BYTES))
@@ -83,7 +83,7 @@ def run(
     # Read before the fit: what is wrong with it shall not come out hours later.
     held = rows.in_memory
     budget -= len(held) * bytes_per_row(rows.features, hosts.size if held.is_dealt else 1)
-    test_rows = _read_test_channel(job, rows.features, budget, wanted, log=log, hosts=hosts)
+    test_rows = _read_test_channel(job, rows, budget, wanted, log=log, hosts=hosts)
     log.say(f"training on {len(rows)} rows x {rows.features} columns with {threads} threads")
     if wanted.mini_batch_size > (first := max(len(rows), held.ordered)):
         log.say(
@@ -107,15 +107,17 @@ def run(
         )
     metrics = _report(fitted, log, is_leader=hosts.rank == 0)
     model = KMeansModel(
-        fitted.model.centers,
+        fitted.model.precise_centers,
         fitted.model.counts,
         {"hyperparameters": wanted.values, "rows": count_of_all(len(rows), hosts), "metrics": metrics},
         distance_metric=fitted.model.distance_metric,
+        coordinates=fitted.model.coordinates,
     )
     if hosts.rank == 0:
         with log.timed("write"):
             artifact.save(model, job.model_directory)
-        log.say(f"wrote the model to {job.model_directory}: {artifact.CENTERS_FILE}, {artifact.CARD_FILE}")
+        precise = "" if model.coordinates.is_identity else f"{artifact.PRECISE_FILE}, "
+        log.say(f"wrote the model to {job.model_directory}: {artifact.CENTERS_FILE}, {precise}{artifact.CARD_FILE}")
     hosts.sum(np.zeros(1))  # no host ends before the model is written
     on_written()
     if fitted.interrupted and checkpoints is not None:
@@ -204,7 +206,7 @@ def _identity(
     """Return by what a checkpoint is known as that of these rows and settings."""
     settings = {**wanted.of_the_fit, "columns": rows.features, "hosts": hosts.size}
     if start is not None:
-        settings[f"channel {MODEL_CHANNEL}"] = _short_digest(start.centers, start.counts).hex()
+        settings[f"channel {MODEL_CHANNEL}"] = _short_digest(start.precise_centers, start.counts).hex()
     if job.channels[TRAIN_CHANNEL].is_pipe:
         return Identity(settings, shares=None)
     # What is known of each row is that of the rows in memory, in their order.
@@ -212,6 +214,9 @@ def _identity(
     mine = _short_digest(np.array([len(points)]), points[:: max(1, len(points) // DIGEST_ROWS)])
     shares = hosts.broadcast(hosts.gather(np.frombuffer(mine, dtype=np.uint8)[None]))
     settings |= {"rows": count_of_all(len(rows), hosts), "data": digest.text(hosts)}
+    if rows.coordinates is not None and not rows.coordinates.is_identity:
+        scale = np.array([rows.coordinates.scale])
+        settings["coordinates"] = _short_digest(rows.coordinates.offset, scale).hex()
     return Identity(settings, [share.tobytes().hex() for share in shares])
 
 
@@ -247,12 +252,20 @@ def _report(fitted: Fitted, log: JobLog, *, is_leader: bool) -> dict[str, Any]:
 
 
 def _read_test_channel(
-    job: Job, features: int, budget: int, wanted: Hyperparameters, *, log: JobLog, hosts: Hosts
+    job: Job, train_rows: Rows, budget: int, wanted: Hyperparameters, *, log: JobLog, hosts: Hosts
 ) -> Rows | None:
     if TEST_CHANNEL not in job.channels:
         log.say("Test data is not provided.")
         return None
-    return read_share(job.channels[TEST_CHANNEL], features, budget, wanted, log=log, hosts=hosts)
+    return read_share(
+        job.channels[TEST_CHANNEL],
+        train_rows.features,
+        budget,
+        wanted,
+        log=log,
+        hosts=hosts,
+        coordinates=train_rows.coordinates,
+    )
 
 
 def _score(rows: Rows, model: KMeansModel, wanted: Hyperparameters, log: JobLog, hosts: Hosts) -> dict[str, float]:
@@ -264,7 +277,7 @@ def _score(rows: Rows, model: KMeansModel, wanted: Hyperparameters, log: JobLog,
     with log.timed("score"):
         try:
             for block in rows.blocks():
-                inertia += model.score(block)
+                inertia += model.score_narrowed(block)
                 if log.stop_wanted():
                     trouble = "the job is to stop"
                     break

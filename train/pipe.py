@@ -21,6 +21,7 @@ from kmeans.arrays import Float32
 from kmeans.errors import NoDataError, ResourceError
 from kmeans.formats.pieces import Prepare
 from kmeans.formats.window import Stream
+from kmeans.narrowing import Narrowing
 from train.contract import Channel
 from train.files import FileReader, OnProgress
 from train.reader import Reader
@@ -46,8 +47,9 @@ class PipeReader(Reader):
         feature_dim: int | None,
         on_progress: OnProgress | None = None,
         prepare: Prepare | None = None,
+        narrowing: Narrowing | None = None,
     ) -> None:
-        super().__init__(channel, feature_dim, on_progress, prepare)
+        super().__init__(channel, feature_dim, on_progress, prepare, narrowing)
         self._next = 0
 
     def blocks(self) -> Generator[Float32, None, None]:
@@ -65,7 +67,14 @@ class PipeReader(Reader):
         """
         path = self._channel.directory.with_name(f"{self._channel.name}_{self._next}")
         self._next += 1
-        file = FileReader(path, self._channel.content_type, self._feature_dim, self._open, self._prepare)
+        file = FileReader(
+            path,
+            self._channel.content_type,
+            self._feature_dim,
+            self._open,
+            self._prepare,
+            narrowing=self._narrowing,
+        )
         with closing(file.blocks()) as blocks:
             for block in blocks:
                 self._tell(f"{path.name}, {file.bytes / 1e6:.1f} MB so far")

@@ -7,6 +7,7 @@ from collections.abc import Generator
 
 from kmeans.arrays import Float32
 from kmeans.formats.pieces import Prepare
+from kmeans.narrowing import Narrowing
 from train.contract import Channel
 from train.files import FileReader, OnProgress, check_columns
 
@@ -24,6 +25,8 @@ class Reader(ABC):
         Called again and again in each pass with words about where the reader is; what it raises ends the pass.
     prepare
         Changes rows in place before they are yielded; its errors get the file and the row.
+    narrowing
+        Gives the rows coordinates; None leaves them as they are.
 
     Attributes
     ----------
@@ -45,6 +48,7 @@ class Reader(ABC):
         feature_dim: int | None,
         on_progress: OnProgress | None = None,
         prepare: Prepare | None = None,
+        narrowing: Narrowing | None = None,
     ) -> None:
         self.features = self.rows = self.files = self.bytes = self.label_columns = 0
         self.content_type = ""
@@ -52,7 +56,13 @@ class Reader(ABC):
         self._feature_dim = feature_dim
         self._on_progress = on_progress
         self._prepare = prepare
+        self._narrowing = narrowing
         self._first: FileReader | None = None  # whose columns all others must have
+
+    @property
+    def is_pipe(self) -> bool:
+        """Whether each pass brings rows of its own."""
+        return self._channel.is_pipe
 
     @abstractmethod
     def blocks(self) -> Generator[Float32, None, None]:

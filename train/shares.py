@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import numpy as np
 
 from kmeans.arrays import Float32
+from kmeans.coordinates import IDENTITY, Coordinates
 from kmeans.errors import DataError, NoDataError
 from kmeans.hosts import Hosts
+from kmeans.narrowing import MAX_RESTARTS, Narrowing
 from kmeans.rows import Deal, MemoryRows, Pass, PipedRows, Rows, load, load_once
 from kmeans.workers import Interrupted
 from train import channels
@@ -23,6 +25,9 @@ from train.reader import Reader
 # Share of the memory for rows that those of one pipe may take: they can't be read again, and the next need room too.
 PIPED_SHARE = 0.8
 
+# Columns that a line of the log names.
+MAX_SHOWN = 10
+
 
 def read_share(
     channel: Channel,
@@ -33,6 +38,7 @@ def read_share(
     log: JobLog,
     hosts: Hosts,
     digest: RowsDigest | None = None,
+    coordinates: Coordinates | None = None,
 ) -> Rows:
     """Read this host's share of a channel into at most ``budget`` bytes of memory; ``digest`` takes the rows in.
 
@@ -45,6 +51,8 @@ def read_share(
         Columns that the rows must have; None takes what they have.
     budget
         Bytes for the rows in memory.
+    coordinates
+        Those that the rows are given; None chooses them (:mod:`kmeans.narrowing`).
 
     Raises
     ------
@@ -61,35 +69,69 @@ def read_share(
         if channel.is_pipe and log.stop_wanted():
             raise Interrupted
 
-    read, budget = (load_once, int(PIPED_SHARE * budget)) if channel.is_pipe else (load, budget)
+    if channel.is_pipe:
+        budget = int(PIPED_SHARE * budget)
     may_be_empty = hosts.size > 1 and channel.is_sharded
     # Where each host sees all rows of a channel, they divide them.
     deal = Deal() if channel.is_sharded else Deal(hosts.rank, hosts.size)
-    nothing: NoDataError | None = None
-    rows: Rows = _no_rows(0)
-    try:
-        with log.timed("read"):
-            reader = channels.reader(channel, feature_dim, tell, wanted.prepare)
-            one_pass = digest.over(reader.blocks, deal) if digest else reader.blocks
-            rows = read(one_pass, budget, wanted.mini_batch_size, wanted.settings.seed, deal)
-    except NoDataError as error:
-        if not may_be_empty:
-            raise
-        nothing = error
+    restarts = 0 if channel.is_pipe else MAX_RESTARTS
+    if wanted.prepare is not None:
+        coordinates = IDENTITY  # an offset would change directions
+    narrowing = Narrowing(hosts, divides=channel.is_sharded, restarts=restarts, coordinates=coordinates)
+    with log.timed("read"):
+        try:
+            reader, nothing = channels.reader(channel, feature_dim, tell, wanted.prepare, narrowing), None
+        except NoDataError as error:
+            reader, nothing = None, error
+
+        def one_read() -> tuple[Rows, NoDataError | None]:
+            return (_no_rows(0), nothing) if reader is None else _one_read(reader, budget, wanted, deal, digest)
+
+        rows, nothing = _read_settled(one_read, narrowing, log, may_be_empty=may_be_empty)
     columns = _common_width(rows.features, hosts)
     count = rows.seen if isinstance(rows, PipedRows) else len(rows)
     if not count_of_all(count, hosts):
         raise nothing or NoDataError(f"Channel {channel.name} has no data: its objects have no rows.")
-    if nothing is None:
+    if reader is not None and nothing is None:
         _tell_what_was_read(rows, reader, channel, budget, seconds=time.perf_counter() - started, log=log)
     else:
         log.say(f"there are no objects of channel {channel.name} for this host", "WARNING")
         rows = _no_rows(columns)
-    if channel.is_pipe and may_be_empty:
+    if reader is not None and channel.is_pipe and may_be_empty:
         held = rows.in_memory.points
         next_pass = _or_nothing(reader.blocks, columns)
         rows = PipedRows(next_pass, deal.numbers(count), held, wanted.mini_batch_size, wanted.settings.seed)
+    rows.coordinates = narrowing.coordinates
+    _tell_coordinates(narrowing, channel, log)
     return rows
+
+
+def _read_settled(
+    one_read: Callable[[], tuple[Rows, NoDataError | None]], narrowing: Narrowing, log: JobLog, *, may_be_empty: bool
+) -> tuple[Rows, NoDataError | None]:
+    """Return what ``one_read`` gives, read until the coordinates are right."""
+    while True:
+        rows, nothing = one_read()
+        if nothing is not None and not may_be_empty:
+            raise nothing
+        if not narrowing.end_pass():
+            return rows, nothing
+        log.say("reading the channel again, in coordinates that all its rows need")
+        del rows  # before memory is taken for the next
+
+
+def _one_read(
+    reader: Reader, budget: int, wanted: Hyperparameters, deal: Deal, digest: RowsDigest | None
+) -> tuple[Rows, NoDataError | None]:
+    """Return the rows of a pass; or none, and why."""
+    if digest:
+        digest.restart()
+    read = load_once if reader.is_pipe else load
+    try:
+        one_pass = digest.over(reader.blocks, deal) if digest else reader.blocks
+        return read(one_pass, budget, wanted.mini_batch_size, wanted.settings.seed, deal), None
+    except NoDataError as error:
+        return _no_rows(0), error
 
 
 def _tell_what_was_read(
@@ -112,6 +154,18 @@ def _tell_what_was_read(
             f"channel {channel.name} is larger than the {budget / 1e6:.0f} MB of memory for rows: {held} rows drawn at "
             "random are kept, and passes over all rows read the files again"
         )
+
+
+def _tell_coordinates(narrowing: Narrowing, channel: Channel, log: JobLog) -> None:
+    for warning in narrowing.warnings:
+        log.say(f"channel {channel.name}, {warning}", "WARNING")
+    offset, scale = narrowing.coordinates.offset, narrowing.coordinates.scale
+    if offset is not None:
+        columns = [str(column + 1) for column in np.flatnonzero(offset).tolist()]
+        listed = ", ".join(columns[:MAX_SHOWN]) + (" and others" if len(columns) > MAX_SHOWN else "")
+        log.say(f"channel {channel.name}: an offset is subtracted from column(s) {listed} before they become float32")
+    if scale != 1:
+        log.say(f"channel {channel.name}: values are multiplied by {scale:g} before they become float32")
 
 
 def count_of_all(rows: int, hosts: Hosts) -> int:
