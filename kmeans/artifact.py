@@ -3,6 +3,9 @@
 The centers stand in ``model_algo-1`` alone, so either image serves the other's models. ``kmeans.json`` tells how they
 came about and holds their checksum; a directory without it is a model of the built-in image and just as good. So is
 one that holds, under any name, a single file of centers as MXNet, NumPy (.npy) or NumPy's archive (.npz) writes it.
+
+Where float32 doesn't hold what tells the centers apart, ``centers.npy`` has them in float64, and ``kmeans.json`` the
+checksum of that file and the coordinates in which points are compared with them (:mod:`kmeans.coordinates`).
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ import numpy as np
 import orjson
 
 from kmeans import __version__
-from kmeans.arrays import Float32, Int64
+from kmeans.arrays import Float32, Float64, Int64, as_float32
 from kmeans.atomic_file import write_files
+from kmeans.coordinates import Coordinates, of_centers
 from kmeans.errors import DataError, ModelError, shown
 from kmeans.formats import ndarray_list, npy
 from kmeans.metric import EUCLIDEAN, METRICS, MetricName
@@ -25,6 +29,7 @@ from kmeans.model import KMeansModel
 
 CENTERS_FILE = "model_algo-1"
 CARD_FILE = "kmeans.json"
+PRECISE_FILE = "centers.npy"
 SCHEMA_VERSION = 1
 
 # Longer names of files are cut off in messages.
@@ -33,13 +38,13 @@ MAX_SHOWN = 60
 # What SageMaker's local mode and the built-in image put beside a model.
 OTHER_FILES = (CARD_FILE, "model.tar.gz", "output.tar.gz")
 
-Decoder = Callable[[bytes], Float32]
+Decoder = Callable[[bytes], Float32 | Float64]
 
 # Files of centers that people made themselves, by their first bytes.
 CENTER_FORMATS: dict[bytes, Decoder] = {
     ndarray_list.LIST_MAGIC.to_bytes(8, "little"): ndarray_list.decode,
-    npy.MAGIC: npy.decode,
-    npy.ZIP_MAGIC: npy.decode_centers,
+    npy.MAGIC: npy.decode_own,
+    npy.ZIP_MAGIC: npy.decode_own_centers,
 }
 
 
@@ -53,17 +58,29 @@ def save(model: KMeansModel, directory: Path) -> None:
     kmeans.errors.ResourceError
         If the directory can't be written (disk full, read-only).
     """
-    centers = ndarray_list.encode(model.centers)
-    write_files(directory, {CENTERS_FILE: centers, CARD_FILE: _card(model, centers)}, outdated=[CARD_FILE])
+    contents: dict[str, bytes] = {CENTERS_FILE: ndarray_list.encode(model.centers)}
+    if not model.coordinates.is_identity:
+        contents[PRECISE_FILE] = npy.encode(model.precise_centers)
+    write_files(directory, contents | {CARD_FILE: _card(model)}, outdated=[CARD_FILE, *_old_precise_file(directory)])
+
+
+def _old_precise_file(directory: Path) -> list[str]:
+    """Return the name of the file of precise centers that a model has there."""
+    try:
+        old = orjson.loads((directory / CARD_FILE).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return []
+    return [PRECISE_FILE] if isinstance(old, dict) and "coordinates" in old else []
 
 
 def describe(model: KMeansModel, directory: Path) -> None:
     """Write anew what ``kmeans.json`` says of ``model``, whose centers are in ``directory``; as :func:`save` does."""
-    write_files(directory, {CARD_FILE: _card(model, ndarray_list.encode(model.centers))})
+    write_files(directory, {CARD_FILE: _card(model)})
 
 
-def _card(model: KMeansModel, centers: bytes) -> bytes:
-    card = {
+def _card(model: KMeansModel) -> bytes:
+    centers = ndarray_list.encode(model.centers)
+    card: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "version": __version__,
         "clusters": model.clusters,
@@ -75,6 +92,14 @@ def _card(model: KMeansModel, centers: bytes) -> bytes:
         "centers_sha256": hashlib.sha256(centers).hexdigest(),
         "training": model.training,
     }
+    if not model.coordinates.is_identity:
+        offset = model.coordinates.offset
+        card["coordinates"] = {
+            "offset": None if offset is None else offset.tolist(),
+            "scale": model.coordinates.scale,
+            "centers_file": PRECISE_FILE,
+            "centers_sha256": hashlib.sha256(npy.encode(model.precise_centers)).hexdigest(),
+        }
     return orjson.dumps(card, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
@@ -96,17 +121,23 @@ def load(directory: Path) -> KMeansModel:
     if checksum is not None and checksum != hashlib.sha256(content).hexdigest():
         raise ModelError(f"The model {path} is corrupt: its checksum differs from the one in {CARD_FILE}.")
     try:
-        centers = decode(content)
+        coordinates = _coordinates(card)
+        centers: Float32 | Float64 = decode(content)
+        if coordinates is None and centers.dtype == np.float64 and of_centers(centers).is_identity:
+            centers = as_float32(centers)
+        if coordinates is not None:
+            centers = _precise_centers(directory / PRECISE_FILE, card, centers.shape, coordinates)
         return KMeansModel(
             centers,
             _counts(card, len(centers)),
             card.get("training"),
             file=_plain(path.name),
             distance_metric=_metric_name(card, directory),
+            coordinates=coordinates,
         )
     except DataError as error:
         raise ModelError(f"The model is corrupt: {error.within(str(path))}") from None
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, KeyError, AttributeError):
         raise ModelError(f"The model is corrupt: {directory / CARD_FILE} doesn't describe {path}.") from None
 
 
@@ -131,6 +162,31 @@ def _read(path: Path, size: int = -1) -> bytes:
             return file.read(size)
     except OSError as error:
         raise ModelError(f"The model {path} can't be read: {error.strerror}.") from None
+
+
+def _coordinates(card: dict[str, Any]) -> Coordinates | None:
+    """Return the coordinates in ``card``, None if it has none."""
+    entry = card.get("coordinates")
+    if entry is None:
+        return None
+    offset = None if entry["offset"] is None else np.array(entry["offset"], dtype=np.float64)
+    scale = float(entry["scale"])
+    if not (0 < scale < np.inf and np.frexp(scale)[0] == 0.5):
+        raise ValueError
+    if offset is not None and (offset.shape != (card["features"],) or not np.isfinite(offset).all()):
+        raise ValueError
+    return Coordinates(offset, scale)
+
+
+def _precise_centers(path: Path, card: dict[str, Any], shape: tuple[int, ...], coordinates: Coordinates) -> Float64:
+    """Return the centers in float64, which must have this ``shape``."""
+    content = _read(path)
+    if hashlib.sha256(content).hexdigest() != card["coordinates"]["centers_sha256"]:
+        raise ModelError(f"The model {path} is corrupt: its checksum differs from the one in {CARD_FILE}.")
+    precise = npy.decode_wide(content)
+    if precise.shape != shape or coordinates.features not in (None, precise.shape[1]):
+        raise ValueError
+    return precise
 
 
 def _counts(card: dict[str, Any], clusters: int) -> Int64 | None:

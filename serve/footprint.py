@@ -20,12 +20,14 @@ from typing import IO
 
 from numpy.lib import format as npy_format
 
-from kmeans.artifact import CARD_FILE, CENTERS_FILE
+from kmeans.artifact import CARD_FILE, CENTERS_FILE, PRECISE_FILE
 from kmeans.formats import ndarray_list, npy
 from kmeans.model import KMeansModel
 
 # For each value of the centers: once as float32, twice as float64 while it is read; three times as float32 afterwards.
 READING_BYTES, KEPT_BYTES = 20, 12
+# Once more as float64, where the model has coordinates.
+WIDE_BYTES = 8
 # For each byte of kmeans.json: empty objects, three characters each, are what JSON grows most by (measured).
 CARD_GROWTH = 40
 # The smallest value of an MXNet list.
@@ -62,15 +64,17 @@ def while_reading(files: Iterable[Path]) -> int:
     """
     by_name = {path.name: path for path in files}
     card = by_name.pop(CARD_FILE, None)
-    # Beside model_algo-1 no other file is read. Without it there should be one, and several are refused.
-    centers = [by_name[CENTERS_FILE]] if CENTERS_FILE in by_name else list(by_name.values())
+    # Next to model_algo-1 only centers.npy is read. Without it there should be one file, and several are refused.
+    names = [name for name in (CENTERS_FILE, PRECISE_FILE) if name in by_name]
+    centers = [by_name[name] for name in names] if CENTERS_FILE in by_name else list(by_name.values())
     return CARD_GROWTH * (_size(card) if card else 0) + sum(map(_reading_centers, centers))
 
 
 def once_read(model: KMeansModel, files: Iterable[Path]) -> int:
     """Return the bytes that ``model``, read from ``files``, takes for as long as it is loaded."""
     card = sum(_size(path) for path in files if path.name == CARD_FILE)
-    return KEPT_BYTES * model.clusters * model.features + CARD_GROWTH * card
+    wide = 0 if model.coordinates.is_identity else WIDE_BYTES
+    return (KEPT_BYTES + wide) * model.clusters * model.features + CARD_GROWTH * card
 
 
 def _reading_centers(path: Path) -> int:

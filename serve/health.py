@@ -41,10 +41,10 @@ class Readiness:
             If the answer isn't that they are their own clusters, at no distance.
         """
         if self._model is not None:
-            centers = self._model.centers[:TESTED_CENTERS]
-            labels, distances = self._model.predict(centers)
+            labels, distances = self._model.predict(self._model.precise_centers[:TESTED_CENTERS])
             # Of equal centers the first is the answer, so it is the centers that are compared.
-            if distances.any() or not np.array_equal(self._model.centers[labels], centers):
+            centers = self._model.narrowed_centers
+            if distances.any() or not np.array_equal(centers[labels], centers[:TESTED_CENTERS]):
                 raise ModelError("The model doesn't find its own centers: this machine computes wrongly.")
         self.is_ready = True
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kmeans.arrays import Float32, Int64
+from kmeans.arrays import Float32, Float64, Int64
 from kmeans.errors import DataError
 from kmeans.formats.instances import Instances, Predictions
 from kmeans.formats.media_type import CSV, JSON, JSON_LINES
@@ -44,7 +44,7 @@ class _Part:
     """What was found out about a portion's rows: labels (n,), distances (n,), and the rest as in Predictions."""
 
     labels: Int64
-    distances: Float32
+    distances: Float32 | Float64
     attached: Any
     missing: NDArray[np.bool_] | None
 
@@ -160,7 +160,7 @@ def _check_length(portion: Portion, media_type: str, model: KMeansModel) -> None
 
 
 def _decoded(content: bytes, media_type: str, model: KMeansModel) -> Instances:
-    instances = DECODERS[media_type](content, model.features)
+    instances = DECODERS[media_type](content, model.features, wide=not model.coordinates.is_identity)
     width = instances.points.shape[1]
     if width != model.features:
         raise DataError(f"expected {model.features} columns (those of the model), found {width}", row=1)
@@ -187,8 +187,8 @@ def _single_rows(content: bytes, media_type: str, settings: Settings) -> list[by
 
 def _salvaged(rows: list[bytes], media_type: str, model: KMeansModel) -> tuple[Instances, NDArray[np.bool_]]:
     """Return the instances of ``rows``, each decoded by itself, and which of them could not be."""
-    points = np.empty((len(rows), model.features), dtype=np.float32)
-    points[:] = model.centers[0]  # any row that has an answer
+    points: Float32 | Float64 = np.empty((len(rows), model.features), dtype=model.precise_centers.dtype)
+    points[:] = model.precise_centers[0]  # any row that has an answer
     missing = np.zeros(len(rows), dtype=np.bool_)
     attached: list[dict[str, Any]] = [{} for _ in rows]
     for number, row in enumerate(rows):

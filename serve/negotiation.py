@@ -8,19 +8,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 from kmeans.errors import shown
 from kmeans.formats import csv, json, jsonlines, npy, portions, recordio
 from kmeans.formats.instances import Instances, Predictions
 from kmeans.formats.media_type import CSV, JSON, JSON_LINES, NPY, RECORDIO, MediaType
 
+
+class Decoder(Protocol):
+    """Reads a body."""
+
+    def __call__(self, body: bytes, features: int, /, *, wide: bool = False) -> Instances:
+        """Return its points, float32 or, if ``wide``, float64."""
+
+
 # What reads a body; the number of features is what sparse vectors must have.
-DECODERS: dict[str, Callable[[bytes, int], Instances]] = {
-    CSV: lambda body, _: Instances(csv.decode(body)),
+DECODERS: dict[str, Decoder] = {
+    CSV: lambda body, _, *, wide=False: Instances((csv.decode_wide if wide else csv.decode)(body)),
     JSON: json.decode,
     JSON_LINES: jsonlines.decode,
     RECORDIO: recordio.decode_instances,
-    NPY: lambda body, _: Instances(npy.decode(body)),
+    NPY: lambda body, _, *, wide=False: Instances((npy.decode_wide if wide else npy.decode)(body)),
 }
 # The first is the built-in image's answer to a client that doesn't say what it wants.
 ENCODERS: dict[str, Callable[[Predictions], bytes]] = {
@@ -102,7 +111,7 @@ def request_type(content_type: str | None) -> str:
     return name
 
 
-def decoder(content_type: str | None) -> Callable[[bytes, int], Instances]:
+def decoder(content_type: str | None) -> Decoder:
     """Return what reads a body of ``content_type``; errors are as of :func:`request_type`."""
     return DECODERS[request_type(content_type)]
 

@@ -131,7 +131,7 @@ class Telemetry(Collector):
             own[self._bytes_in] += record.bytes_in
             own[self._bytes_out] += record.bytes_out
 
-    def count_distances(self, distances: Float32) -> None:
+    def count_distances(self, distances: Float32 | Float64) -> None:
         """Count the distances (n,) of predicted rows to their centers."""
         own, first, last = self._own, self._distances[0], self._distances[-1]
         # A bucket holds what is at most its bound, hence the left side.
