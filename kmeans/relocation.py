@@ -27,7 +27,7 @@ from kmeans.workers import Interrupted, Workers
 # candidates for a split.
 FRACTION, CANDIDATES, MIN_CANDIDATES = 0.05, 2, 10
 
-# Values (rows times columns) from which the splits of all candidates are found; of each cluster an equal number of rows,
+# Values (rows times columns) from which the splits of all candidates are found, the same number of rows of each cluster
 # within these limits.
 VALUES, MIN_ROWS, MAX_ROWS = 2_000_000, 64, 4096
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kmeans import artifact
 from kmeans.atomic_file import remove_remains
 from kmeans.checkpoint import Checkpoints
+from kmeans.diagnostics import cluster_warnings
 from kmeans.errors import KMeansError, ResourceError, SettingError
 from kmeans.estimator import Fitted, fit
 from kmeans.hosts import Alone, Hosts
@@ -106,10 +107,14 @@ def run(
             checkpoints=checkpoints or Checkpoints(),
         )
     metrics = _report(fitted, log, is_leader=hosts.rank == 0)
+    warnings = cluster_warnings(fitted.model, fitted.mean_squared_distance)
+    for warning in warnings:
+        log.say(warning, "WARNING")
+    training = {"hyperparameters": wanted.values, "rows": count_of_all(len(rows), hosts), "metrics": metrics}
     model = KMeansModel(
         fitted.model.precise_centers,
         fitted.model.counts,
-        {"hyperparameters": wanted.values, "rows": count_of_all(len(rows), hosts), "metrics": metrics},
+        training | ({"warnings": warnings} if warnings else {}),
         distance_metric=fitted.model.distance_metric,
         coordinates=fitted.model.coordinates,
     )
