@@ -532,7 +532,7 @@ class _Fit:
             )
             with contextlib.suppress(Interrupted), self._workers.interruptible():
                 found = search.best(starts, max_starts=scope.max_starts).astype(np.float64)
-                best = self._metric.normalize_centers(found, found).astype(np.float32)
+                best = self._metric.normalize_centers(found, best.astype(np.float64)).astype(np.float32)
         return self._hosts.broadcast(best)
 
     def _refine_on_all(

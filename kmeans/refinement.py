@@ -238,7 +238,7 @@ class _Refinement:
                 self._moves += 1
                 self._on_pass(self._moves, self._partition.sums)
                 self._checkpoints.offer(self._state)
-            if self._moves >= self._max_iter or self._partition.compares_all or self._excess() <= tol:
+            if self._moves >= self._max_iter or self._excess() <= tol:
                 return
             self._partition.reassign()
             self._is_settled = False
@@ -282,8 +282,7 @@ class _Refinement:
             # Two numbers for each. A few among many gain less than it costs to look for them.
             self._relocates = len(jumped) > 2 * LITTLE_RELOCATION * self._clusters
             if len(jumped) and metric.normalizes:
-                wide = means.astype(np.float64)
-                means = metric.normalize_centers(wide, wide).astype(np.float32)
+                means = metric.normalize_centers(means.astype(np.float64), centers).astype(np.float32)
         empty = np.setdiff1d(np.flatnonzero(partition.sums.weights == 0), jumped)
         if len(empty):
             far = self._far_points(np.delete(means, empty, axis=0), len(empty))
