@@ -88,6 +88,28 @@ def test_a_fit_killed_at_any_step_ends_as_one_that_was_not(
         assert before.phases + after.phases == whole.phases
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("k", [20, 60])
+def test_fit_killed_between_relocations_ends_with_the_same_bits(
+    k: int, weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a search before phase 3, so that centers are relocated on each sample."""
+    monkeypatch.setattr("kmeans.estimator.SEARCHES", ())
+    weights = np.random.default_rng(0).integers(1, 4, len(POINTS)) if weighted else None
+    settings = Settings(k=k, local_lloyd_tol=1e-6, extra_center_factor=1)
+    whole = Kept()
+    expected = fit(MemoryRows(POINTS, 500, weights=weights), settings, checkpoints=whole)
+    first = whole.phases.index("refine") + 1
+    assert len(whole.phases) >= first + 4
+    for killed_after in (first, first + 1, first + 2, first + 3, len(whole.phases) - 1):
+        before = Kept(states=killed_after)
+        with pytest.raises(Killed):
+            fit(MemoryRows(POINTS, 500, weights=weights), settings, checkpoints=before)
+        after = Kept(before.state)
+        same(fit(MemoryRows(POINTS, 500, weights=weights), settings, checkpoints=after), expected)
+        assert before.phases + after.phases == whole.phases
+
+
 def test_a_fit_that_is_killed_again_and_again_ends() -> None:
     expected = fit(in_memory(), Settings(k=12))
     state, fitted = None, None
@@ -157,9 +179,12 @@ def shard(deal: Deal) -> Rows:
 @pytest.mark.parametrize("rows", [share, shard])
 @pytest.mark.parametrize("k", [12, 60])
 @pytest.mark.parametrize("share_done", [0.01, 0.3, 0.6, 0.8, 0.9, 0.99])
+@pytest.mark.parametrize("searches", [True, False])
 def test_hosts_that_are_killed_together_end_as_if_they_were_not(
-    share_done: float, k: int, rows: Callable[[Deal], Rows]
+    searches: bool, share_done: float, k: int, rows: Callable[[Deal], Rows], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if not searches:
+        monkeypatch.setattr("kmeans.estimator.SEARCHES", ())
     settings = Settings(k=k, local_lloyd_tol=1e-6, extra_center_factor=3)
 
     def fitted(checkpoints: list[Kept]) -> list[Fitted | BaseException]:

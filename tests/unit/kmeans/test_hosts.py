@@ -11,10 +11,12 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 from sklearn.datasets import load_digits
 
-from kmeans.arrays import Float32
+from kmeans.arrays import Float32, Int64
 from kmeans.errors import DataError
-from kmeans.estimator import Fitted, fit
+from kmeans.estimator import SEARCHES, Fitted, fit
 from kmeans.model import KMeansModel
+from kmeans.partition import Partition
+from kmeans.relocation import MIN_CANDIDATES
 from kmeans.rows import Deal, MemoryRows, PipedRows, Rows, StreamedRows, bytes_per_row, load, load_once
 from kmeans.settings import Settings
 from kmeans.workers import Workers
@@ -29,6 +31,22 @@ DIGITS: Float32 = load_digits().data.astype(np.float32)
 
 # Of several samples, and with so many rows at each place that first centers are equal, and most clusters empty.
 AT_40_PLACES: Float32 = np.repeat(np.arange(40, dtype=np.float32), 400)[:, None] * np.array([10, 7], dtype=np.float32)
+
+
+@pytest.fixture
+def no_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin phase 3 with the shrunken centers."""
+    monkeypatch.setattr("kmeans.estimator.SEARCHES", ())
+
+
+@pytest.fixture
+def no_relocations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Move centers to the means of their rows only."""
+
+    def relocate(_: Partition, means: Float32, *_args: Any, **_options: Any) -> tuple[Float32, Int64]:
+        return means, np.empty(0, dtype=np.int64)
+
+    monkeypatch.setattr("kmeans.refinement.relocate", relocate)
 
 
 def fit_together(
@@ -137,6 +155,7 @@ def test_replicated_rows_of_many_samples_and_clusters_are_fitted_as_by_one_host(
     assert_same_model(fitted_by(fit_together(dealt(points, 3, 5000), Settings(k=100))), alone)
 
 
+@pytest.mark.usefixtures("no_search")
 def test_hosts_look_at_replicated_rows_in_the_same_way_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     # So low that the few rows of one of the hosts would be looked at in another way than those of all.
     monkeypatch.setattr("kmeans.partition.CLUSTER_COST", 1000)
@@ -145,6 +164,26 @@ def test_hosts_look_at_replicated_rows_in_the_same_way_as_one(monkeypatch: pytes
     assert_same_model(fitted_by(fit_together(dealt(points, 4), Settings(k=100))), alone)
 
 
+@pytest.mark.usefixtures("no_search")
+@pytest.mark.parametrize(("k", "spread"), [(100, 30), (60, 2), (20, 2)])
+def test_replicated_rows_are_relocated_to_as_by_one_host(k: int, spread: float) -> None:
+    points, _ = oracle.blobs(2, n=15_000, k=k, d=4, spread=spread)
+    settings = Settings(k=k, extra_center_factor=1)
+    alone = fit(MemoryRows(points), settings)
+    recorded: list[RecordingHosts] = []
+    assert_same_model(fitted_by(fit_together(dealt(points, 3, 5000), settings, recorded=recorded)), alone)
+    for hosts in recorded:  # numbers of centers, and the centers
+        assert any(numbers > 0 for numbers in hosts.kinds("broadcast", "refining", "pass"))
+
+
+def test_empty_clusters_of_replicated_rows_are_filled_as_by_one_host() -> None:
+    settings = Settings(k=40, extra_center_factor=1)
+    alone = fit(MemoryRows(AT_40_PLACES, 500), settings)
+    for size in (2, 4):
+        assert_same_model(fitted_by(fit_together(dealt(AT_40_PLACES, size), settings)), alone)
+
+
+@pytest.mark.usefixtures("no_search", "no_relocations")
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("reseed_rows", [100, 20_000])
 def test_clusters_of_replicated_rows_that_fell_empty_are_reseeded_as_by_one_host(
@@ -306,8 +345,10 @@ def test_a_stop_that_never_comes_changes_nothing() -> None:
 
 @pytest.mark.parametrize("times", [0, 3, 9, 27])
 def test_a_stop_of_one_host_is_one_of_all(times: int) -> None:
-    points, _ = oracle.blobs(6, n=8000, k=6, d=3, spread=3)
-    outcomes = fit_together(divided(points, 3), Settings(k=6, local_lloyd_tol=0), stops={1: StopAfter(times)})
+    points, _ = oracle.blobs(6, n=8000, k=20, d=3, spread=1)
+    stop = StopAfter(times)
+    outcomes = fit_together(divided(points, 3), Settings(k=20, local_lloyd_tol=0), stops={1: stop})
+    assert stop.left < 0
     assert fitted_by(outcomes).interrupted
 
 
@@ -333,6 +374,7 @@ any_shares = pytest.mark.parametrize("shares", [dealt, divided], ids=["replicate
 Share = Callable[[Float32, int], list[Rows]]
 
 
+@pytest.mark.usefixtures("no_search")
 @any_shares
 @pytest.mark.parametrize("init_method", ["random", "kmeans++"])
 def test_what_hosts_tell_each_other_in_each_step(shares: Share, init_method: Any) -> None:
@@ -343,22 +385,67 @@ def test_what_hosts_tell_each_other_in_each_step(shares: Share, init_method: Any
     for hosts in recorded:
         # Counts of rows, whether they have weights, and then each host's share of the first mini-batch.
         assert hosts.kinds("sum", "start") == [4, 1]
-        assert sum(hosts.kinds("gather")) <= (500 / 3 + 60) * d
-        assert hosts.kinds("gather") == hosts.kinds("gather", "seeded"), "rows are gathered for the first centers only"
+        seeded, refined = hosts.kinds("gather", "seeded"), hosts.kinds("gather", "refining", "pass")
+        assert sum(seeded) <= (500 / 3 + 60) * d
+        assert hosts.kinds("gather") == seeded + refined
         assert hosts.kinds("broadcast", "seeded") == [streaming * d]
         # A mini-batch: K sums of d numbers, K counts, the inertia, and whether a stop is wanted.
         steps = hosts.kinds("sum", "seed done", "batch")
         assert set(steps) == {streaming * (d + 1) + 2}
         assert len(steps) > 5
-        # A pass of refinement: the same of k; in between counts of rows, and of points with a center not their nearest.
+        # A pass of refinement: the same of k; before relocations errors, utilities and counts of k, and whether a stop
+        # is wanted; in between a count of rows, and the inertia that exact labels save.
         passes = hosts.kinds("sum", "refining", "pass")
-        assert set(passes) <= {k * (d + 1) + 2, 1, 2}
+        relocations = passes.count(3 * k)
+        assert set(passes) <= {k * (d + 1) + 2, 3 * k, 1, 2}
         assert passes.count(k * (d + 1) + 2) > fitted.refinements
-        assert sum(numbers in {1, 2} for numbers in passes) <= 3
-        assert hosts.kinds("broadcast", "refining", "pass") == []
-    assert sum(sum(hosts.kinds("gather")) for hosts in recorded) in range(500 * d, 503 * d)
+        assert 1 <= relocations < passes.count(k * (d + 1) + 2)
+        assert passes.count(1) == relocations + 1
+        assert passes.count(2) <= 2
+        assert_gathered_for_relocations(hosts, relocations, k, d)
+    assert sum(sum(hosts.kinds("gather", "seeded")) for hosts in recorded) in range(500 * d, 503 * d)
 
 
+def assert_gathered_for_relocations(hosts: RecordingHosts, relocations: int, k: int, d: int) -> None:
+    """Check the rows gathered in refinement, with three numbers each, and the centers that are sent back."""
+    gathered, sent = hosts.kinds("gather", "refining", "pass"), hosts.kinds("broadcast", "refining", "pass")
+    assert len(gathered) == len(sent) <= 2 * relocations
+    for notes, points in zip(gathered[::2], gathered[1::2], strict=True):
+        assert notes * d == points * 3
+    for numbers, centers in zip(sent[::2], sent[1::2], strict=True):
+        assert numbers <= 2 * max(1, k // 20)
+        assert centers == numbers * d
+
+
+@any_shares
+def test_rows_gathered_for_relocations_are_bounded(shares: Share, monkeypatch: pytest.MonkeyPatch) -> None:
+    k, d, size = 20, 3, 150
+    monkeypatch.setattr("kmeans.estimator.SEARCHES", ())
+    monkeypatch.setattr("kmeans.relocation.VALUES", size * d * MIN_CANDIDATES)
+    points, _ = oracle.blobs(8, n=30_000, k=k, d=d, spread=3)
+    _, recorded = recorded_fit(shares(points, 3), Settings(k=k, extra_center_factor=1))
+    gathered = [hosts.kinds("gather", "refining", "pass")[1::2] for hosts in recorded]
+    assert gathered[0]
+    for of_each_host in zip(*gathered, strict=True):
+        assert 0 < sum(of_each_host) <= 1.2 * MIN_CANDIDATES * size * d
+
+
+@any_shares
+def test_rows_gathered_for_a_search_are_bounded(shares: Share) -> None:
+    k, d, n = 5, 3, 30_000
+    points, _ = oracle.blobs(8, n=n, k=k, d=d, spread=3)
+    _, recorded = recorded_fit(shares(points, 3), Settings(k=k))
+    sizes = [scope.rows for scope in SEARCHES]
+    gathered = np.array([hosts.kinds("gather", "refining")[: 2 * len(sizes)] for hosts in recorded])
+    assert (gathered[:, ::2] * d == gathered[:, 1::2] * 2).all()  # of each row its position, its weight and itself
+    np.testing.assert_allclose(gathered[:, ::2].sum(axis=0) / 2, sizes, rtol=0.1)
+    for hosts in recorded:
+        # Weights, inertia and number of rows; what distant rows leave of the size; and whether a stop is wanted.
+        assert hosts.kinds("sum", "refining")[: 2 * len(sizes)] == [3, 1] * len(sizes)
+        assert hosts.kinds("broadcast", "refining")[: len(sizes)] == [k * d] * len(sizes)
+
+
+@pytest.mark.usefixtures("no_search")
 @any_shares
 def test_hosts_of_many_clusters_tell_each_other_one_number_more(shares: Share) -> None:
     k, d = 50, 3
@@ -366,10 +453,13 @@ def test_hosts_of_many_clusters_tell_each_other_one_number_more(shares: Share) -
     fitted, recorded = recorded_fit(shares(points, 3), Settings(k=k, extra_center_factor=2))
     for hosts in recorded:
         passes = hosts.kinds("sum", "refining", "pass")
-        assert set(passes) <= {k * (d + 1) + 2, 1, 2}
-        assert passes.count(1) <= passes.count(k * (d + 1) + 2) + 1
+        relocations = passes.count(3 * k)
+        assert set(passes) <= {k * (d + 1) + 2, 3 * k, 1, 2}
+        # Whether a stop is wanted before a relocation, and how many rows are compared in a pass of replicated rows.
+        assert passes.count(1) <= relocations + passes.count(k * (d + 1) + 2) + 1
+        assert passes.count(2) <= passes.count(k * (d + 1) + 2) + 1
         assert passes.count(k * (d + 1) + 2) > fitted.refinements
-        assert hosts.kinds("gather", "refining", "pass") == []
+        assert_gathered_for_relocations(hosts, relocations, k, d)
 
 
 @any_shares
@@ -388,6 +478,7 @@ def test_the_leader_alone_shrinks_and_tells_the_others(shares: Share, trials: in
         assert hosts.kinds("sum", "stream done") == leader.kinds("sum", "shrinking") == [1]
 
 
+@pytest.mark.usefixtures("no_search", "no_relocations")
 @any_shares
 def test_rows_gathered_for_empty_clusters_are_bounded(shares: Share, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kmeans.refinement.RESEED_ROWS", 100)

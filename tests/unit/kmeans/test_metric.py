@@ -21,6 +21,7 @@ from kmeans.lloyd import lloyd
 from kmeans.metric import COSINE, EUCLIDEAN
 from kmeans.model import KMeansModel
 from kmeans.observer import Observer
+from kmeans.partition import Partition
 from kmeans.rows import Deal, MemoryRows, Rows, StreamedRows, bytes_per_row, load, load_once
 from kmeans.settings import Settings
 from kmeans.sums import assign_and_sum
@@ -162,17 +163,31 @@ def test_lloyd_settles_where_plain_spherical_k_means_does(seed: int) -> None:
     np.testing.assert_allclose(found.centers, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_fit_settles_about_where_plain_spherical_k_means_does(seed: int) -> None:
-    """Refinement compares only some rows with all centers, so a few labels differ."""
-    points = directions(seed)
-    start = unit(points[:6])
+def assert_settled(fitted: Fitted, points: Float32, start: Float64) -> float:
+    """Check that plain spherical k-means from ``start`` settles about there; return its loss."""
     expected, labels = spherical_lloyd(points, start)
-    fitted = run(points, KMeansModel(start, distance_metric="cosine"), local_lloyd_tol=0)
     assert_true(fitted, points)
     assert (fitted.model.predict(points)[0] == labels).mean() > 0.97
-    loss = cosine_distances(points, expected).min(axis=1).mean()
+    loss = float(cosine_distances(points, expected).min(axis=1).mean())
     assert fitted.mean_squared_distance == pytest.approx(loss, rel=3e-3)
+    return loss
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_fit_settles_about_where_plain_spherical_k_means_does(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refinement compares only some rows with all centers, so a few labels differ."""
+
+    def relocate(_: Partition, means: Float32, *_args: Any, **_options: Any) -> tuple[Float32, Int64]:
+        return means, np.empty(0, dtype=np.int64)
+
+    points = directions(seed)
+    start = unit(points[:6])
+    model = KMeansModel(start, distance_metric="cosine")
+    better = run(points, model, local_lloyd_tol=0)
+    loss = assert_settled(better, points, better.model.centers.astype(np.float64))
+    assert loss <= 1.003 * cosine_distances(points, spherical_lloyd(points, start)[0]).min(axis=1).mean()
+    monkeypatch.setattr("kmeans.refinement.relocate", relocate)
+    assert_settled(run(points, model, local_lloyd_tol=0), points, start)
 
 
 @pytest.mark.parametrize(
@@ -231,6 +246,17 @@ def test_fit_of_opposite_rows_keeps_a_direction(options: dict[str, Any]) -> None
     fitted = run(points, k=1, **options)
     assert_true(fitted, points)
     assert fitted.mean_squared_distance == pytest.approx(1)
+
+
+def test_fit_relocated_center_without_direction_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def relocate(_: Partition, means: Float32, *_args: Any, **_options: Any) -> tuple[Float32, Int64]:
+        moved = means.copy()
+        moved[1] = 0
+        return moved, np.array([1])
+
+    monkeypatch.setattr("kmeans.refinement.relocate", relocate)
+    points = directions(0)
+    assert_true(run(points, KMeansModel(unit(points[:6]), distance_metric="cosine")), points)
 
 
 def test_fit_of_tight_clusters_reports_a_true_loss() -> None:

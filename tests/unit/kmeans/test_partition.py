@@ -10,7 +10,8 @@ import pytest
 
 from kmeans.arrays import Float32, Int64
 from kmeans.distance import two_nearest
-from kmeans.partition import NEARBY, Partition
+from kmeans.nearby import NEARBY
+from kmeans.partition import Partition
 from kmeans.workers import Workers
 from tests.unit.kmeans import oracle
 
@@ -340,20 +341,40 @@ def test_members_reassigned_are_all_with_their_nearest_center(k: int, offset: fl
     assert_sums_are_of_the_labels(partition, points)
 
 
-def test_the_share_of_misplaced_members_is_counted_among_those_asked_for() -> None:
-    points, centers = overlapping(MANY)
-    partition = Partition(points, centers, Workers())
+@around_the_origin_or_far
+@pytest.mark.parametrize("weighted", [False, True])
+def test_excess_of_members_is_what_exact_labels_save(weighted: bool, offset: float) -> None:
+    points, centers = overlapping(MANY, offset=offset)
+    weights = np.random.default_rng(0).uniform(0.1, 3, 6000) if weighted else None
+    partition = Partition(points, centers, Workers(), weights=weights)
     partition.take_in(np.arange(0, 6000, 3))
-    assert partition.share_misplaced(np.arange(2000)) == 0
+    members = points[::3]
+    times = np.ones(2000) if weights is None else weights[::3]
+
+    def expected(asked: Int64) -> float:
+        table = oracle.squared_distances(members[asked], partition.centers)
+        own = float(times[asked] @ table[np.arange(len(asked)), partition.labels[asked]])
+        return 1 - float(times[asked] @ table.min(axis=1)) / own
+
+    exact = pytest.approx(0, abs=1e-6)
+    assert partition.excess(np.arange(2000)) == exact
     partition.labels[100:150] = (partition.labels[100:150] + 1) % MANY
     labels = partition.labels.tolist()
-    assert partition.share_misplaced(np.arange(2000)) == 50 / 2000
-    assert partition.share_misplaced(np.arange(140, 160)) == 0.5
-    assert partition.share_misplaced(np.arange(150, 2000)) == 0
+    for first, end in ((0, 2000), (140, 160), (100, 150)):
+        asked = np.arange(first, end)
+        assert expected(asked) > 0.02
+        assert partition.excess(asked) == pytest.approx(expected(asked), rel=1e-3)
+    assert partition.excess(np.arange(150, 2000)) == exact
     assert partition.labels.tolist() == labels
     partition.reassign()
-    assert partition.share_misplaced(np.arange(2000)) == 0
-    assert_sums_are_of_the_labels(partition, points)
+    assert partition.excess(np.arange(2000)) == exact
+
+
+def test_excess_of_no_inertia_is_zero() -> None:
+    _, centers = overlapping(5)
+    partition = partition_of_all(centers, centers)
+    assert partition.excess(np.arange(5)) == 0
+    assert partition.excess(np.arange(0)) == 0
 
 
 @pytest.mark.parametrize("cost", [0, None, 10**15], ids=["around", "as is", "everywhere"])
@@ -401,8 +422,10 @@ def test_the_caller_s_arrays_are_not_changed(offset: float) -> None:
     partition = Partition(points, centers, Workers())
     partition.take_in(rows)
     partition.follow(after)
+    partition.follow(centers, np.array([0, 5]), everywhere=True)
     partition.reassign()
-    assert partition.share_misplaced(np.arange(6000)) == 0
+    assert partition.excess(np.arange(6000)) == pytest.approx(0, abs=1e-6)
+    assert share_misplaced(partition, points) == 0
 
 
 @pytest.mark.usefixtures("never_all")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from kmeans.arrays import Float32, Int64
 from kmeans.draws import Draws
 from kmeans.hosts import Hosts
 from kmeans.partition import Partition
-from kmeans.refinement import MIN_ROWS, Refined, refine
+from kmeans.refinement import MIN_ROWS, TRUST_ROWS, Refined, refine
 from kmeans.rows import MemoryRows
 from kmeans.sums import ClusterSums
 from kmeans.workers import Workers
@@ -53,6 +54,16 @@ def run(
             workers=workers,
             on_pass=heard,
         )
+
+
+@pytest.fixture
+def no_relocations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Move centers to the means of their rows only."""
+
+    def relocate(_: Partition, means: Float32, *_args: Any, **_options: Any) -> tuple[Float32, Int64]:
+        return means, np.empty(0, dtype=np.int64)
+
+    monkeypatch.setattr("kmeans.refinement.relocate", relocate)
 
 
 def random_start(points: Float32, k: int, seed: int = 0) -> Float32:
@@ -105,11 +116,12 @@ def test_moves_on_all_rows_are_capped_and_counted(max_iter: int, n: int) -> None
     assert heard.rows == [n] * max_iter
 
 
-def test_moves_are_capped_also_where_labels_are_never_to_be_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Partition, "share_misplaced", lambda *_: 1.0)
-    points, _ = oracle.blobs(3, n=3000, k=8, d=3, spread=1)
+@pytest.mark.parametrize("k", [8, 40])
+def test_moves_are_capped_where_labels_are_never_trusted(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Partition, "excess", lambda *_: 2.0)
+    points, _ = oracle.blobs(3, n=3000, k=k, d=3, spread=1)
     heard = Heard()
-    result = run(points, random_start(points, 8), max_iter=7, tol=1.0, heard=heard)  # settled after two moves
+    result = run(points, random_start(points, k), max_iter=7, tol=1.0, heard=heard)  # settled after each move
     assert result.moves == 7
     assert heard.moves == [1, 2, 3, 4, 5, 6, 7]
 
@@ -118,9 +130,11 @@ def test_all_rows_follow_no_more_often_than_is_counted(monkeypatch: pytest.Monke
     sizes: list[int] = []
     follow = Partition.follow
 
-    def counted(partition: Partition, centers: Float32) -> None:
+    def counted(
+        partition: Partition, centers: Float32, relocated: Int64 | None = None, *, everywhere: bool = False
+    ) -> None:
         sizes.append(len(partition.members))
-        follow(partition, centers)
+        follow(partition, centers, relocated, everywhere=everywhere)
 
     monkeypatch.setattr(Partition, "follow", counted)
     points, _ = oracle.blobs(3, n=3 * MIN_ROWS, k=8, d=3, spread=1)
@@ -207,6 +221,7 @@ def test_workers_do_not_change_a_bit(k: int, max_rows: int) -> None:
     assert alone.moves == together.moves
 
 
+@pytest.mark.usefixtures("no_relocations")
 @pytest.mark.parametrize("k", [8, 100])
 def test_points_that_did_not_follow_are_noticed_and_brought_to_their_centers(
     k: int, monkeypatch: pytest.MonkeyPatch
@@ -220,6 +235,16 @@ def test_points_that_did_not_follow_are_noticed_and_brought_to_their_centers(
     assert heard.moves == list(range(1, result.moves + 1))
 
 
+@pytest.mark.parametrize("k", [16, 32, 48])
+def test_excess_of_the_result_is_within_the_tolerance(k: int) -> None:
+    points = np.random.default_rng(0).uniform(size=(30_000, 3)).astype(np.float32)
+    heard = Heard()
+    result = run(points, random_start(points, k), heard=heard)
+    assert result.moves < 100
+    # A sample of the rows tells, hence the factor.
+    assert heard.inertia[-1] < (1 + 2e-4) * oracle.inertia(points, result.centers)
+
+
 @pytest.mark.parametrize(("shares", "reassigned"), [([0.0], 0), ([0.5, 0.02, 0.0], 2)])
 def test_the_work_goes_on_until_the_labels_can_be_trusted(
     shares: list[float], reassigned: int, monkeypatch: pytest.MonkeyPatch
@@ -228,7 +253,7 @@ def test_the_work_goes_on_until_the_labels_can_be_trusted(
     times = 0
     reassign = Partition.reassign
 
-    def share_misplaced(partition: Partition, members: Int64) -> float:
+    def excess(partition: Partition, members: Int64) -> float:
         asked.append(len(np.unique(members)))
         assert bool((np.diff(members) > 0).all())
         assert members[-1] < len(partition.members)
@@ -239,16 +264,17 @@ def test_the_work_goes_on_until_the_labels_can_be_trusted(
         times += 1
         reassign(partition)
 
-    monkeypatch.setattr(Partition, "share_misplaced", share_misplaced)
+    monkeypatch.setattr(Partition, "excess", excess)
     monkeypatch.setattr(Partition, "reassign", counted)
     points, _ = oracle.blobs(11, n=3000, k=8, d=3, spread=3)
     heard = Heard()
     result = run(points, random_start(points, 8), heard=heard)
-    assert asked == [3000] * len(shares)
+    assert asked == [TRUST_ROWS] * len(shares)
     assert times == reassigned
     assert heard.moves == list(range(1, result.moves + 1))
 
 
+@pytest.mark.usefixtures("no_relocations")
 def test_empty_clusters_are_reseeded_from_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kmeans.refinement.RESEED_ROWS", 300)
     points, _ = oracle.blobs(13, n=4 * MIN_ROWS, k=8, d=3, spread=5)
