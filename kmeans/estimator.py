@@ -22,13 +22,11 @@ import numpy as np
 from kmeans.arrays import Batch, Float32, Int64
 from kmeans.checkpoint import Checkpoints, State
 from kmeans.coordinates import IDENTITY, Coordinates
-from kmeans.coreset import draw_coreset
 from kmeans.distance import NearestCenters
 from kmeans.draws import Draws
 from kmeans.errors import DataError
 from kmeans.hosts import Alone, Hosts
 from kmeans.lloyd import lloyd
-from kmeans.local_search import MAX_STARTS, LocalSearch, passes_within
 from kmeans.metric import METRICS, Metric
 from kmeans.model import KMeansModel
 from kmeans.observer import Observer
@@ -41,38 +39,11 @@ from kmeans.settings import Settings
 from kmeans.shrink import Shrunk, shrink
 from kmeans.streaming import StreamingCenters, stream
 from kmeans.sums import ClusterSums, assign_and_sum_blocks, sums_of_all_hosts
+from kmeans.table_search import TableSearch
 from kmeans.workers import Interrupted, Workers
 
 # The name of phase 3 over rows that memory does not hold, in checkpoints.
 ALL_ROWS = "all rows"
-
-
-class SearchScope(NamedTuple):
-    """How a local search before phase 3 proceeds.
-
-    Attributes
-    ----------
-    rows, rows_per_cluster
-        Rows that it works on, at least: in all, and for each cluster.
-    seconds, min_passes
-        About how long it takes on one CPU, and how many passes it must be able to make in that time.
-    max_starts
-        Starts that it tries.
-    """
-
-    rows: int
-    rows_per_cluster: int
-    seconds: float
-    min_passes: int
-    max_starts: int
-
-
-# Many starts on a few rows, then the best of them on more rows. Both are for tables: with many columns or clusters the
-# time allows too few passes, and the mini-batch phase finds the clusters.
-SEARCHES = (SearchScope(2000, 40, 0.1, 60, MAX_STARTS), SearchScope(20_000, 200, 0.06, 20, 1))
-
-# The search compares all rows with the centers, which may take so many multiplications (some hundredths of a second).
-MAX_SEARCHED = 2e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,12 +264,7 @@ class _Fit:
     def centers(self, start: KMeansModel | None = None) -> FittedCenters:
         """Run the phases."""
         self._check(start)
-        sample = self._settings.refine_sample_size
-        cost = self._count * self._settings.k * self._rows.features
-        # A model to start from, and a sample, are the user's choice of where to refine and on what.
-        self._searches = (
-            start is None and cost <= MAX_SEARCHED and self._held == self._count and (sample or cost) >= self._count
-        )
+        self._is_warm = start is not None
         if start is not None and start.distance_metric != self._metric.name:
             start = self._converted(start)
         begun = self._begin(start)
@@ -481,15 +447,17 @@ class _Fit:
             self._draws.made = self._found.numbers["draws"]
             return self._refine_on_all(shrunk.centers, self._found.numbers["moves"], self._found.numbers["before"])
         compared = Comparisons()
-        starts, scopes = [shrunk.centers, *shrunk.others], self._search_scopes()
-        if self._found is None or self._found.phase != REFINE:
-            for rows, scope in scopes:
-                starts = [self._search(starts[:1], rows, scope)]
+        starts = [shrunk.centers, *shrunk.others]
+        search = TableSearch(self._in_memory, settings.k, self._held, workers=self._workers, hosts=self._hosts)
+        # A model to start from, and a sample, are the user's choice of where to refine and on what.
+        searches = search.is_affordable and not self._is_warm and settings.refine_sample_size is None
+        if searches and (self._found is None or self._found.phase != REFINE):
+            starts = [search.improve(shrunk.centers, self._draws)]
         refined = refine(
             self._in_memory,
             starts,
             # What was searched on all rows would only get worse on a sample.
-            is_nested=not scopes,
+            is_nested=not searches,
             max_rows=settings.refine_sample_size or self._held,
             max_iter=max_iter,
             tol=settings.local_lloyd_tol,
@@ -506,34 +474,6 @@ class _Fit:
         if refined.interrupted or settings.refine_sample_size is not None or self._held == self._count:
             return refined, None
         return self._refine_on_all(refined.centers)
-
-    def _search_scopes(self) -> list[tuple[int, SearchScope]]:
-        """Return the searches that the shape of the data allows, each with the number of rows that it works on."""
-        scopes: list[tuple[int, SearchScope]] = []
-        for scope in SEARCHES if self._searches else ():
-            rows = min(max(scope.rows, scope.rows_per_cluster * self._settings.k), self._held)
-            passes = passes_within(scope.seconds, rows, self._rows.features, self._settings.k)
-            if passes >= scope.min_passes and (not scopes or rows > scopes[-1][0]):
-                scopes.append((rows, scope))
-        return scopes
-
-    def _search(self, starts: list[Float32], rows: int, scope: SearchScope) -> Float32:
-        """Return the best centers that the leader finds on about so many ``rows`` of all hosts."""
-        generator, best = self._draws.next(), starts[0]
-        drawn = draw_coreset(self._in_memory, best, rows, generator, workers=self._workers, hosts=self._hosts)
-        if self._hosts.rank == 0:
-            search = LocalSearch(
-                drawn.points,
-                drawn.weights,
-                self._settings.k,
-                generator,
-                seconds=scope.seconds,
-                check_stop=self._workers.check_stop,
-            )
-            with contextlib.suppress(Interrupted), self._workers.interruptible():
-                found = search.best(starts, max_starts=scope.max_starts).astype(np.float64)
-                best = self._metric.normalize_centers(found, best.astype(np.float64)).astype(np.float32)
-        return self._hosts.broadcast(best)
 
     def _refine_on_all(
         self, centers: Float32, moves: int = 0, before: float = math.inf

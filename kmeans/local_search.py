@@ -11,6 +11,7 @@ All rows have weights, so that a sample drawn by distance (:mod:`kmeans.coreset`
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,9 @@ BREATH = 5
 # At most so many starts are tried in all, as far as this fraction of the time allows, and so many of the best are
 # pursued.
 MAX_STARTS, START_FRACTION, PURSUED = 32, 0.7, 3
+
+# No further starts are tried when so many have ended as well as the best.
+AGREEING = 10
 
 # A result is better only if it lowers the inertia by this fraction; and Lloyd passes end when they gain less.
 TOL, ROUGH_TOL = 1e-4, 1e-3
@@ -48,6 +52,13 @@ class _Solution(NamedTuple):
 
 def _inertia(solution: _Solution) -> float:
     return solution.inertia
+
+
+def _distinct(solutions: list[_Solution]) -> list[_Solution]:
+    """Return the ``solutions``, best first, without those that are as good as the one before."""
+    return solutions[:1] + [
+        after for before, after in pairwise(solutions) if after.inertia > before.inertia * (1 + TOL)
+    ]
 
 
 def passes_within(seconds: float, rows: int, columns: int, clusters: int) -> int:
@@ -108,11 +119,13 @@ class LocalSearch:
         rough = [self._lloyd(start.astype(np.float64) - self._origin, ROUGH_TOL) for start in starts]
         while len(rough) < max_starts and (self._nanoseconds > last or not rough):
             rough.append(self._lloyd(self._drawn(), ROUGH_TOL))
-        rough.sort(key=_inertia)
-        tried = rough[:PURSUED]
+            best = min(map(_inertia, rough))
+            if sum(each.inertia <= best * (1 + ROUGH_TOL) for each in rough) == AGREEING:
+                break
+        tried = _distinct(sorted(rough, key=_inertia))[:PURSUED]
         share = self._nanoseconds / len(tried)
-        best = min((self._breathe(self._lloyd(each.centers, TOL), share) for each in tried), key=_inertia)
-        return (best.centers + self._origin).astype(np.float32)
+        found = min((self._breathe(self._lloyd(each.centers, TOL), share) for each in tried), key=_inertia)
+        return (found.centers + self._origin).astype(np.float32)
 
     def _drawn(self) -> Float64:
         self._nanoseconds -= PER_DRAW * self._k

@@ -59,6 +59,10 @@ class Metric:
         """Return the distances to report for Euclidean ``lengths``."""
         return lengths
 
+    def losses(self, distances: Float64) -> Float64:
+        """Return what each of the reported ``distances`` adds to the loss."""
+        return distances * distances
+
     def reported_loss(self, squared: float) -> float:
         """Return the loss to report for a sum or mean of squared Euclidean distances."""
         return squared
@@ -102,6 +106,10 @@ class Cosine(Metric):
     def reported_distances(self, lengths: Float32) -> Float32:
         """Return half the squares of ``lengths``, at most 2."""
         distances: Float32 = np.minimum(lengths * lengths / 2, np.float32(MAX_COSINE_DISTANCE))
+        return distances
+
+    def losses(self, distances: Float64) -> Float64:
+        """Return ``distances``."""
         return distances
 
     def reported_loss(self, squared: float) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmeans.arrays import Float32
+from kmeans.metric import EUCLIDEAN, Metric
 
 # Float32 keeps seven digits; CSV and JSON keep them all.
 TOLERANCE = 1e-4
@@ -27,7 +28,7 @@ class Scores:
     normalized_mutual_information
         0 if clusters tell nothing of the digits, 1 if they tell all; not flattered by many clusters as purity is.
     mean_squared_distance
-        Mean of the squared distances in the answers.
+        Mean of the squared distances in the answers; of a cosine model, mean of the distances.
     recomputed
         The same from the model and the rows, by the definition.
     wrong_labels, wrong_distances
@@ -55,6 +56,7 @@ def score(
     *,
     labels: NDArray[np.float64],
     distances: NDArray[np.float64],
+    metric: Metric = EUCLIDEAN,
 ) -> Scores:
     """Compare answers with the model and with the true digits.
 
@@ -68,10 +70,13 @@ def score(
         Of the model, (k, d).
     labels, distances
         The answers, (n,).
+    metric
+        Of the model.
     """
     from sklearn.metrics import normalized_mutual_info_score  # noqa: PLC0415 - takes a second
     from sklearn.metrics.cluster import contingency_matrix  # noqa: PLC0415
 
+    points = metric.prepare(points)
     nearest = np.empty(len(points))
     answered = np.full(len(points), np.inf)
     clusters = len(centers)
@@ -81,7 +86,8 @@ def score(
     for first in range(0, len(points), BLOCK_ROWS):
         rows = slice(first, first + BLOCK_ROWS)
         block = points[rows].astype(np.float64)
-        table = np.stack([np.linalg.norm(block - center, axis=1) for center in wide], axis=1)
+        lengths = np.stack([np.linalg.norm(block - center, axis=1) for center in wide], axis=1)
+        table = metric.reported_distances(lengths.astype(np.float32)).astype(np.float64)
         nearest[rows] = table.min(axis=1)
         answered[rows] = np.where(known[rows], table[np.arange(len(block)), chosen[rows]], np.inf)
     # Two centers may be as near as float32 can tell: either is right.
@@ -92,8 +98,8 @@ def score(
         rows=len(points),
         purity=float(table.max(axis=0).sum() / table.sum()),
         normalized_mutual_information=float(normalized_mutual_info_score(digits, chosen)),
-        mean_squared_distance=float(np.mean(np.square(distances))),
-        recomputed=float(np.mean(np.square(nearest))),
+        mean_squared_distance=float(np.mean(metric.losses(distances))),
+        recomputed=float(np.mean(metric.losses(nearest))),
         wrong_labels=int(wrong_labels.sum()),
         wrong_distances=int(wrong_distances.sum()),
     )

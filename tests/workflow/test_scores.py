@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kmeans.metric import COSINE
 from workflow.scores import score
 
 CENTERS = np.array([[0, 0], [10, 0]], dtype=np.float32)
@@ -54,3 +55,18 @@ def test_either_of_two_centers_as_near_is_right() -> None:
     for label in (0.0, 1.0):
         digits = np.array([3])
         assert score(middle, digits, CENTERS, labels=np.array([label]), distances=np.array([5.0])).agree
+
+
+def test_answers_of_a_cosine_model_are_scored_by_one_minus_cosine() -> None:
+    centers = np.array([[1, 0], [0, 1]], dtype=np.float32)
+    points = np.array([[3, 0], [3, 4], [0, 7]], dtype=np.float32)
+    scores = score(
+        points,
+        np.array([1, 2, 2]),
+        centers,
+        labels=np.array([0.0, 1, 1]),
+        distances=np.array([0, 0.2, 0]),
+        metric=COSINE,
+    )
+    assert scores.agree
+    assert scores.mean_squared_distance == pytest.approx(0.2 / 3)

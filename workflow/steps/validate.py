@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from kmeans import artifact
 from kmeans.arrays import Float32
 from kmeans.formats.media_type import CSV
+from kmeans.metric import METRICS
+from kmeans.model import KMeansModel
 from workflow import dataset
 from workflow.errors import WorkflowError
 from workflow.ledger import Entry
@@ -69,7 +71,9 @@ def carry_out(work: Workspace, plan: dict[str, Any], options: Namespace) -> None
         labels, distances = _read_transformed(work, entry, digits)
     if not len(labels) == len(distances) == len(points):
         raise WorkflowError(f"There are {len(labels)} answers to {len(points)} rows: run the step before again.")
-    scores = score(points, digits, _centers(work, entry.details["model"]), labels=labels, distances=distances)
+    model = _model(work, entry.details["model"])
+    metric = METRICS[model.distance_metric]
+    scores = score(points, digits, model.centers, labels=labels, distances=distances, metric=metric)
     _say(work, scores, f"{kind} {entry.name}")
     if not scores.agree:
         raise WorkflowError(
@@ -125,10 +129,10 @@ def _table(content: bytes, source: str, columns: int) -> NDArray[np.float64]:
         raise WorkflowError(f"{source}: expected {columns} columns of numbers, but {error}.") from None
 
 
-def _centers(work: Workspace, uri: str) -> Float32:
+def _model(work: Workspace, uri: str) -> KMeansModel:
     with tempfile.TemporaryDirectory() as folder:
         unpack(work.clients.objects.get(uri), Path(folder) / "model", uri)
-        return artifact.load(Path(folder) / "model").centers
+        return artifact.load(Path(folder) / "model")
 
 
 def _say(work: Workspace, scores: Scores, source: str) -> None:

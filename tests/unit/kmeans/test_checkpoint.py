@@ -94,7 +94,7 @@ def test_fit_killed_between_relocations_ends_with_the_same_bits(
     k: int, weighted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a search before phase 3, so that centers are relocated on each sample."""
-    monkeypatch.setattr("kmeans.estimator.SEARCHES", ())
+    monkeypatch.setattr("kmeans.table_search.SEARCHES", ())
     weights = np.random.default_rng(0).integers(1, 4, len(POINTS)) if weighted else None
     settings = Settings(k=k, local_lloyd_tol=1e-6, extra_center_factor=1)
     whole = Kept()
@@ -184,7 +184,7 @@ def test_hosts_that_are_killed_together_end_as_if_they_were_not(
     searches: bool, share_done: float, k: int, rows: Callable[[Deal], Rows], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not searches:
-        monkeypatch.setattr("kmeans.estimator.SEARCHES", ())
+        monkeypatch.setattr("kmeans.table_search.SEARCHES", ())
     settings = Settings(k=k, local_lloyd_tol=1e-6, extra_center_factor=3)
 
     def fitted(checkpoints: list[Kept]) -> list[Fitted | BaseException]:

@@ -13,12 +13,13 @@ from sklearn.datasets import load_digits
 
 from kmeans.arrays import Float32, Int64
 from kmeans.errors import DataError
-from kmeans.estimator import SEARCHES, Fitted, fit
+from kmeans.estimator import Fitted, fit
 from kmeans.model import KMeansModel
 from kmeans.partition import Partition
 from kmeans.relocation import MIN_CANDIDATES
 from kmeans.rows import Deal, MemoryRows, PipedRows, Rows, StreamedRows, bytes_per_row, load, load_once
 from kmeans.settings import Settings
+from kmeans.table_search import SEARCHES
 from kmeans.workers import Workers
 from tests.unit.kmeans import oracle
 from tests.unit.kmeans.thread_hosts import RecordingHosts, ThreadHosts, on_all_hosts
@@ -36,7 +37,7 @@ AT_40_PLACES: Float32 = np.repeat(np.arange(40, dtype=np.float32), 400)[:, None]
 @pytest.fixture
 def no_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin phase 3 with the shrunken centers."""
-    monkeypatch.setattr("kmeans.estimator.SEARCHES", ())
+    monkeypatch.setattr("kmeans.table_search.SEARCHES", ())
 
 
 @pytest.fixture
@@ -420,7 +421,7 @@ def assert_gathered_for_relocations(hosts: RecordingHosts, relocations: int, k: 
 @any_shares
 def test_rows_gathered_for_relocations_are_bounded(shares: Share, monkeypatch: pytest.MonkeyPatch) -> None:
     k, d, size = 20, 3, 150
-    monkeypatch.setattr("kmeans.estimator.SEARCHES", ())
+    monkeypatch.setattr("kmeans.table_search.SEARCHES", ())
     monkeypatch.setattr("kmeans.relocation.VALUES", size * d * MIN_CANDIDATES)
     points, _ = oracle.blobs(8, n=30_000, k=k, d=d, spread=3)
     _, recorded = recorded_fit(shares(points, 3), Settings(k=k, extra_center_factor=1))

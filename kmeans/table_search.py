@@ -1,0 +1,99 @@
+"""Better first centers for phase 3 of a table: a local search on rows that are drawn by distance.
+
+Many starts on a few rows, then the best of them on more rows. That is for tables: with hundreds of columns or clusters
+a fraction of a second allows too few passes to find anything, and there the mini-batch phase finds the clusters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import NamedTuple
+
+import numpy as np
+
+from kmeans.arrays import Float32
+from kmeans.coreset import draw_coreset
+from kmeans.draws import Draws
+from kmeans.hosts import Hosts
+from kmeans.local_search import MAX_STARTS, LocalSearch, passes_within
+from kmeans.rows import MemoryRows
+from kmeans.workers import Interrupted, Workers
+
+
+class SearchScope(NamedTuple):
+    """How one search proceeds.
+
+    Attributes
+    ----------
+    rows, rows_per_cluster
+        Rows that it works on, at least: in all, and for each cluster.
+    seconds, min_passes
+        About how long it takes on one CPU, and how many passes it must be able to make in that time.
+    max_starts
+        Starts that it tries.
+    """
+
+    rows: int
+    rows_per_cluster: int
+    seconds: float
+    min_passes: int
+    max_starts: int
+
+
+SEARCHES = (SearchScope(2000, 40, 0.1, 60, MAX_STARTS), SearchScope(20_000, 200, 0.06, 20, 1))
+
+# To draw rows by distance all are compared with the centers, which may take so many multiplications (some hundredths of
+# a second).
+MAX_MULTIPLICATIONS = 2e9
+
+
+class TableSearch:
+    """The searches that the shape of the ``rows`` allows, for ``k`` clusters.
+
+    Parameters
+    ----------
+    total
+        Number of rows in memory of all ``hosts``.
+    """
+
+    def __init__(self, rows: MemoryRows, k: int, total: int, *, workers: Workers, hosts: Hosts) -> None:
+        self._rows = rows
+        self._k = k
+        self._workers = workers
+        self._hosts = hosts
+        self._scopes: list[tuple[int, SearchScope]] = []
+        if k == 1 or total * k * rows.features > MAX_MULTIPLICATIONS:
+            return
+        for scope in SEARCHES:
+            size = min(max(scope.rows, scope.rows_per_cluster * k), total)
+            passes = passes_within(scope.seconds, size, rows.features, k)
+            if passes >= scope.min_passes and (not self._scopes or size > self._scopes[-1][0]):
+                self._scopes.append((size, scope))
+
+    @property
+    def is_affordable(self) -> bool:
+        """Whether there is anything to search; the same on all hosts."""
+        return bool(self._scopes)
+
+    def improve(self, centers: Float32, draws: Draws) -> Float32:
+        """Return the best centers found, which may be near the given ``centers`` (k, d); the same on all hosts."""
+        for size, scope in self._scopes:
+            centers = self._search(centers, size, scope, draws)
+        return centers
+
+    def _search(self, centers: Float32, size: int, scope: SearchScope, draws: Draws) -> Float32:
+        generator, best = draws.next(), centers
+        drawn = draw_coreset(self._rows, centers, size, generator, workers=self._workers, hosts=self._hosts)
+        if self._hosts.rank == 0:
+            search = LocalSearch(
+                drawn.points,
+                drawn.weights,
+                self._k,
+                generator,
+                seconds=scope.seconds,
+                check_stop=self._workers.check_stop,
+            )
+            with contextlib.suppress(Interrupted), self._workers.interruptible():
+                found = search.best([centers], max_starts=scope.max_starts).astype(np.float64)
+                best = self._rows.metric.normalize_centers(found, centers.astype(np.float64)).astype(np.float32)
+        return self._hosts.broadcast(best)
