@@ -24,7 +24,6 @@ from kmeans.distance import NearestCenters, squared_norms, two_nearest
 from kmeans.hosts import Alone, Hosts
 from kmeans.nearby import NEARBY, NearbyCenters, nearby_centers
 from kmeans.sums import (
-    ROUNDING_SHOWS,
     ClusterSums,
     LabelSums,
     settle,
@@ -49,6 +48,10 @@ MANY_CLUSTERS = 512
 
 # If more than this fraction of the members changes its cluster, sums are computed again instead of corrected.
 RECOMPUTED_FRACTION = 0.05
+
+# Where the inertia is a smaller fraction than this of the squares that it is a difference of, it and the labels are
+# computed from the points in each pass. (Norms are rounded once, so their error is the same in all passes.)
+TIGHT = 1e-4
 
 # Points whose mean and spread tell whether they lie far from the origin.
 ORIGIN_ROWS = 1000
@@ -293,7 +296,7 @@ class Partition:
 
     def _rounding_shows(self) -> bool:
         """Tell whether the clusters are so tight and far apart that the inertia must come from the points."""
-        return self._own.inertia < ROUNDING_SHOWS * self._squares()
+        return self._own.inertia < TIGHT * self._squares()
 
     def _squares(self) -> float:
         """Return the (weighted) sum of the members' squared norms from the origin."""

@@ -24,7 +24,7 @@ SHORT_RUN_VALUES = 200
 
 # Inertia is a difference of two sums of squares. Where it is a smaller share of them than this, float32 has no digits
 # left of it (tight clusters, far apart).
-ROUNDING_SHOWS = 1e-4
+ROUNDING_SHOWS = 1e-2
 
 
 @dataclass(slots=True)
