@@ -239,6 +239,11 @@ class Partition:
             Numbers of centers that didn't move but jumped.
         everywhere
             Whether members are compared with all centers, not only with those around their own.
+
+        Raises
+        ------
+        Interrupted
+            If a stop was requested.
         """
         before, self._nearest = self._nearest, NearestCenters(centers, like=self._nearest)
         drift = np.sqrt(squared_norms(centers - before.centers))
@@ -246,7 +251,8 @@ class Partition:
         if relocated is not None:
             has_jumped[relocated] = True
             drift[relocated] = 0
-        around = nearby_centers(self._nearest, self._workers)
+        with self._workers.interruptible_alone(self._hosts.size):
+            around = nearby_centers(self._nearest, self._workers)
         self._drifts += (DRIFT_SHARE * (drift + _largest_of_others(drift, around)))[self.labels]
         is_due = self._margins <= self._drifts
         if relocated is not None and len(relocated):

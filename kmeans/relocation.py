@@ -106,7 +106,8 @@ def relocate(
     drawn = _draw_rows(partition, costs, candidates, errors, counts, rows=rows, generator=generator, hosts=hosts)
     chosen, jumped = np.empty((0, means.shape[1]), dtype=np.float32), nothing
     if hosts.rank == 0:
-        splits = _split(drawn, len(candidates), generator, workers)
+        with workers.interruptible_alone(hosts.size):
+            splits = _split(drawn, len(candidates), generator, workers)
         pairs = _pairs(splits.gains, candidates, utilities, most)
         split, gone = candidates[pairs[:, 0]], pairs[:, 1]
         jumped = np.concatenate([split, gone])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from types import TracebackType
 from typing import TypeVar
@@ -60,6 +60,10 @@ class Workers:
             yield
         finally:
             self._is_interruptible = False
+
+    def interruptible_alone(self, hosts: int) -> AbstractContextManager[None]:
+        """Return :meth:`interruptible` for one of one ``hosts``; several must agree on where they stop."""
+        return self.interruptible() if hosts == 1 else nullcontext()
 
     def check_stop(self) -> None:
         """Raise Interrupted if a stop is wanted, and this is interruptible work."""
