@@ -16,7 +16,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from kmeans.arrays import Float32, Float64, Int64
+from kmeans.arrays import Float32, Float64, Int64, in_blocks
+from kmeans.distance import NearestCenters
 from kmeans.hosts import Hosts
 from kmeans.partition import Partition
 from kmeans.rows import MemoryRows
@@ -30,6 +31,9 @@ FRACTION, CANDIDATES, MIN_CANDIDATES = 0.05, 2, 10
 # Values (rows times columns) from which the splits of all candidates are found, the same number of rows of each cluster
 # within these limits.
 VALUES, MIN_ROWS, MAX_ROWS = 2_000_000, 64, 4096
+
+# So many times as many centers as may leave are considered: each that leaves needs the one nearest to it.
+LEAVING = 4
 
 # A split must gain so many times what the other center is worth: utilities are those of one center that goes alone.
 WORTH = 1.1
@@ -108,7 +112,7 @@ def relocate(
     if hosts.rank == 0:
         with workers.interruptible_alone(hosts.size):
             splits = _split(drawn, len(candidates), generator, workers)
-        pairs = _pairs(splits.gains, candidates, utilities, most)
+        pairs = _pairs(splits.gains, candidates, utilities, means, most)
         split, gone = candidates[pairs[:, 0]], pairs[:, 1]
         jumped = np.concatenate([split, gone])
         chosen = np.concatenate([splits.first[pairs[:, 0]], splits.second[pairs[:, 0]]]).astype(np.float32)
@@ -182,18 +186,39 @@ def _ranges(ends: Int64) -> list[tuple[int, int]]:
     return ranges
 
 
-def _pairs(gains: Float64, candidates: Int64, utilities: Float64, most: int) -> Int64:
-    """Return the relocations to carry out, (m, 2): number of the candidate that is split, and center that goes."""
-    going = iter(np.argsort(utilities, kind="stable").tolist())
+def _pairs(gains: Float64, candidates: Int64, utilities: Float64, centers: Float32, most: int) -> Int64:
+    """Return the relocations to carry out, (m, 2): number of the candidate that is split, and center that goes.
+
+    The rows of a center that goes need the one nearest to it, which stays.
+    """
+    least_useful = np.argsort(utilities, kind="stable")[: LEAVING * most]
+    nearest = least_useful[_nearest_other(centers[least_useful])]
+    neighbors = dict(zip(least_useful.tolist(), nearest.tolist(), strict=True))
+    going = iter(least_useful.tolist())
     touched: set[int] = set()
+    left: set[int] = set()
     pairs: list[tuple[int, int]] = []
     for number in np.argsort(-gains, kind="stable").tolist():
         split = int(candidates[number])
         if split in touched:
             continue
-        gone = next((center for center in going if center not in touched and center != split), None)
+        may_go = (each for each in going if each not in touched and each != split and neighbors[each] not in left)
+        gone = next(may_go, None)
         if gone is None or len(pairs) == most or gains[number] <= WORTH * utilities[gone]:
             break
         pairs.append((number, gone))
-        touched |= {split, gone}
+        touched |= {split, gone, neighbors[gone]}
+        left.add(gone)
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def _nearest_other(centers: Float32) -> Int64:
+    """Return the number of the center that is nearest to each of the ``centers`` (k, d), itself left out; (k,)."""
+    nearest = NearestCenters(centers)
+    moved, found = nearest.from_origin(nearest.centers), np.zeros(len(centers), dtype=np.int64)
+    for first, block in in_blocks(moved, nearest.block_rows):
+        table = block @ nearest.factor + nearest.norms
+        rows = np.arange(len(block))
+        table[rows, first + rows] = np.inf
+        found[first : first + len(block)] = table.argmin(axis=1)
+    return found
