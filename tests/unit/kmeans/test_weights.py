@@ -1,6 +1,6 @@
 """Rows with weights: weight 2 counts like two equal rows, weight 0 like no row.
 
-The refinement of rows in memory is left out here (``refine_max_iter=0``).
+Most tests are of phases 1 and 2 (``refine_max_iter=0``); those of all phases say so.
 """
 
 from __future__ import annotations
@@ -207,6 +207,29 @@ def test_weight_2_equals_a_repeated_row_from_the_same_start(seed: int, options: 
     assert found.mean_squared_distance == pytest.approx(expected.mean_squared_distance, rel=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("k", [K, 40])
+def test_weight_2_equals_a_repeated_row_when_refined(k: int, metric: str, seed: int) -> None:
+    points, weights = weighted_rows(seed, n=1500)
+    start = KMeansModel(points[:k], distance_metric="cosine" if metric == "cosine" else "euclidean")
+    options: dict[str, Any] = {"k": k, "refine_max_iter": None, "distance_metric": metric}
+    found = run(points, weights, start, **options)
+    expected = run(repeated(points, weights), None, start, **options)
+    assert found.refinements > 1
+    assert found.refinements == expected.refinements
+    np.testing.assert_allclose(found.model.centers, expected.model.centers, rtol=1e-3, atol=1e-4)
+    assert found.mean_squared_distance == pytest.approx(expected.mean_squared_distance, rel=1e-5)
+
+
+def test_rounding_does_not_keep_a_refinement_going() -> None:
+    """These directions lie close together, and their losses have few digits."""
+    points, weights = weighted_rows(3, n=1500)
+    start = KMeansModel(points[:40], distance_metric="cosine")
+    options: dict[str, Any] = {"k": 40, "distance_metric": "cosine", "local_lloyd_tol": 1e-6}
+    assert run(points, weights, start, refine_max_iter=100, **options).refinements < 50
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -216,6 +239,9 @@ def test_weight_2_equals_a_repeated_row_from_the_same_start(seed: int, options: 
         {"epochs": 2, "extra_center_factor": 1},
         {"distance_metric": "cosine"},
         {"refine_max_iter": None},
+        {"refine_max_iter": None, "k": 60},
+        {"refine_max_iter": None, "distance_metric": "cosine"},
+        {"refine_max_iter": None, "refine_sample_size": 900},
     ],
 )
 def test_weight_0_equals_a_removed_row_to_the_bit(options: dict[str, Any]) -> None:
@@ -236,6 +262,25 @@ def test_weight_0_equals_a_removed_row_to_the_bit(options: dict[str, Any]) -> No
 def test_figures_of_a_weighted_fit_are_true(options: dict[str, Any]) -> None:
     points, weights = weighted_rows(6)
     assert_true(run(points, weights * 0.3, **options), points, weights)
+
+
+@pytest.mark.parametrize("searches", [True, False])
+@pytest.mark.parametrize("k", [K, 60])
+def test_refined_weighted_fit_is_as_good_as_one_of_repeated_rows(
+    k: int, searches: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not searches:
+        monkeypatch.setattr("kmeans.estimator.SEARCHES", ())
+    points, weights = weighted_rows(4, n=10_000)
+    options: dict[str, Any] = {"k": k, "refine_max_iter": None}
+    found, expected = run(points, weights, **options), run(repeated(points, weights), None, **options)
+    assert found.mean_squared_distance is not None
+    assert expected.mean_squared_distance is not None
+    labels, squared = oracle.nearest(points, found.model.centers)
+    assert found.mean_squared_distance == pytest.approx(np.average(squared, weights=weights), rel=1e-5)
+    assert found.model.counts is not None
+    assert found.model.counts.tolist() == np.bincount(labels[weights > 0], minlength=k).tolist()
+    assert found.mean_squared_distance < expected.mean_squared_distance * 1.02
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -307,6 +352,21 @@ def test_several_hosts_fit_dealt_rows_with_weights_as_one_does(size: int, option
     assert_true(together, points, weights)
 
 
+@pytest.mark.parametrize("searches", [True, False])
+@pytest.mark.parametrize("k", [K, 40])
+def test_several_hosts_refine_dealt_weighted_rows_as_one_does(
+    k: int, searches: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not searches:
+        monkeypatch.setattr("kmeans.estimator.SEARCHES", ())
+    points, weights = weighted_rows(9, n=8000)
+    weights += 0.5
+    settings = Settings(k=k)
+    alone = fit(MemoryRows(points, 500, weights=weights), settings)
+    for size in (2, 3):
+        assert_same_model(fitted_by(fit_together(dealt(points, weights, size), settings)), alone)
+
+
 @pytest.mark.parametrize("shares", [divided, dealt])
 def test_several_hosts_leave_out_rows_of_weight_0(
     shares: Callable[[Float32, Float64, int], list[Rows]],
@@ -336,17 +396,19 @@ def test_a_stop_of_one_host_ends_a_weighted_fit_on_all() -> None:
     assert fitted_by(outcomes).interrupted
 
 
-def test_workers_do_not_change_a_bit_of_a_weighted_fit() -> None:
+@pytest.mark.parametrize("options", [{"refine_max_iter": 0}, {}, {"k": 60}], ids=str)
+def test_workers_do_not_change_a_bit_of_a_weighted_fit(options: dict[str, Any]) -> None:
     points, weights = weighted_rows(12, n=20_000)
+    settings = Settings(**{"k": K, **options})
     with Workers(3) as workers:
-        rows = MemoryRows(points, 5000, weights=weights)
-        several = fit(rows, Settings(k=K, refine_max_iter=0), workers=workers)
-    same(several, run(points, weights, size=5000))
+        several = fit(MemoryRows(points, 5000, weights=weights), settings, workers=workers)
+    same(several, fit(MemoryRows(points, 5000, weights=weights), settings))
 
 
-def test_weighted_fit_restarts_from_any_checkpoint_with_the_same_bits() -> None:
+@pytest.mark.parametrize("refine_max_iter", [0, None])
+def test_weighted_fit_restarts_anywhere_with_the_same_bits(refine_max_iter: int | None) -> None:
     points, weights = weighted_rows(13)
-    settings = Settings(k=K, refine_max_iter=0)
+    settings = Settings(k=K, refine_max_iter=refine_max_iter, epochs=1 if refine_max_iter == 0 else 2)
     whole = Kept()
     expected = fit(MemoryRows(points, 500, weights=weights), settings, checkpoints=whole)
     for killed_after in range(1, len(whole.phases)):
