@@ -684,7 +684,7 @@ def test_five_distant_rows_of_100_000_are_found(
     searches: bool, d: int, k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not searches:
-        monkeypatch.setattr("kmeans.estimator.SEARCHES", ())
+        monkeypatch.setattr("kmeans.table_search.SEARCHES", ())
     points, _ = oracle.blobs(1, n=100_000, k=k, d=d, spread=10)
     far = np.random.default_rng(0).choice(100_000, 5, replace=False)
     place = np.full(d, 1000, dtype=np.float32)

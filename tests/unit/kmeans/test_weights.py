@@ -270,7 +270,7 @@ def test_refined_weighted_fit_is_as_good_as_one_of_repeated_rows(
     k: int, searches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not searches:
-        monkeypatch.setattr("kmeans.estimator.SEARCHES", ())
+        monkeypatch.setattr("kmeans.table_search.SEARCHES", ())
     points, weights = weighted_rows(4, n=10_000)
     options: dict[str, Any] = {"k": k, "refine_max_iter": None}
     found, expected = run(points, weights, **options), run(repeated(points, weights), None, **options)
@@ -358,7 +358,7 @@ def test_several_hosts_refine_dealt_weighted_rows_as_one_does(
     k: int, searches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not searches:
-        monkeypatch.setattr("kmeans.estimator.SEARCHES", ())
+        monkeypatch.setattr("kmeans.table_search.SEARCHES", ())
     points, weights = weighted_rows(9, n=8000)
     weights += 0.5
     settings = Settings(k=k)
