@@ -450,7 +450,8 @@ class _Fit:
         starts = [shrunk.centers, *shrunk.others]
         search = TableSearch(self._in_memory, settings.k, self._held, workers=self._workers, hosts=self._hosts)
         # A model to start from, and a sample, are the user's choice of where to refine and on what.
-        searches = search.is_affordable and not self._is_warm and settings.refine_sample_size is None
+        is_sample = (settings.refine_sample_size or self._held) < self._held
+        searches = search.is_affordable and not self._is_warm and not is_sample
         if searches and (self._found is None or self._found.phase != REFINE):
             starts = [search.improve(shrunk.centers, self._draws)]
         refined = refine(
