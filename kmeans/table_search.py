@@ -42,6 +42,9 @@ class SearchScope(NamedTuple):
 
 SEARCHES = (SearchScope(2000, 40, 0.1, 60, MAX_STARTS), SearchScope(20_000, 200, 0.06, 20, 1))
 
+# Where clusters have few rows, the streamed centers are random ones: a start by k-means++ is tried too.
+FEW_ROWS, FEW_ROWS_PER_CLUSTER = SearchScope(4096, 0, 0.3, 0, 2), 8
+
 # To draw rows by distance all are compared with the centers, which may take so many multiplications (some hundredths of
 # a second).
 MAX_MULTIPLICATIONS = 2e9
@@ -69,6 +72,8 @@ class TableSearch:
             passes = passes_within(scope.seconds, size, rows.features, k)
             if passes >= scope.min_passes and (not self._scopes or size > self._scopes[-1][0]):
                 self._scopes.append((size, scope))
+        if not self._scopes and total <= min(FEW_ROWS.rows, FEW_ROWS_PER_CLUSTER * k):
+            self._scopes.append((total, FEW_ROWS))
 
     @property
     def is_affordable(self) -> bool:
