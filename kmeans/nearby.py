@@ -44,7 +44,11 @@ class NearbyCenters(NamedTuple):
 
 
 def nearby_centers(nearest: NearestCenters, workers: Workers) -> NearbyCenters:
-    """Return the centers around each of the centers of ``nearest``; nearly always the true ones, if they are many."""
+    """Return the centers around each of the centers of ``nearest``.
+
+    With more than GROUPED_CLUSTERS some of the true ones are missing, the more so the more columns the data have; the
+    closest are found nearly always.
+    """
     clusters = nearest.clusters
     listed, close = min(NEARBY, clusters), min(CLOSEST, clusters)
     found = NearbyCenters(np.empty((clusters, listed), dtype=np.int64), np.empty((clusters, close), dtype=np.int64))

@@ -24,8 +24,9 @@ from kmeans.artifact import CARD_FILE, CENTERS_FILE, PRECISE_FILE
 from kmeans.formats import ndarray_list, npy
 from kmeans.model import KMeansModel
 
-# For each value of the centers: once as float32, twice as float64 while it is read; three times as float32 afterwards.
-READING_BYTES, KEPT_BYTES = 20, 12
+# For each value of the centers: once as float32, twice as float64 while it is read, and what tells whether float32
+# keeps them apart (measured); three times as float32 afterwards.
+READING_BYTES, KEPT_BYTES = 22, 12
 # Once more as float64, where the model has coordinates.
 WIDE_BYTES = 8
 # For each byte of kmeans.json: empty objects, three characters each, are what JSON grows most by (measured).

@@ -34,6 +34,9 @@ from train.warm_start import read_model
 # Share of the memory that rows may take; and what of it is left to the interpreter, to NumPy and to buffers.
 ROWS_SHARE, RESERVED_BYTES = 0.7, 192 << 20
 
+# Rises when states of a fit change, so that a checkpoint of another version is refused in a sentence.
+CHECKPOINT_FORMAT = 2
+
 # Rows by which a host knows those in its memory again, and the length of a digest.
 DIGEST_ROWS, DIGEST_BYTES = 1000, 8
 
@@ -209,7 +212,12 @@ def _identity(
     hosts: Hosts,
 ) -> Identity:
     """Return by what a checkpoint is known as that of these rows and settings."""
-    settings = {**wanted.of_the_fit, "columns": rows.features, "hosts": hosts.size}
+    settings = {
+        **wanted.of_the_fit,
+        "columns": rows.features,
+        "hosts": hosts.size,
+        "checkpoint format": CHECKPOINT_FORMAT,
+    }
     if start is not None:
         settings[f"channel {MODEL_CHANNEL}"] = _short_digest(start.precise_centers, start.counts).hex()
     if job.channels[TRAIN_CHANNEL].is_pipe:
