@@ -24,11 +24,11 @@ from kmeans.splitting import split_clusters
 # Centers that come and go at once, at first.
 BREATH = 5
 
-# At most so many starts are tried in all, as far as this fraction of the time allows, and so many of the best are
+# The number of starts that are tried, at most, the fraction of the time they may take, and how many of the best are
 # pursued.
 MAX_STARTS, START_FRACTION, PURSUED = 32, 0.7, 3
 
-# No further starts are tried when so many have ended as well as the best.
+# No further starts are tried when this number of them have ended as well as the best.
 AGREEING = 10
 
 # A result is better only if it lowers the inertia by this fraction; and Lloyd passes end when they gain less.
@@ -63,7 +63,7 @@ def _distinct(solutions: list[_Solution]) -> list[_Solution]:
 
 
 def passes_within(seconds: float, rows: int, columns: int, clusters: int) -> int:
-    """Return how many passes over data of this shape a search makes in about so many ``seconds``."""
+    """Return how many passes over data of this shape a search makes in about ``seconds``."""
     return int(1e9 * seconds / _pass_nanoseconds(rows, columns, clusters))
 
 
@@ -113,7 +113,7 @@ class LocalSearch:
         starts
             Centers to begin with, (k, d) each.
         max_starts
-            Further starts are drawn from the rows until there are so many.
+            Further starts are drawn from the rows up to this number.
         """
         last = (1 - START_FRACTION) * self._nanoseconds
         rough = [self._lloyd(start.astype(np.float64) - self._origin, ROUGH_TOL) for start in starts]

@@ -18,10 +18,10 @@ from kmeans.workers import Workers
 # Centers that a cluster's points are compared with; more find more of the labels, and cost more.
 NEARBY = 32
 
-# A cluster counts as close to a relocated center if that is among so many nearest to its own.
+# A cluster counts as close to a relocated center if that is among this number nearest to its own.
 CLOSEST = 8
 
-# With more clusters than this, a group's centers are compared with so many centers nearest to the group's mean.
+# With more clusters than this, a group's centers are compared with the candidates nearest to the group's mean.
 GROUPED_CLUSTERS, GROUP_CANDIDATES = 1024, 512
 
 # Lloyd iterations that make the groups. Their quality matters little.

@@ -42,8 +42,8 @@ DRIFT_SHARE = 0.5
 # all centers is cheaper.
 CLUSTER_COST = 10_000_000
 
-# From so many clusters on, a pass adds up its rows cluster by cluster when all have their labels: fewer and longer sums
-# than task by task.
+# From this number of clusters on, a pass adds up its rows cluster by cluster when all have their labels: fewer and
+# longer sums than task by task.
 MANY_CLUSTERS = 512
 
 # If more than this fraction of the members changes its cluster, sums are computed again instead of corrected.

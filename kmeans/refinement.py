@@ -45,7 +45,7 @@ MANY_CLUSTERS, FEWEST_ROWS = 200, 4
 SAMPLE_MOVES, SAMPLE_TOL = 10, 1e-3
 
 # A mean of r rows has an error that costs 1/r of the loss. On all rows moves go on to this fraction of that, where a
-# pass has many multiplications: a pass with COSTLY of them must gain so many times ``tol``, one with a tenth a tenth.
+# pass has many multiplications: one with COSTLY of them must gain COSTLY_TOL times ``tol``, one with a tenth a tenth.
 ERROR_FRACTION, COSTLY, COSTLY_TOL = 0.15, 1e11, 10.0
 
 # An exact pass follows when it would gain at least this fraction of what the last move gained.
@@ -54,7 +54,7 @@ EXCESS_PAYS = 0.5
 # Relocations end on a sample when no more than this fraction of the centers was relocated.
 LITTLE_RELOCATION = 0.01
 
-# So many rows tell what exact labels would still gain.
+# Rows from which the gain of exact labels is estimated.
 TRUST_ROWS = 2_000
 
 # Rows from which an empty cluster is reseeded.
@@ -360,7 +360,7 @@ class _Samples:
 
 
 def _sizes(clusters: int, rows: int) -> list[int]:
-    """Return the sizes of nested samples, the last of which has so many ``rows``."""
+    """Return the sizes of nested samples, the last of which has this number of ``rows``."""
     per_cluster = max(FEWEST_ROWS, min(ROWS_PER_CLUSTER, ROWS_PER_CLUSTER * MANY_CLUSTERS // clusters))
     sizes = [max(MIN_ROWS, per_cluster * clusters)]
     while sizes[-1] < rows:

@@ -4,8 +4,8 @@ Lloyd's algorithm moves each center within its own region. A center that got no 
 one that has two clusters keeps both. A relocation takes a center away and splits another cluster in two. The loss falls
 by the split's gain (:mod:`kmeans.splitting`) and rises by at most the center's *utility*: what its rows lose by going
 to their second nearest centers. Where the gain is larger no pass is needed to try it. (B. Fritzke, "The k-means++
-heuristic improved: breathing k-means", 2020, defines utility and error. That the split is a two-means of its own is an
-addition: in many columns a single row is no useful center.)
+heuristic improved: breathing k-means", 2020, defines utility and error. That the split is a separate two-means is an
+addition: in many columns a single row is not a useful center.)
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from kmeans.rows import MemoryRows
 from kmeans.splitting import Splits, split_clusters
 from kmeans.workers import Interrupted, Workers
 
-# At most this fraction of the centers is relocated at once; for each, and in all, at least so many clusters are
-# candidates for a split.
+# At most this fraction of the centers is relocated at once; for each, and in all, at least this number of
+# clusters are candidates for a split.
 FRACTION, CANDIDATES, MIN_CANDIDATES = 0.05, 2, 10
 
 # Values (rows times columns) from which the splits of all candidates are found, the same number of rows of each cluster
 # within these limits.
 VALUES, MIN_ROWS, MAX_ROWS = 2_000_000, 64, 4096
 
-# So many times as many centers as may leave are considered: each that leaves needs the one nearest to it.
+# Centers considered for each that may leave: each that leaves needs the one nearest to it.
 LEAVING = 4
 
-# A split must gain so many times what the other center is worth: utilities are those of one center that goes alone.
+# A split must gain this many times what the other center is worth: utilities are those of one center that goes alone.
 WORTH = 1.1
 
-# Rows that one task splits, at least (but for the last).
+# Rows that one task splits, at least (except the last).
 TASK_ROWS = 2048
 
 
@@ -177,7 +177,7 @@ def _split(drawn: _Candidates, count: int, generator: Generator, workers: Worker
 
 
 def _ranges(ends: Int64) -> list[tuple[int, int]]:
-    """Return ranges of groups that hold at least TASK_ROWS rows each (but for the last)."""
+    """Return ranges of groups that hold at least TASK_ROWS rows each (except the last)."""
     ranges, first, begin = [], 0, 0
     for group, end in enumerate(ends.tolist(), start=1):
         if end - begin >= TASK_ROWS or group == len(ends):

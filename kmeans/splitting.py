@@ -2,8 +2,8 @@
 
 A cluster of weight W with parts of weights A and B and means a and b loses A B / W |a - b|^2 of its inertia when each
 part gets its own center. The parts come from two-means, started in the direction of a row that is drawn by its squared
-distance: once by the sign of the projection (which halves a compact cluster of many columns, where a single row is no
-useful center) and once by the nearer of row and mean (which cuts off a few distant rows).
+distance: once by the sign of the projection (which halves a compact cluster of many columns, where a single row is not
+a useful center) and once by the nearer of row and mean (which cuts off a few distant rows).
 """
 
 from __future__ import annotations

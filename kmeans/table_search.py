@@ -45,8 +45,8 @@ SEARCHES = (SearchScope(2000, 40, 0.1, 60, MAX_STARTS), SearchScope(20_000, 200,
 # Where clusters have few rows, the streamed centers are random ones: a start by k-means++ is tried too.
 FEW_ROWS, FEW_ROWS_PER_CLUSTER = SearchScope(4096, 0, 0.3, 0, 2), 8
 
-# To draw rows by distance all are compared with the centers, which may take so many multiplications (some hundredths of
-# a second).
+# To draw rows by distance all are compared with the centers, which may take this number of multiplications (some
+# hundredths of a second).
 MAX_MULTIPLICATIONS = 2e9
 
 
