@@ -373,7 +373,7 @@ class Partition:
                 found.append(sum_by_label(points, labels[places], self._nearest.clusters, weights))
             return found
 
-        for found in self._workers.map(task, _groups(last)):
+        for found in self._workers.map(task, cluster_ranges(last)):
             for by_label in found:
                 sums.add_labelled(by_label, self._nearest.origin)
 
@@ -411,7 +411,7 @@ class Partition:
                     labels[part] = near[chosen]
                     self._margins[places] = _margins(best, second, self._norms[places])
 
-        self._workers.run(task, _groups(last))
+        self._workers.run(task, cluster_ranges(last))
         return labels
 
     def _correct_sums(self, places: Int64, old: Int32, new: Int32) -> None:
@@ -470,8 +470,8 @@ def _by_cluster(labels: Int32, clusters: int) -> tuple[Int64, Int64]:
     return order, np.cumsum(np.bincount(labels, minlength=clusters))
 
 
-def _groups(last: Int64) -> Iterator[range]:
-    """Yield ranges of clusters that hold at least _TASK_ROWS points each (but for the last)."""
+def cluster_ranges(last: Int64) -> Iterator[range]:
+    """Yield ranges of clusters of at least _TASK_ROWS points (except the last); cluster j ends at ``last[j]``."""
     first = begin = 0
     for cluster, end in enumerate(last.tolist(), start=1):
         if end - begin >= _TASK_ROWS or cluster == len(last):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from kmeans.arrays import Float32, Float64, Int64, in_blocks
 from kmeans.distance import NearestCenters
 from kmeans.hosts import Hosts
-from kmeans.partition import Partition
+from kmeans.partition import Partition, cluster_ranges
 from kmeans.rows import MemoryRows
 from kmeans.splitting import Splits, split_clusters
 from kmeans.workers import Interrupted, Workers
@@ -37,9 +37,6 @@ LEAVING = 4
 
 # A split must gain this many times what the other center is worth: utilities are those of one center that goes alone.
 WORTH = 1.1
-
-# Rows that one task splits, at least (except the last).
-TASK_ROWS = 2048
 
 
 class _Candidates(NamedTuple):
@@ -162,28 +159,18 @@ def _split(drawn: _Candidates, count: int, generator: Generator, workers: Worker
     """Return the best split found of each of ``count`` candidates."""
     ends = np.searchsorted(drawn.groups, np.arange(count), side="right")
     first = np.concatenate([[0], ends[:-1]])
-    ranges = list(_ranges(ends))
+    ranges = list(cluster_ranges(ends))
     generators = generator.spawn(len(ranges))
 
     def task(number: int) -> Splits:
-        begin, end = ranges[number]
-        part = slice(first[begin], ends[end - 1])
+        own = ranges[number]
+        part = slice(first[own.start], ends[own.stop - 1])
         return split_clusters(
-            drawn.points[part], drawn.weights[part], drawn.groups[part] - begin, end - begin, generators[number]
+            drawn.points[part], drawn.weights[part], drawn.groups[part] - own.start, len(own), generators[number]
         )
 
     found = list(workers.map(task, range(len(ranges))))
     return Splits(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
-
-
-def _ranges(ends: Int64) -> list[tuple[int, int]]:
-    """Return ranges of groups that hold at least TASK_ROWS rows each (except the last)."""
-    ranges, first, begin = [], 0, 0
-    for group, end in enumerate(ends.tolist(), start=1):
-        if end - begin >= TASK_ROWS or group == len(ends):
-            ranges.append((first, group))
-            first, begin = group, end
-    return ranges
 
 
 def _pairs(gains: Float64, candidates: Int64, utilities: Float64, centers: Float32, most: int) -> Int64:
