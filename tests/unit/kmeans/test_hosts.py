@@ -177,7 +177,7 @@ def test_replicated_rows_are_relocated_to_as_by_one_host(k: int, spread: float) 
         assert any(numbers > 0 for numbers in hosts.kinds("broadcast", "refining", "pass"))
 
 
-def test_empty_clusters_of_replicated_rows_are_filled_as_by_one_host() -> None:
+def test_empty_clusters_of_replicated_rows_fill_as_on_one_host() -> None:
     settings = Settings(k=40, extra_center_factor=1)
     alone = fit(MemoryRows(AT_40_PLACES, 500), settings)
     for size in (2, 4):

@@ -137,7 +137,7 @@ def test_prepare_zero_row_is_refused_by_its_number() -> None:
             refuse(points.copy())
 
 
-def test_normalize_centers_keeps_the_previous_one_without_a_direction() -> None:
+def test_normalize_centers_without_direction_keeps_previous() -> None:
     centers = np.array([[3.0, 4.0], [0.0, 0.0], [1e-9, 0.0]])
     previous = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
     assert COSINE.normalize_centers(centers, previous).tolist() == [[0.6, 0.8], [0.0, 1.0], [0.6, 0.8]]
@@ -350,7 +350,7 @@ def test_zero_row_is_refused_by_its_number_wherever_it_is(kind: str, row: int) -
         fit(rows[kind](), Settings(k=6, distance_metric="cosine"))
 
 
-def test_zero_row_in_a_sample_of_a_pipe_is_refused_without_number() -> None:
+def test_zero_row_in_a_pipe_sample_is_refused_without_number() -> None:
     points = np.zeros((3000, 8), dtype=np.float32)
     rows = load_once(blocks_of(points), 1000 * bytes_per_row(8))
     assert len(rows.in_memory) < rows.seen
@@ -372,7 +372,7 @@ def test_several_hosts_fit_replicated_rows_as_one_does(size: int, options: dict[
     assert_true(together, points)
 
 
-def test_several_hosts_find_the_same_bits_for_rows_normalized_before() -> None:
+def test_hosts_find_the_same_bits_for_rows_normalized_before() -> None:
     points = directions(9)
     settings = Settings(k=6, distance_metric="cosine")
 

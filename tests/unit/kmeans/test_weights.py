@@ -86,7 +86,7 @@ def test_weights_that_are_wrong_are_refused(weights: Any, message: str) -> None:
     assert str(caught.value) == message
 
 
-def test_weights_of_dealt_rows_are_refused_by_the_number_among_all() -> None:
+def test_weights_of_dealt_rows_are_refused_by_overall_number() -> None:
     with pytest.raises(DataError, match="row 8: expected a finite weight"):
         MemoryRows(np.ones((4, 2), dtype=np.float32), numbers=range(1, 12, 3), weights=[1, 1, -1, 1])
 
