@@ -1,8 +1,9 @@
-"""Runs in containers of the image, on each host of a job: what it takes to add up the sums of a pass over the hosts.
+"""Runs in containers of the image, on each host of a job: what adding up the sums of a pass over the hosts costs.
 
 ``python3 allreduce.py algo-1,algo-2 10x784,100x784`` starts a rank on each of the hosts ``algo-1`` and ``algo-2``, as
-``train`` does (``train.cluster``, ``train.hydra``). The ranks add up sums of 10 and of 100 clusters with the class that
-a fit uses (:class:`kmeans.sums.ClusterSums` over :class:`train.mpi.MpiHosts`), and the leader prints a line of JSON.
+``train`` does (:mod:`train.distributed.supervisor`, :mod:`train.distributed.launcher`). The ranks add up sums of 10 and
+of 100 clusters with the class that a fit uses (:class:`kmeans.sums.ClusterSums` over
+:class:`train.distributed.mpi.MpiCollectives`), and the leader prints a line of JSON.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-from kmeans.hosts import Hosts
+from kmeans.collectives import Collectives
 from kmeans.sums import ClusterSums
-from train.cluster import Host
-from train.contract import HostNames
-from train.hydra import Hydra, rank_environment
-from train.leader import Leader
-from train.link import RANK_LINK, Message, encode
-from train.rank import claim_streams
-from train.worker import Worker
+from train.config import HostNames
+from train.distributed.follower import Follower
+from train.distributed.launcher import HydraLauncher, rank_environment
+from train.distributed.leader import Leader
+from train.distributed.messages import RANK_LINK, Message, encode
+from train.distributed.rank import claim_streams
+from train.distributed.supervisor import Supervisor
 
 AS_RANK = "--rank"
 
@@ -37,8 +38,8 @@ def watch(names: str, shapes: str) -> int:
     """Be the process that watches over the rank of this container; return its exit code."""
     current = socket.gethostname()
     hosts = HostNames(current=current, names=tuple(sorted(names.split(","))))
-    launcher = Hydra([sys.executable, str(Path(__file__).resolve()), AS_RANK, shapes])
-    role: type[Host] = Leader if current == hosts.leader else Worker
+    launcher = HydraLauncher([sys.executable, str(Path(__file__).resolve()), AS_RANK, shapes])
+    role: type[Supervisor] = Leader if current == hosts.leader else Follower
     failure = role(hosts, launcher, print).run()
     if failure is not None:
         print(failure.reason, file=sys.stderr)
@@ -46,16 +47,16 @@ def watch(names: str, shapes: str) -> int:
     return 0
 
 
-def take_part(shapes: str) -> int:
+def run_rank(shapes: str) -> int:
     """Be the rank; return its exit code."""
     # MPI reads it when it starts.
     os.environ.update(rank_environment("eth0"))
-    from train.mpi import MpiHosts  # noqa: PLC0415
+    from train.distributed.mpi import MpiCollectives  # noqa: PLC0415
 
     claim_streams()
     link = socket.socket(fileno=RANK_LINK)
     link.sendall(encode(Message("started", number=os.getpid())))
-    hosts = MpiHosts.join()
+    hosts = MpiCollectives.join()
     link.sendall(encode(Message("ready")))
     measured = {}
     for shape in shapes.split(","):
@@ -73,7 +74,7 @@ def take_part(shapes: str) -> int:
     return 0
 
 
-def _seconds(sums: ClusterSums, hosts: Hosts, times: int) -> list[float]:
+def _seconds(sums: ClusterSums, hosts: Collectives, times: int) -> list[float]:
     """Return what each of so many exchanges of ``sums`` takes."""
     seconds = []
     for _ in range(times):
@@ -84,4 +85,4 @@ def _seconds(sums: ClusterSums, hosts: Hosts, times: int) -> list[float]:
 
 
 if __name__ == "__main__":
-    sys.exit(take_part(sys.argv[2]) if sys.argv[1] == AS_RANK else watch(*sys.argv[1:]))
+    sys.exit(run_rank(sys.argv[2]) if sys.argv[1] == AS_RANK else watch(*sys.argv[1:]))

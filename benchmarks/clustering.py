@@ -39,7 +39,7 @@ from benchmarks.quality import quality
 from benchmarks.report import markdown
 from benchmarks.runner import Failed, MethodProcess, Timed
 from benchmarks.synthetic import Data
-from kmeans.machine import usable_cpus
+from kmeans.system import usable_cpus
 
 # What takes longer is run with fewer seeds.
 SLOW_SECONDS = 30.0

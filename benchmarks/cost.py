@@ -23,11 +23,11 @@ for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
 import numpy as np  # noqa: E402
 
 from kmeans.arrays import Float32  # noqa: E402
-from kmeans.estimator import fit  # noqa: E402
-from kmeans.machine import usable_cpus  # noqa: E402
-from kmeans.rows import MemoryRows  # noqa: E402
+from kmeans.dataset import MemoryRows  # noqa: E402
+from kmeans.fitting import fit  # noqa: E402
 from kmeans.settings import Settings  # noqa: E402
-from kmeans.workers import Workers  # noqa: E402
+from kmeans.system import usable_cpus  # noqa: E402
+from kmeans.threads import ThreadPool  # noqa: E402
 
 SEEDS = 3
 # A fit that takes longer is run with one seed.
@@ -115,13 +115,13 @@ def measure(shape: Shape, threads: int) -> Cost:
     """Return the cost of a fit of ``shape``."""
     points = _points(shape)
     seconds, moves = [], []
-    with Workers(threads) as workers:
+    with ThreadPool(threads) as pool:
         warm_up = points[:WARM_UP_ROWS]
-        fit(MemoryRows(warm_up), Settings(k=min(WARM_UP_CLUSTERS, shape.k)), workers=workers)
+        fit(MemoryRows(warm_up), Settings(k=min(WARM_UP_CLUSTERS, shape.k)), pool=pool)
         before = _start_peak()
         for seed in range(SEEDS):
             started = time.perf_counter()
-            fitted = fit(MemoryRows(points, seed=seed), Settings(k=shape.k, seed=seed), workers=workers)
+            fitted = fit(MemoryRows(points, seed=seed), Settings(k=shape.k, seed=seed), pool=pool)
             seconds.append(time.perf_counter() - started)
             moves.append(fitted.refinements)
             if seconds[0] > SLOW_SECONDS:

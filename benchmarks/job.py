@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from benchmarks.methods import HEAP_VARIABLES, THREAD_VARIABLES
-from kmeans.machine import usable_cpus
+from kmeans.system import usable_cpus
 
 RUNS = 7
 READ_BYTES = 4 << 20
@@ -33,17 +33,17 @@ FIT = """
 import sys, time
 import numpy as np
 from pathlib import Path
-from kmeans.estimator import fit
+from kmeans.fitting import fit
 from kmeans.formats import recordio
-from kmeans.rows import MemoryRows
+from kmeans.dataset import MemoryRows
 from kmeans.settings import Settings
-from kmeans.workers import Workers
+from kmeans.threads import ThreadPool
 
 points = recordio.decode(Path(sys.argv[1]).read_bytes())
-with Workers(int(sys.argv[3])) as workers:
-    fit(MemoryRows(points[:5000]), Settings(k=2), workers=workers)
+with ThreadPool(int(sys.argv[3])) as pool:
+    fit(MemoryRows(points[:5000]), Settings(k=2), pool=pool)
     started = time.perf_counter()
-    fit(MemoryRows(points), Settings(k=int(sys.argv[2])), workers=workers)
+    fit(MemoryRows(points), Settings(k=int(sys.argv[2])), pool=pool)
     print(time.perf_counter() - started)
 """
 

@@ -94,7 +94,7 @@ class Method:
     def environment(self, threads: int) -> dict[str, str]:
         """Return the variables of its process: all threads for OpenMP and BLAS.
 
-        For ours those of ``container/bin/train``: ``kmeans.workers`` brings the threads, the heap keeps what is freed.
+        For ours those of ``container/bin/train``: ``kmeans.threads`` brings the threads, the heap keeps what is freed.
         """
         if not self.ours:
             return dict.fromkeys(THREAD_VARIABLES, str(threads))
@@ -103,16 +103,16 @@ class Method:
 
 def _kmeans(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
     """Fit as ``train`` does, but for the pass that counts the rows of each cluster."""
-    from kmeans.estimator import fit_centers  # noqa: PLC0415 - in its own process only, as all below
-    from kmeans.observer import Observer  # noqa: PLC0415
-    from kmeans.rows import MemoryRows  # noqa: PLC0415
+    from kmeans.callbacks import Callbacks  # noqa: PLC0415
+    from kmeans.dataset import MemoryRows  # noqa: PLC0415
+    from kmeans.fitting import fit_centers  # noqa: PLC0415 - in its own process only, as all below
     from kmeans.settings import Settings  # noqa: PLC0415
-    from kmeans.workers import Workers  # noqa: PLC0415
+    from kmeans.threads import ThreadPool  # noqa: PLC0415
 
     settings = Settings(k=k, seed=seed, **options)  # type: ignore[arg-type]
-    with Workers(threads) as workers:
+    with ThreadPool(threads) as pool:
         rows = MemoryRows(points, seed=seed)
-        return fit_centers(rows, settings, workers=workers, observer=Observer()).centers
+        return fit_centers(rows, settings, pool=pool, callbacks=Callbacks()).centers
 
 
 def _kmeans_on_a_sample(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:

@@ -23,7 +23,7 @@ from kmeans.arrays import Float32, Float64, Int64, as_float32
 from kmeans.atomic_file import write_files
 from kmeans.coordinates import Coordinates, of_centers
 from kmeans.errors import DataError, ModelError, shown
-from kmeans.formats import ndarray_list, npy
+from kmeans.formats import mxnet, npy
 from kmeans.metric import EUCLIDEAN, METRICS, MetricName
 from kmeans.model import KMeansModel
 
@@ -42,7 +42,7 @@ Decoder = Callable[[bytes], Float32 | Float64]
 
 # Files of centers that people made themselves, by their first bytes.
 CENTER_FORMATS: dict[bytes, Decoder] = {
-    ndarray_list.LIST_MAGIC.to_bytes(8, "little"): ndarray_list.decode,
+    mxnet.LIST_MAGIC.to_bytes(8, "little"): mxnet.decode,
     npy.MAGIC: npy.decode_own,
     npy.ZIP_MAGIC: npy.decode_own_centers,
 }
@@ -58,7 +58,7 @@ def save(model: KMeansModel, directory: Path) -> None:
     kmeans.errors.ResourceError
         If the directory can't be written (disk full, read-only).
     """
-    contents: dict[str, bytes] = {CENTERS_FILE: ndarray_list.encode(model.centers)}
+    contents: dict[str, bytes] = {CENTERS_FILE: mxnet.encode(model.centers)}
     if not model.coordinates.is_identity:
         contents[PRECISE_FILE] = npy.encode(model.precise_centers)
     write_files(directory, contents | {CARD_FILE: _card(model)}, outdated=[CARD_FILE, *_old_precise_file(directory)])
@@ -79,7 +79,7 @@ def describe(model: KMeansModel, directory: Path) -> None:
 
 
 def _card(model: KMeansModel) -> bytes:
-    centers = ndarray_list.encode(model.centers)
+    centers = mxnet.encode(model.centers)
     card: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "version": __version__,
@@ -144,7 +144,7 @@ def load(directory: Path) -> KMeansModel:
 def _find_centers(directory: Path) -> tuple[Path, Decoder]:
     """Return the file of centers and what reads it: ``model_algo-1``, or the only file that can be one."""
     if (directory / CENTERS_FILE).exists():
-        return directory / CENTERS_FILE, ndarray_list.decode
+        return directory / CENTERS_FILE, mxnet.decode
     candidates = []
     for path in sorted(directory.iterdir()) if directory.is_dir() else ():
         if path.is_file() and path.name not in OTHER_FILES and not path.name.startswith((".", "state_")):

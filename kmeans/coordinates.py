@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kmeans.arrays import MAX_MAGNITUDE, Float32, Float64, as_float32, as_wide_points, in_blocks, is_in_range
+from kmeans.callbacks import Callbacks
 from kmeans.checkpoint import Checkpoints, State
-from kmeans.observer import Observer
 
 # Rows, and values of them, by which coordinates are chosen.
 MIN_SAMPLE_ROWS, MAX_SAMPLE_ROWS, SAMPLE_VALUES = 8, 1024, 1 << 15
@@ -119,9 +119,9 @@ class Coordinates:
         """Return a squared distance between coordinates in the units of the points."""
         return value / self.scale / self.scale
 
-    def observer(self, observer: Observer) -> Observer:
+    def callbacks(self, callbacks: Callbacks) -> Callbacks:
         """Return an observer that reports losses in the units of the points."""
-        return observer if self.scale == 1.0 else _InUnits(observer, self)
+        return callbacks if self.scale == 1.0 else _InUnits(callbacks, self)
 
     def checkpoints(self, checkpoints: Checkpoints) -> Checkpoints:
         """Return the same checkpoints, with centers in these coordinates."""
@@ -285,59 +285,59 @@ def _rounded(values: Float64, nearby: Float64, exponent: int, steps: float) -> F
     return shows
 
 
-class _InUnits(Observer):
+class _InUnits(Callbacks):
     """Passes progress on, with losses in the units of the points."""
 
-    def __init__(self, observer: Observer, coordinates: Coordinates) -> None:
-        self._observer, self._squared = observer, coordinates.squared
+    def __init__(self, callbacks: Callbacks, coordinates: Coordinates) -> None:
+        self._callbacks, self._squared = callbacks, coordinates.squared
 
     def seeded(self, *, centers: int, clusters: int, factor: int, auto: bool, rows: int) -> None:
         """Pass the first centers on."""
-        self._observer.seeded(centers=centers, clusters=clusters, factor=factor, auto=auto, rows=rows)
+        self._callbacks.seeded(centers=centers, clusters=clusters, factor=factor, auto=auto, rows=rows)
 
     def stream_started(self) -> None:
         """Pass the start of phase 1 on."""
-        self._observer.stream_started()
+        self._callbacks.stream_started()
 
     def epoch_done(self, *, epoch: int, epochs: int, rows: int, batches: int, seconds: float) -> None:
         """Pass an epoch on."""
-        self._observer.epoch_done(epoch=epoch, epochs=epochs, rows=rows, batches=batches, seconds=seconds)
+        self._callbacks.epoch_done(epoch=epoch, epochs=epochs, rows=rows, batches=batches, seconds=seconds)
 
     def shrink_started(self, *, centers: int, clusters: int) -> None:
         """Pass the start of phase 2 on."""
-        self._observer.shrink_started(centers=centers, clusters=clusters)
+        self._callbacks.shrink_started(centers=centers, clusters=clusters)
 
     def refine_started(self, *, at_most: int) -> None:
         """Pass the start of phase 3 on."""
-        self._observer.refine_started(at_most=at_most)
+        self._callbacks.refine_started(at_most=at_most)
 
     def refined(self, *, with_all: int, with_nearby: int, clusters: int) -> None:
         """Pass the comparisons of phase 3 on."""
-        self._observer.refined(with_all=with_all, with_nearby=with_nearby, clusters=clusters)
+        self._callbacks.refined(with_all=with_all, with_nearby=with_nearby, clusters=clusters)
 
     def phase_done(self, *, phase: str, seconds: float) -> None:
         """Pass the end of a phase on."""
-        self._observer.phase_done(phase=phase, seconds=seconds)
+        self._callbacks.phase_done(phase=phase, seconds=seconds)
 
     def batch_done(self, *, epoch: int, epochs: int, rows_seen: int, rows: int, mean_squared_distance: float) -> None:
         """Pass a mini-batch on."""
         loss = self._squared(mean_squared_distance)
-        self._observer.batch_done(
+        self._callbacks.batch_done(
             epoch=epoch, epochs=epochs, rows_seen=rows_seen, rows=rows, mean_squared_distance=loss
         )
 
     def shrink_attempt(self, *, attempt: int, mean_squared_distance: float) -> None:
         """Pass a run of phase 2 on."""
-        self._observer.shrink_attempt(attempt=attempt, mean_squared_distance=self._squared(mean_squared_distance))
+        self._callbacks.shrink_attempt(attempt=attempt, mean_squared_distance=self._squared(mean_squared_distance))
 
     def shrink_done(self, *, mean_squared_distance: float) -> None:
         """Pass the end of phase 2 on."""
-        self._observer.shrink_done(mean_squared_distance=self._squared(mean_squared_distance))
+        self._callbacks.shrink_done(mean_squared_distance=self._squared(mean_squared_distance))
 
     def refine_pass(self, *, done: int, rows: int, mean_squared_distance: float, empty_clusters: int) -> None:
         """Pass a pass of phase 3 on."""
         loss = self._squared(mean_squared_distance)
-        self._observer.refine_pass(done=done, rows=rows, mean_squared_distance=loss, empty_clusters=empty_clusters)
+        self._callbacks.refine_pass(done=done, rows=rows, mean_squared_distance=loss, empty_clusters=empty_clusters)
 
 
 class _InCoordinates(Checkpoints):

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.random import Generator
 
 from kmeans.arrays import Float32, Float64, Int64
+from kmeans.collectives import Collectives
+from kmeans.dataset import MemoryRows
 from kmeans.distance import NearestCenters
-from kmeans.hosts import Hosts
-from kmeans.rows import MemoryRows
 from kmeans.sums import task_rows
-from kmeans.workers import Workers
+from kmeans.threads import ThreadPool
 
 
 class Coreset(NamedTuple):
@@ -29,7 +29,7 @@ class Coreset(NamedTuple):
 
 
 def draw_coreset(
-    rows: MemoryRows, centers: Float32, size: int, generator: Generator, *, workers: Workers, hosts: Hosts
+    rows: MemoryRows, centers: Float32, size: int, generator: Generator, *, pool: ThreadPool, hosts: Collectives
 ) -> Coreset:
     """Return about ``size`` rows of all ``hosts``, drawn by distance to the ``centers`` (k, d), on the leader.
 
@@ -38,7 +38,7 @@ def draw_coreset(
     nearest = NearestCenters(centers)
     numbers = rows.order(epoch=0)
     own, positions = rows.own(numbers), rows.positions(numbers)
-    distances = _distances(rows.points, own, nearest, workers)
+    distances = _distances(rows.points, own, nearest, pool)
     weights = np.ones(len(own)) if rows.weights is None else rows.weights[own]
     total, inertia, count = hosts.sum(np.array([weights.sum(), weights @ distances, len(own)]))
     chance = np.ones(len(own))
@@ -56,7 +56,7 @@ def draw_coreset(
     return Coreset(points, notes[:, 1])
 
 
-def _distances(points: Float32, rows: Int64, nearest: NearestCenters, workers: Workers) -> Float64:
+def _distances(points: Float32, rows: Int64, nearest: NearestCenters, pool: ThreadPool) -> Float64:
     distances = np.empty(len(rows))
     size = task_rows(nearest.features)
 
@@ -64,5 +64,5 @@ def _distances(points: Float32, rows: Int64, nearest: NearestCenters, workers: W
         part = slice(first, first + size)
         distances[part] = nearest.query(points[rows[part]])[1]
 
-    workers.run(task, range(0, len(rows), size))
+    pool.run(task, range(0, len(rows), size))
     return distances

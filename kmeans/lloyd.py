@@ -1,7 +1,7 @@
 """Exact Lloyd iterations: assign all points, move each center to the mean of its points, repeat.
 
 S. Lloyd, "Least squares quantization in PCM" (1957/1982). Used on the K weighted centers (``kmeans.shrink``) and on all
-rows (phase 3 of ``kmeans.estimator``); what differs is only how one pass gets its sums.
+rows (phase 3 of ``kmeans.fitting``); what differs is only how one pass gets its sums.
 """
 
 from __future__ import annotations

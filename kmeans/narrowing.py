@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmeans.arrays import MAX_MAGNITUDE, Float32, Float64, is_in_range
+from kmeans.collectives import Collectives, SingleHost
 from kmeans.coordinates import IDENTITY, Coordinates, coarse_columns, measure, sample_rows
 from kmeans.errors import DataError
-from kmeans.hosts import Alone, Hosts
 
 # Passes that begin anew with other coordinates, at most.
 MAX_RESTARTS = 2
@@ -50,7 +50,7 @@ class Narrowing:
 
     def __init__(
         self,
-        hosts: Hosts | None = None,
+        hosts: Collectives | None = None,
         *,
         divides: bool = False,
         restarts: int = MAX_RESTARTS,
@@ -59,7 +59,7 @@ class Narrowing:
         self.coordinates = coordinates or IDENTITY
         self.is_settled = coordinates is not None
         self.warnings: list[str] = []
-        self._hosts = hosts or Alone()
+        self._hosts = hosts or SingleHost()
         self._divides = divides and self._hosts.size > 1
         self._restarts = restarts
         self._is_watching = not self.is_settled

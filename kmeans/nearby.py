@@ -13,7 +13,7 @@ import numpy as np
 
 from kmeans.arrays import Float32, Int64
 from kmeans.distance import NearestCenters
-from kmeans.workers import Workers
+from kmeans.threads import ThreadPool
 
 # Centers that a cluster's points are compared with; more find more of the labels, and cost more.
 NEARBY = 32
@@ -43,7 +43,7 @@ class NearbyCenters(NamedTuple):
     closest: Int64
 
 
-def nearby_centers(nearest: NearestCenters, workers: Workers) -> NearbyCenters:
+def nearby_centers(nearest: NearestCenters, pool: ThreadPool) -> NearbyCenters:
     """Return the centers around each of the centers of ``nearest``.
 
     With more than GROUPED_CLUSTERS some of the true ones are missing, the more so the more columns the data have; the
@@ -73,9 +73,9 @@ def nearby_centers(nearest: NearestCenters, workers: Workers) -> NearbyCenters:
 
     if clusters <= GROUPED_CLUSTERS:
         blocks = (np.arange(i, min(i + nearest.block_rows, clusters)) for i in range(0, clusters, nearest.block_rows))
-        workers.run(task, ((block, None) for block in blocks))
+        pool.run(task, ((block, None) for block in blocks))
     else:
-        workers.run(task, _by_group(centers))
+        pool.run(task, _by_group(centers))
     return found
 
 

@@ -4,7 +4,7 @@ Most of what Lloyd's algorithm gains it gains on a small sample, at a fraction o
 nearly settled centers. (J. Newling and F. Fleuret, "Nested mini-batch k-means", NIPS 2016, have the idea of nesting.)
 With each move some centers are relocated (:mod:`kmeans.relocation`), for as long as that lowers the loss.
 
-The points follow their centers approximately (:mod:`kmeans.partition`): while that finds nearly all labels, they are
+The points follow their centers approximately (:mod:`kmeans.assignments`): while that finds nearly all labels, they are
 compared with nearby centers only. A sample of them, compared with all centers, tells.
 
 Of rows that were dealt out to several hosts each sample is one of all rows, and each host has its own of it.
@@ -20,17 +20,17 @@ import numpy as np
 from numpy.random import Generator
 
 from kmeans.arrays import Float32, Int64
+from kmeans.assignments import Assignments, Comparisons
 from kmeans.checkpoint import Checkpoints, State
+from kmeans.collectives import Collectives, SingleHost
+from kmeans.dataset import MemoryRows
 from kmeans.distance import NearestCenters
-from kmeans.draws import Draws
-from kmeans.hosts import Alone, Hosts
 from kmeans.lloyd import OnPass
-from kmeans.partition import Comparisons, Partition
+from kmeans.random_streams import RandomStreams
 from kmeans.relocation import relocate
-from kmeans.rows import MemoryRows
 from kmeans.seeding import draw_far_points
 from kmeans.sums import ClusterSums
-from kmeans.workers import Interrupted, Workers
+from kmeans.threads import Interrupted, ThreadPool
 
 # The name of this phase in checkpoints.
 PHASE = "refine"
@@ -76,10 +76,10 @@ def refine(
     max_rows: int,
     max_iter: int,
     tol: float,
-    draws: Draws,
-    workers: Workers,
+    random_streams: RandomStreams,
+    pool: ThreadPool,
     is_nested: bool = True,
-    hosts: Hosts | None = None,
+    hosts: Collectives | None = None,
     on_pass: OnPass | None = None,
     checkpoints: Checkpoints | None = None,
     comparisons: Comparisons | None = None,
@@ -108,15 +108,15 @@ def refine(
         samples=_Samples(
             rows,
             _sizes(len(starts[0]), max_rows) if is_nested else [max_rows],
-            hosts or Alone(),
+            hosts or SingleHost(),
             comparisons or Comparisons(),
         ),
         clusters=len(starts[0]),
         max_iter=max_iter,
         tol=tol,
-        draws=draws,
-        workers=workers,
-        hosts=hosts or Alone(),
+        random_streams=random_streams,
+        pool=pool,
+        hosts=hosts or SingleHost(),
         on_pass=on_pass or _ignore_pass,
         checkpoints=checkpoints or Checkpoints(),
     )
@@ -137,9 +137,9 @@ class _Refinement:
         clusters: int,
         max_iter: int,
         tol: float,
-        draws: Draws,
-        workers: Workers,
-        hosts: Hosts,
+        random_streams: RandomStreams,
+        pool: ThreadPool,
+        hosts: Collectives,
         on_pass: OnPass,
         checkpoints: Checkpoints,
     ) -> None:
@@ -147,8 +147,8 @@ class _Refinement:
         self._clusters = clusters
         self._max_iter = max_iter
         self._tol = tol
-        self._draws = draws
-        self._workers = workers
+        self._random_streams = random_streams
+        self._pool = pool
         self._hosts = hosts
         self._on_pass = on_pass
         self._checkpoints = checkpoints
@@ -161,10 +161,10 @@ class _Refinement:
         """Run all samples; see :func:`refine`."""
         found = self._checkpoints.found()
         if found is not None and found.phase == PHASE:
-            self._partition = self._samples.partition(found.arrays["centers"], self._workers)
+            self._assignments = self._samples.assignments(found.arrays["centers"], self._pool)
         else:
             found = None
-            self._partition = self._samples.partition(starts[0], self._workers)
+            self._assignments = self._samples.assignments(starts[0], self._pool)
         try:
             if found is not None:
                 self._restore(found)
@@ -173,7 +173,7 @@ class _Refinement:
                 self._checkpoints.offer(self._state)
             for number in range(self._sample + 1, self._samples.count):
                 self._sample = number
-                self._partition.take_in(self._samples.grow_to(number))
+                self._assignments.take_in(self._samples.grow_to(number))
                 if number < self._samples.count - 1:
                     self._settle_sample()
                 else:  # which may have rows that are rare, and far from all centers
@@ -181,8 +181,8 @@ class _Refinement:
                 self._checkpoints.offer(self._state)
             self._settle()
         except Interrupted:
-            return Refined(self._partition.centers, self._moves, interrupted=True)
-        return Refined(self._partition.centers, self._moves)
+            return Refined(self._assignments.centers, self._moves, interrupted=True)
+        return Refined(self._assignments.centers, self._moves)
 
     def _state(self) -> State:
         numbers = {
@@ -191,35 +191,35 @@ class _Refinement:
             "settled": self._is_settled,
             "relocates": self._relocates,
             "everywhere": self._everywhere,
-            "draws": self._draws.made,
+            "draws": self._random_streams.made,
         }
-        return State(PHASE, numbers, {"centers": self._partition.centers}, self._partition.share())
+        return State(PHASE, numbers, {"centers": self._assignments.centers}, self._assignments.share())
 
     def _restore(self, found: State) -> None:
-        self._moves, self._draws.made = found.numbers["moves"], found.numbers["draws"]
+        self._moves, self._random_streams.made = found.numbers["moves"], found.numbers["draws"]
         # Of the rows that another machine's memory holds fewer samples may be made.
         self._sample = min(found.numbers["sample"], self._samples.count - 1)
         self._everywhere = found.numbers["everywhere"]
         rows = self._samples.grow_to(self._sample)
         if found.share:
-            self._partition.restore(np.sort(rows), found.share)
+            self._assignments.restore(np.sort(rows), found.share)
             self._is_settled = found.numbers["settled"]
             self._relocates = found.numbers["relocates"]
         else:
             # The rows may be others, and what was settled for those isn't for these.
-            self._partition.take_in(rows)
+            self._assignments.take_in(rows)
 
     def _begin(self, starts: Sequence[Float32]) -> None:
         """Begin with the start that does best on the first sample."""
         first = self._samples.grow_to(0)
-        partitions = [self._partition, *(self._samples.partition(start, self._workers) for start in starts[1:])]
+        partitions = [self._assignments, *(self._samples.assignments(start, self._pool) for start in starts[1:])]
         self._relocates = len(starts) == 1
-        for partition in partitions:
-            self._partition = partition
-            partition.take_in(first)
+        for assignments in partitions:
+            self._assignments = assignments
+            assignments.take_in(first)
             if len(starts) > 1 or self._samples.count > 1:
                 self._settle_sample()
-        self._partition = min(partitions, key=lambda partition: partition.sums.inertia)
+        self._assignments = min(partitions, key=lambda assignments: assignments.sums.inertia)
         self._relocates = True
 
     def _settle_sample(self) -> None:
@@ -236,11 +236,11 @@ class _Refinement:
             while self._moves < self._max_iter and not self._is_settled:
                 self._is_settled = self._move() <= tol
                 self._moves += 1
-                self._on_pass(self._moves, self._partition.sums)
+                self._on_pass(self._moves, self._assignments.sums)
                 self._checkpoints.offer(self._state)
             if self._moves >= self._max_iter or self._excess() <= tol:
                 return
-            self._partition.reassign()
+            self._assignments.reassign()
             self._is_settled = False
 
     def _patience(self) -> float:
@@ -255,35 +255,35 @@ class _Refinement:
 
         Return the fraction of the inertia that this gained; infinity if it was undone.
         """
-        partition, centers, inertia = self._partition, self._partition.centers, self._partition.sums.inertia
+        assignments, centers, inertia = self._assignments, self._assignments.centers, self._assignments.sums.inertia
         means, jumped = self._means()
-        partition.follow(means, jumped, everywhere=self._everywhere)
-        if len(jumped) and partition.sums.inertia > inertia:
+        assignments.follow(means, jumped, everywhere=self._everywhere)
+        if len(jumped) and assignments.sums.inertia > inertia:
             # Relocations that were estimated from some of the rows, or that got in each other's way.
             self._relocates = False
-            partition.follow(centers, jumped, everywhere=True)
+            assignments.follow(centers, jumped, everywhere=True)
             return math.inf
-        gain = 1 - partition.sums.inertia / inertia if inertia else 0.0
+        gain = 1 - assignments.sums.inertia / inertia if inertia else 0.0
         # An exact pass takes some times as long as one that compares nearby centers, and gains some times the excess.
-        self._everywhere = not partition.compares_all and self._excess() >= EXCESS_PAYS * gain
+        self._everywhere = not assignments.compares_all and self._excess() >= EXCESS_PAYS * gain
         return gain
 
     def _means(self) -> tuple[Float32, Int64]:
         """Return the centers to move to, and the numbers of those that jump: relocated ones, and empty ones."""
-        partition, samples = self._partition, self._samples
-        centers = partition.centers.astype(np.float64)
+        assignments, samples = self._assignments, self._samples
+        centers = assignments.centers.astype(np.float64)
         metric = samples.rows.metric
-        means = metric.normalize_centers(partition.sums.means(otherwise=centers), centers).astype(np.float32)
+        means = metric.normalize_centers(assignments.sums.means(otherwise=centers), centers).astype(np.float32)
         jumped = np.empty(0, dtype=np.int64)
         if self._relocates:
             means, jumped = relocate(
-                partition, means, samples.rows, self._draws.next(), workers=self._workers, hosts=self._hosts
+                assignments, means, samples.rows, self._random_streams.next(), pool=self._pool, hosts=self._hosts
             )
             # Two numbers for each. A few among many gain less than it costs to look for them.
             self._relocates = len(jumped) > 2 * LITTLE_RELOCATION * self._clusters
             if len(jumped) and metric.normalizes:
                 means = metric.normalize_centers(means.astype(np.float64), centers).astype(np.float32)
-        empty = np.setdiff1d(np.flatnonzero(partition.sums.weights == 0), jumped)
+        empty = np.setdiff1d(np.flatnonzero(assignments.sums.weights == 0), jumped)
         if len(empty):
             far = self._far_points(np.delete(means, empty, axis=0), len(empty))
             means[empty[: len(far)]] = far
@@ -292,7 +292,7 @@ class _Refinement:
 
     def _far_points(self, centers: Float32, count: int) -> Float32:
         """Draw at most ``count`` rows of the sample that are far from all ``centers``."""
-        generator, rows = self._draws.next(), self._samples.rows
+        generator, rows = self._random_streams.next(), self._samples.rows
         numbers = self._samples.draw(RESEED_ROWS, generator)
         sample, weights = rows.gather(numbers, self._hosts), rows.gather_weights(numbers, self._hosts)
         if self._hosts.rank == 0:
@@ -303,8 +303,8 @@ class _Refinement:
 
     def _excess(self) -> float:
         """Return the fraction of the loss that exact labels would save, by a sample."""
-        rows = np.sort(self._samples.rows.own(self._samples.draw(TRUST_ROWS, self._draws.next())))
-        return self._partition.excess(np.searchsorted(self._partition.members, rows))
+        rows = np.sort(self._samples.rows.own(self._samples.draw(TRUST_ROWS, self._random_streams.next())))
+        return self._assignments.excess(np.searchsorted(self._assignments.members, rows))
 
 
 class _Samples:
@@ -320,7 +320,7 @@ class _Samples:
         Rows of this sample, on all hosts.
     """
 
-    def __init__(self, rows: MemoryRows, sizes: list[int], hosts: Hosts, comparisons: Comparisons) -> None:
+    def __init__(self, rows: MemoryRows, sizes: list[int], hosts: Collectives, comparisons: Comparisons) -> None:
         self.rows, self.hosts = rows, hosts
         self._comparisons = comparisons
         self._total = int(hosts.sum(np.array([float(len(rows))]))[0])
@@ -329,12 +329,12 @@ class _Samples:
         self._end = self.size = 0
         self.count = len(self._sizes)
 
-    def partition(self, centers: Float32, workers: Workers) -> Partition:
+    def assignments(self, centers: Float32, pool: ThreadPool) -> Assignments:
         """Return a partition by these centers that no row has been taken into."""
-        return Partition(
+        return Assignments(
             self.rows.points,
             centers,
-            workers,
+            pool,
             self.hosts,
             weights=self.rows.weights,
             as_one=self.rows.is_dealt,

@@ -17,12 +17,12 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from kmeans.arrays import Float32, Float64, Int64, in_blocks
+from kmeans.assignments import Assignments, cluster_ranges
+from kmeans.collectives import Collectives
+from kmeans.dataset import MemoryRows
 from kmeans.distance import NearestCenters
-from kmeans.hosts import Hosts
-from kmeans.partition import Partition, cluster_ranges
-from kmeans.rows import MemoryRows
 from kmeans.splitting import Splits, split_clusters
-from kmeans.workers import Interrupted, Workers
+from kmeans.threads import Interrupted, ThreadPool
 
 # At most this fraction of the centers is relocated at once; for each, and in all, at least this number of
 # clusters are candidates for a split.
@@ -58,13 +58,13 @@ class _Candidates(NamedTuple):
 
 
 def relocate(
-    partition: Partition,
+    assignments: Assignments,
     means: Float32,
     rows: MemoryRows,
     generator: Generator,
     *,
-    workers: Workers,
-    hosts: Hosts,
+    pool: ThreadPool,
+    hosts: Collectives,
 ) -> tuple[Float32, Int64]:
     """Return the ``means`` (k, d) of the clusters with some centers relocated, and the numbers of these, ascending.
 
@@ -84,19 +84,21 @@ def relocate(
         On all hosts, if a stop was requested on one.
     """
     clusters = len(means)
-    weights = partition.weights_of_members()
+    weights = assignments.weights_of_members()
     nearest = second = np.empty(0, dtype=np.float32)
     is_interrupted = False
     try:
-        with workers.interruptible():
-            nearest, second = partition.distances()
+        with pool.interruptible():
+            nearest, second = assignments.distances()
     except Interrupted:
         is_interrupted = True
     if hosts.sum(np.array([float(is_interrupted)]))[0]:
         raise Interrupted
     costs = nearest if weights is None else weights * nearest
     losses = second - nearest if weights is None else weights * (second - nearest)
-    stacked = np.concatenate([_by_cluster(costs, partition), _by_cluster(losses, partition), partition.own_counts])
+    stacked = np.concatenate(
+        [_by_cluster(costs, assignments), _by_cluster(losses, assignments), assignments.own_counts]
+    )
     errors, utilities, counts = np.split(hosts.sum(stacked), 3)
     most = max(1, int(FRACTION * clusters))
     candidates = np.argsort(-errors, kind="stable")[: max(CANDIDATES * most, MIN_CANDIDATES)]
@@ -104,11 +106,11 @@ def relocate(
     nothing = np.empty(0, dtype=np.int64)
     if clusters < 2 or not len(candidates):
         return means, nothing
-    drawn = _draw_rows(partition, costs, candidates, errors, counts, rows=rows, generator=generator, hosts=hosts)
+    drawn = _draw_rows(assignments, costs, candidates, errors, counts, rows=rows, generator=generator, hosts=hosts)
     chosen, jumped = np.empty((0, means.shape[1]), dtype=np.float32), nothing
     if hosts.rank == 0:
-        with workers.interruptible_alone(hosts.size):
-            splits = _split(drawn, len(candidates), generator, workers)
+        with pool.interruptible_alone(hosts.size):
+            splits = _split(drawn, len(candidates), generator, pool)
         pairs = _pairs(splits.gains, candidates, utilities, means, most)
         split, gone = candidates[pairs[:, 0]], pairs[:, 1]
         jumped = np.concatenate([split, gone])
@@ -119,13 +121,13 @@ def relocate(
     return relocated, np.sort(jumped)
 
 
-def _by_cluster(values: NDArray[np.floating], partition: Partition) -> Float64:
+def _by_cluster(values: NDArray[np.floating], assignments: Assignments) -> Float64:
     """Return the sum of the members' ``values`` (m,) of each cluster, float64 (k,)."""
-    return np.bincount(partition.labels, values, minlength=len(partition.centers)).astype(np.float64)
+    return np.bincount(assignments.labels, values, minlength=len(assignments.centers)).astype(np.float64)
 
 
 def _draw_rows(
-    partition: Partition,
+    assignments: Assignments,
     costs: NDArray[np.floating],
     candidates: Int64,
     errors: Float64,
@@ -133,29 +135,29 @@ def _draw_rows(
     *,
     rows: MemoryRows,
     generator: Generator,
-    hosts: Hosts,
+    hosts: Collectives,
 ) -> _Candidates:
     """Draw rows of the candidates: all of a small cluster; of a large one the costly rather than the others."""
     number = np.full(len(errors), -1)
     number[candidates] = np.arange(len(candidates))
-    groups = number[partition.labels]
+    groups = number[assignments.labels]
     places = np.flatnonzero(groups >= 0)
     groups = groups[places]
     size = max(MIN_ROWS, min(MAX_ROWS, VALUES // rows.features // len(candidates)))
     chance = size * (0.5 / counts[candidates[groups]] + 0.5 * costs[places] / errors[candidates[groups]])
-    numbers = rows.numbers_of(partition.members[places])
+    numbers = rows.numbers_of(assignments.members[places])
     is_drawn = generator.random(rows.ordered)[numbers] < chance
     places, groups, numbers, chance = (array[is_drawn] for array in (places, groups, numbers, chance))
-    own = partition.weights_of_members()
+    own = assignments.weights_of_members()
     weights = (1.0 if own is None else own[places]) / np.minimum(chance, 1)
     notes = hosts.gather(np.stack([groups.astype(np.float64), numbers.astype(np.float64), weights], axis=1))
-    points = hosts.gather(partition.points_of(places))
+    points = hosts.gather(assignments.points_of(places))
     # By cluster and row number, so that rows that were dealt out come in the order in which one host has them.
     order = np.lexsort((notes[:, 1], notes[:, 0]))
     return _Candidates(points[order], notes[order, 0].astype(np.int64), notes[order, 2])
 
 
-def _split(drawn: _Candidates, count: int, generator: Generator, workers: Workers) -> Splits:
+def _split(drawn: _Candidates, count: int, generator: Generator, pool: ThreadPool) -> Splits:
     """Return the best split found of each of ``count`` candidates."""
     ends = np.searchsorted(drawn.groups, np.arange(count), side="right")
     first = np.concatenate([[0], ends[:-1]])
@@ -169,7 +171,7 @@ def _split(drawn: _Candidates, count: int, generator: Generator, workers: Worker
             drawn.points[part], drawn.weights[part], drawn.groups[part] - own.start, len(own), generators[number]
         )
 
-    found = list(workers.map(task, range(len(ranges))))
+    found = list(pool.map(task, range(len(ranges))))
     return Splits(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
 
 

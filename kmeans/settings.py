@@ -24,7 +24,7 @@ STREAMED_ROWS_PER_CENTER, MIN_STREAMED_ROWS = 10, 10_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """Settings of :func:`kmeans.estimator.fit`; ``None`` stands for ``auto``.
+    """Settings of :func:`kmeans.fitting.fit`; ``None`` stands for ``auto``.
 
     Attributes
     ----------

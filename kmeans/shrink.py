@@ -13,14 +13,14 @@ import numpy as np
 from numpy.random import Generator
 
 from kmeans.arrays import Float32, Float64
+from kmeans.callbacks import Callbacks
 from kmeans.distance import NearestCenters
 from kmeans.lloyd import LloydResult, OnMove, lloyd
 from kmeans.metric import METRICS
-from kmeans.observer import Observer
 from kmeans.seeding import PointDistances, draw_far_points, seed_centers
 from kmeans.settings import Settings
 from kmeans.sums import assign_and_sum
-from kmeans.workers import Interrupted, Workers
+from kmeans.threads import Interrupted, ThreadPool
 
 # A stop leaves the shrink so many seconds: what it makes of the streamed centers is worth a wait that is short beside
 # the 30 s after which SageMaker kills.
@@ -53,8 +53,8 @@ def shrink(
     settings: Settings,
     *,
     generator: Generator,
-    workers: Workers | None = None,
-    observer: Observer | None = None,
+    pool: ThreadPool | None = None,
+    callbacks: Callbacks | None = None,
 ) -> Shrunk:
     """Reduce ``centers`` (K, d) with ``weights`` (K,) to ``settings.k`` centers.
 
@@ -63,16 +63,16 @@ def shrink(
 
     Soon after a stop that ``workers`` hear of it ends with the best run so far, or the first as far as it came.
     """
-    observer, workers = observer or Observer(), workers or Workers()
+    callbacks, pool = callbacks or Callbacks(), pool or ThreadPool()
     metric = METRICS[settings.distance_metric]
     used = np.flatnonzero(weights)
-    observer.shrink_started(centers=len(centers), clusters=settings.k)
+    callbacks.shrink_started(centers=len(centers), clusters=settings.k)
     if len(used) <= settings.k:
         unused = np.flatnonzero(weights == 0)
         kept = np.concatenate([used, unused[: settings.k - len(used)]])
         return Shrunk(centers[kept].astype(np.float32), [], None)
     points, point_weights = centers[used].astype(np.float32), weights[used]
-    distances = _InterruptibleDistances(points, settings.trials() * settings.k, workers)
+    distances = _InterruptibleDistances(points, settings.trials() * settings.k, pool)
     # The heaviest centers are a model, if not a good one.
     latest = points[np.sort(np.argsort(-point_weights, kind="stable")[: settings.k])]
     results: list[LloydResult] = []
@@ -83,30 +83,30 @@ def shrink(
 
     with suppress(Interrupted):
         for attempt in range(settings.trials()):
-            with workers.interruptible(PATIENCE_SECONDS):
+            with pool.interruptible(PATIENCE_SECONDS):
                 result = _attempt(
-                    points, point_weights, distances, settings, generator=generator, workers=workers, on_move=moved
+                    points, point_weights, distances, settings, generator=generator, pool=pool, on_move=moved
                 )
             results.append(result)
             loss = metric.reported_loss(result.sums.mean_squared_distance)
-            observer.shrink_attempt(attempt=attempt, mean_squared_distance=loss)
+            callbacks.shrink_attempt(attempt=attempt, mean_squared_distance=loss)
     if not results:
         return Shrunk(latest, [], None)
     best, *others = sorted(results, key=lambda result: result.sums.inertia)
     loss = metric.reported_loss(best.sums.mean_squared_distance)
-    observer.shrink_done(mean_squared_distance=loss)
+    callbacks.shrink_done(mean_squared_distance=loss)
     return Shrunk(best.centers, [other.centers for other in others], loss)
 
 
 class _InterruptibleDistances(PointDistances):
     """Distances that are asked for again and again, and end with a stop."""
 
-    def __init__(self, points: Float32, draws: int, workers: Workers) -> None:
+    def __init__(self, points: Float32, draws: int, pool: ThreadPool) -> None:
         super().__init__(points, draws)
-        self._workers = workers
+        self._pool = pool
 
     def of(self, rows: list[int]) -> Float64:
-        self._workers.check_stop()
+        self._pool.check_stop()
         return super().of(rows)
 
 
@@ -117,7 +117,7 @@ def _attempt(
     settings: Settings,
     *,
     generator: Generator,
-    workers: Workers,
+    pool: ThreadPool,
     on_move: OnMove,
 ) -> LloydResult:
     def reseed(nearest: NearestCenters, count: int) -> Float32:
@@ -125,7 +125,7 @@ def _attempt(
 
     first = seed_centers(points, settings.k, settings.local_lloyd_init_method, generator, weights, distances=distances)
     return lloyd(
-        lambda nearest: assign_and_sum(points, nearest, weights, workers),
+        lambda nearest: assign_and_sum(points, nearest, weights, pool),
         first,
         max_iter=settings.local_lloyd_max_iter,
         tol=settings.local_lloyd_tol,

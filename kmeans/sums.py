@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from kmeans.arrays import Batch, Float32, Float64, Int32, Int64, in_blocks
+from kmeans.collectives import Collectives
 from kmeans.distance import NearestCenters, rounding_decides, squared_norms
-from kmeans.hosts import Hosts
-from kmeans.workers import Interrupted, Workers
+from kmeans.threads import Interrupted, ThreadPool
 
 # Rows that one task assigns and sums. Enough that the one addition per cluster which ends a task costs little, few
 # enough that a mini-batch of 5,000 rows feeds several cores. A function of d alone: the number of threads must not
@@ -69,7 +69,7 @@ class ClusterSums:
         if self.counts is not None:
             self.counts[part.present] += sign * part.counts
 
-    def over(self, hosts: Hosts, *, interrupted: bool = False) -> ClusterSums:
+    def over(self, hosts: Collectives, *, interrupted: bool = False) -> ClusterSums:
         """Return the sums of the points of all ``hosts``.
 
         Raises
@@ -111,7 +111,7 @@ def assign_and_sum(
     points: Float32,
     nearest: NearestCenters,
     weights: Float64 | None = None,
-    workers: Workers | None = None,
+    pool: ThreadPool | None = None,
     *,
     exact: bool = False,
 ) -> ClusterSums:
@@ -131,19 +131,19 @@ def assign_and_sum(
         part = slice(first, first + size)
         return _assign_and_sum(points[part], nearest, None if weights is None else weights[part], exact=exact)
 
-    tasks = (workers or Workers()).map(task, range(0, len(points), size))
+    tasks = (pool or ThreadPool()).map(task, range(0, len(points), size))
     return _total(tasks, nearest, is_weighted=weights is not None)
 
 
 def assign_and_sum_blocks(
-    blocks: Iterable[Batch], nearest: NearestCenters, workers: Workers, *, is_weighted: bool = False
+    blocks: Iterable[Batch], nearest: NearestCenters, pool: ThreadPool, *, is_weighted: bool = False
 ) -> ClusterSums:
     """Return the sums of all points of ``blocks``; while workers are at some of them, the next are fetched.
 
     ``is_weighted`` says whether all blocks have weights, or none.
     """
     parts = (part for block in blocks for part in _parts(block, task_rows(nearest.features)))
-    tasks = workers.map(lambda part: _assign_and_sum(part.points, nearest, part.weights), parts)
+    tasks = pool.map(lambda part: _assign_and_sum(part.points, nearest, part.weights), parts)
     return _total(tasks, nearest, is_weighted=is_weighted)
 
 
@@ -224,7 +224,7 @@ class Settled(NamedTuple):
 
 
 def sums_of_all_hosts(
-    compute: Callable[[], ClusterSums], nothing: ClusterSums, workers: Workers, hosts: Hosts
+    compute: Callable[[], ClusterSums], nothing: ClusterSums, pool: ThreadPool, hosts: Collectives
 ) -> ClusterSums:
     """Return what ``compute()`` gives on all ``hosts``, added up; ``nothing`` stands for it where a stop cut it off.
 
@@ -234,7 +234,7 @@ def sums_of_all_hosts(
         On all hosts, if a stop was wanted on one: none may wait for what another gave up.
     """
     try:
-        with workers.interruptible():
+        with pool.interruptible():
             sums = compute()
     except Interrupted:
         return nothing.over(hosts, interrupted=True)

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from kmeans.arrays import Float32
+from kmeans.collectives import Collectives
 from kmeans.coreset import draw_coreset
-from kmeans.draws import Draws
-from kmeans.hosts import Hosts
+from kmeans.dataset import MemoryRows
 from kmeans.local_search import MAX_STARTS, LocalSearch, passes_within
-from kmeans.rows import MemoryRows
-from kmeans.workers import Interrupted, Workers
+from kmeans.random_streams import RandomStreams
+from kmeans.threads import Interrupted, ThreadPool
 
 
 class SearchScope(NamedTuple):
@@ -59,10 +59,10 @@ class TableSearch:
         Number of rows in memory of all ``hosts``.
     """
 
-    def __init__(self, rows: MemoryRows, k: int, total: int, *, workers: Workers, hosts: Hosts) -> None:
+    def __init__(self, rows: MemoryRows, k: int, total: int, *, pool: ThreadPool, hosts: Collectives) -> None:
         self._rows = rows
         self._k = k
-        self._workers = workers
+        self._pool = pool
         self._hosts = hosts
         self._scopes: list[tuple[int, SearchScope]] = []
         if k == 1 or total * k * rows.features > MAX_MULTIPLICATIONS:
@@ -80,15 +80,15 @@ class TableSearch:
         """Whether there is anything to search; the same on all hosts."""
         return bool(self._scopes)
 
-    def improve(self, centers: Float32, draws: Draws) -> Float32:
+    def improve(self, centers: Float32, random_streams: RandomStreams) -> Float32:
         """Return the best centers found, which may be near the given ``centers`` (k, d); the same on all hosts."""
         for size, scope in self._scopes:
-            centers = self._search(centers, size, scope, draws)
+            centers = self._search(centers, size, scope, random_streams)
         return centers
 
-    def _search(self, centers: Float32, size: int, scope: SearchScope, draws: Draws) -> Float32:
-        generator, best = draws.next(), centers
-        drawn = draw_coreset(self._rows, centers, size, generator, workers=self._workers, hosts=self._hosts)
+    def _search(self, centers: Float32, size: int, scope: SearchScope, random_streams: RandomStreams) -> Float32:
+        generator, best = random_streams.next(), centers
+        drawn = draw_coreset(self._rows, centers, size, generator, pool=self._pool, hosts=self._hosts)
         if self._hosts.rank == 0:
             search = LocalSearch(
                 drawn.points,
@@ -96,9 +96,9 @@ class TableSearch:
                 self._k,
                 generator,
                 seconds=scope.seconds,
-                check_stop=self._workers.check_stop,
+                check_stop=self._pool.check_stop,
             )
-            with contextlib.suppress(Interrupted), self._workers.interruptible():
+            with contextlib.suppress(Interrupted), self._pool.interruptible():
                 found = search.best([centers], max_starts=scope.max_starts).astype(np.float64)
                 best = self._rows.metric.normalize_centers(found, centers.astype(np.float64)).astype(np.float32)
         return self._hosts.broadcast(best)

@@ -27,13 +27,13 @@ def main() -> int:
 
     from kmeans import artifact
     from kmeans.errors import KMeansError
-    from kmeans.machine import usable_cpus
+    from kmeans.system import usable_cpus
     from serve.app import create_app
     from serve.health import Readiness
-    from serve.port import open_port
-    from serve.server import Server
+    from serve.metrics import Metrics
+    from serve.server.listener import open_port
+    from serve.server.worker import Server
     from serve.settings import Settings
-    from serve.telemetry import Telemetry
 
     try:
         settings = Settings.from_environment(os.environ, usable_cpus())
@@ -43,7 +43,7 @@ def main() -> int:
     except KMeansError as error:
         print(error, file=sys.stderr)
         return 1
-    telemetry, readiness = Telemetry(settings.workers, model), Readiness(model)
+    telemetry, readiness = Metrics(settings.workers, model), Readiness(model)
     app = create_app(settings, model, telemetry, readiness)
     served = (
         f"{model.clusters} clusters x {model.features} features from {settings.model_directory}"

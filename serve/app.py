@@ -1,4 +1,4 @@
-"""create_app(settings, model, telemetry): all routes, put together."""
+"""create_app(settings, model, metrics): all routes, put together."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from http import HTTPStatus
 
 from flask import Flask, Response, request
 
-from kmeans.machine import usable_memory
 from kmeans.model import KMeansModel
-from serve import health, multi_model, openapi, telemetry
-from serve.answer import Answer
-from serve.catalog import Catalog, budget
+from kmeans.system import usable_memory
+from serve import health, metrics, openapi
+from serve.access_log import RECORD
 from serve.errors import answer_to, error_answer
-from serve.front import Front
 from serve.health import Readiness
 from serve.inference import Inference
-from serve.request_log import RECORD
+from serve.metrics import Metrics
+from serve.middleware import Middleware
+from serve.multi_model import routes
+from serve.multi_model.registry import Registry, budget
+from serve.response import Answer
 from serve.settings import Settings
-from serve.telemetry import Telemetry
 
 
 def create_app(
     settings: Settings,
     model: KMeansModel | None,
-    counters: Telemetry | None = None,
+    counters: Metrics | None = None,
     readiness: Readiness | None = None,
 ) -> Flask:
     """Return the WSGI application.
@@ -42,7 +43,7 @@ def create_app(
     app.url_map.merge_slashes = False
     # What the handler of errors below doesn't answer goes on to whoever called, instead of becoming a 500.
     app.config["PROPAGATE_EXCEPTIONS"] = True
-    counters = counters or Telemetry(settings.workers, model)
+    counters = counters or Metrics(settings.workers, model)
     if readiness is None:
         readiness = Readiness(model)
         readiness.test()
@@ -50,16 +51,16 @@ def create_app(
     app.register_blueprint(health.blueprint(settings, model, readiness, counters))
 
     @app.get("/metrics")
-    def metrics() -> Response:
-        return Answer(200, telemetry.MEDIA_TYPE, [counters.render()]).to_flask()
+    def exposition() -> Response:
+        return Answer(200, metrics.MEDIA_TYPE, [counters.render()]).to_flask()
 
     @app.get("/openapi.json")
     def description() -> Response:
         return Answer.of_json(openapi.describe(model)).to_flask()
 
     if settings.is_multi_model:
-        catalog = Catalog(settings.models_directory, budget(usable_memory()))
-        app.register_blueprint(multi_model.blueprint(catalog, inference))
+        catalog = Registry(settings.models_directory, budget(usable_memory()))
+        app.register_blueprint(routes.blueprint(catalog, inference))
 
         @app.route("/invocations", methods=["GET", "POST"])
         def invocations() -> Response:
@@ -73,5 +74,5 @@ def create_app(
         return answer_to(error, request.environ[RECORD]).to_flask()
 
     # Flask's own place for middleware.
-    app.wsgi_app = Front(app.wsgi_app, inference, model, counters)  # type: ignore[method-assign]
+    app.wsgi_app = Middleware(app.wsgi_app, inference, model, counters)  # type: ignore[method-assign]
     return app

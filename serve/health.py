@@ -11,11 +11,11 @@ from flask import Blueprint, Response
 
 from kmeans import __version__
 from kmeans.errors import ModelError
-from kmeans.machine import usable_memory
 from kmeans.model import KMeansModel
-from serve.answer import Answer
+from kmeans.system import usable_memory
+from serve.metrics import Metrics
+from serve.response import Answer
 from serve.settings import Settings
-from serve.telemetry import Telemetry
 
 # A self-test asks for so many centers: enough to go the whole way, and the same time for any model.
 TESTED_CENTERS = 16
@@ -49,7 +49,7 @@ class Readiness:
         self.is_ready = True
 
 
-def blueprint(settings: Settings, model: KMeansModel | None, readiness: Readiness, telemetry: Telemetry) -> Blueprint:
+def blueprint(settings: Settings, model: KMeansModel | None, readiness: Readiness, telemetry: Metrics) -> Blueprint:
     """Return the three routes."""
     routes = Blueprint("health", __name__)
     began = time.monotonic()

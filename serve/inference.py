@@ -18,13 +18,13 @@ from kmeans.formats.instances import Instances, Predictions
 from kmeans.formats.media_type import CSV, JSON, JSON_LINES
 from kmeans.formats.portions import PORTION_BYTES, Portion
 from kmeans.model import KMeansModel
-from serve import body
-from serve.answer import Answer
+from serve import request_body
+from serve.access_log import RECORD, Record
+from serve.metrics import Metrics
 from serve.negotiation import CUTTERS, DECODERS, ENCODERS, FRAMES, AnswerType, answer_type, request_type
-from serve.request_log import RECORD, Record
+from serve.response import Answer
+from serve.semaphore import Semaphore
 from serve.settings import Settings
-from serve.telemetry import Telemetry
-from serve.turns import Turns
 
 # An answer to more rows than this is written while it is sent, in chunks: as a whole it would be many times as long as
 # the request.
@@ -58,10 +58,10 @@ class _Part:
 class Inference:
     """What answers the invocations of all models of a server."""
 
-    def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
+    def __init__(self, settings: Settings, telemetry: Metrics) -> None:
         self._settings = settings
         self._telemetry = telemetry
-        self._turns = Turns(settings.large_bodies)
+        self._turns = Semaphore(settings.large_bodies)
 
     def answer(self, environ: Mapping[str, Any], model: KMeansModel) -> Answer:
         """Return the nearest center of each row of a request, and the distance to it.
@@ -85,7 +85,7 @@ class Inference:
         media_type = request_type(environ.get("CONTENT_TYPE"))
         form = answer_type(environ.get("HTTP_ACCEPT"), self._settings.default_accept)
         began = time.perf_counter()
-        content = body.read(environ, self._settings.max_payload_bytes)
+        content = request_body.read(environ, self._settings.max_payload_bytes)
         record.bytes_in = len(content)
         record.seconds["read"] = time.perf_counter() - began
         parts = self._predicted(content, media_type, model, record)
@@ -108,7 +108,7 @@ class Inference:
     def _predicted(
         self, content: bytes | bytearray, media_type: str, model: KMeansModel, record: Record
     ) -> list[_Part]:
-        """Return what the model says of all rows of a body, portion by portion."""
+        """Return what the model says of all rows of a request_body, portion by portion."""
         parts: list[_Part] = []
         with ExitStack() as stack:
             if len(content) > PORTION_BYTES:
@@ -202,7 +202,7 @@ def _salvaged(rows: list[bytes], media_type: str, model: KMeansModel) -> tuple[I
 
 
 def _placed(error: DataError, portion: Portion, rows: int) -> DataError:
-    """Return ``error``, which names a place within a portion, with that in the whole body."""
+    """Return ``error``, which names a place within a portion, with that in the whole request_body."""
     if portion.offset:
         if error.row is not None:
             error.row += rows
@@ -233,7 +233,7 @@ def _missing(part: _Part) -> NDArray[np.bool_]:
     return np.zeros(len(part.labels), dtype=np.bool_) if part.missing is None else part.missing
 
 
-def _in_chunks(parts: list[_Part], form: AnswerType, telemetry: Telemetry) -> Iterator[bytes]:
+def _in_chunks(parts: list[_Part], form: AnswerType, telemetry: Metrics) -> Iterator[bytes]:
     """Yield the answer to ``parts``, each of them written when the one before has been sent; then count it."""
     prefix, separator, suffix = FRAMES[form.media_type]
     size, seconds = 0, 0.0

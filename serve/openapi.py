@@ -9,11 +9,11 @@ from kmeans import __version__
 from kmeans.arrays import MAX_MAGNITUDE
 from kmeans.formats.media_type import JSON
 from kmeans.model import KMeansModel
-from serve import multi_model
-from serve.catalog import MAX_NAME, MAX_URL
 from serve.errors import REFUSALS
+from serve.metrics import MEDIA_TYPE
+from serve.multi_model import routes
+from serve.multi_model.registry import MAX_NAME, MAX_URL
 from serve.negotiation import DECODERS, ENCODERS
-from serve.telemetry import MEDIA_TYPE
 
 Schema = dict[str, Any]
 
@@ -78,7 +78,7 @@ LIST: Schema = {
     "type": "object",
     "required": ["models"],
     "properties": {
-        "models": {"type": "array", "items": LOADED, "maxItems": multi_model.MAX_PAGE_MODELS},
+        "models": {"type": "array", "items": LOADED, "maxItems": routes.MAX_PAGE_MODELS},
         "nextPageToken": TEXT,
     },
     "additionalProperties": False,
@@ -129,7 +129,7 @@ def _distance(model: KMeansModel | None) -> str:
 def _models() -> dict[str, Schema]:
     """Return the paths of a multi-model endpoint."""
     named = {"name": "name", "in": "path", "required": True, "schema": NAME}
-    limit = {"type": "integer", "minimum": 1, "maximum": 10**multi_model.MAX_DIGITS - 1}
+    limit = {"type": "integer", "minimum": 1, "maximum": 10**routes.MAX_DIGITS - 1}
     load = _refused("Load a model.", LOADED, 400, 408, 409, 413, 507)
     load["requestBody"] = {"required": True, "content": {JSON: {"schema": LOAD}}}
     page = _refused("The models that are loaded, by name, some at a time.", LIST, 400)

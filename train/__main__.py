@@ -18,7 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from train.contract import HostNames
+    from train.config import HostNames
     from train.failure import Failure
     from train.metrics import JobLog
 
@@ -36,12 +36,12 @@ def main() -> int:
     parser.add_argument(
         "--validate", action="store_true", help="check configuration and data, list all mistakes, train nothing"
     )
-    parser.add_argument("--rank", action="store_true", help=argparse.SUPPRESS)  # for train.hydra only
+    parser.add_argument("--rank", action="store_true", help=argparse.SUPPRESS)  # for train.distributed.launcher only
     options = parser.parse_args()
     base = Path(os.environ.get("SAGEMAKER_BASE_DIR") or DEFAULT_BASE)
     # The files must be readable and removable for whoever is outside of the container.
     os.umask(0)
-    # Threads go over blocks of rows (kmeans.workers); BLAS threads of its own would fight with them for the CPUs. Must
+    # Threads go over blocks of rows (kmeans.threads); BLAS threads of its own would fight with them for the CPUs. Must
     # be said before NumPy is imported.
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
@@ -74,7 +74,7 @@ def _validate(base: Path) -> int:
 def _train(base: Path) -> int:
     """Train; return the exit code."""
     from kmeans.errors import SettingError
-    from train.contract import HostNames, output_directory, read_hosts
+    from train.config import HostNames, output_directory, read_hosts
     from train.failure import Failure
     from train.metrics import JobLog
 
@@ -111,7 +111,7 @@ def _train(base: Path) -> int:
 
 def _train_alone(base: Path, log: JobLog) -> None:
     """Train in this process."""
-    from kmeans.machine import usable_cpus, usable_memory
+    from kmeans.system import usable_cpus, usable_memory
     from train.job import run
 
     run(base, usable_cpus(), usable_memory(), log, checkpoint_folder=_checkpoint_folder())
@@ -119,18 +119,18 @@ def _train_alone(base: Path, log: JobLog) -> None:
 
 def _train_together(base: Path, hosts: HostNames, log: JobLog) -> Failure | None:
     """Train with other hosts, in a process that this one watches over; return why the job failed, or None."""
-    from train.cluster import Deadlines
-    from train.hydra import Hydra
-    from train.leader import Leader
-    from train.worker import Worker
+    from train.distributed.follower import Follower
+    from train.distributed.launcher import HydraLauncher
+    from train.distributed.leader import Leader
+    from train.distributed.supervisor import Deadlines
 
     log.host = hosts.current
     deadlines = Deadlines(
         arrival=_seconds("KMEANS_HOSTS_TIMEOUT_SECONDS", Deadlines().arrival),
         silence=_seconds("KMEANS_HEARTBEAT_TIMEOUT_SECONDS", Deadlines().silence),
     )
-    launcher = Hydra([sys.executable, "-m", "train", "--rank"])
-    kind = Leader if hosts.current == hosts.leader else Worker
+    launcher = HydraLauncher([sys.executable, "-m", "train", "--rank"])
+    kind = Leader if hosts.current == hosts.leader else Follower
     host = kind(hosts, launcher, log.say, deadlines)
     _on_sigterm(host.stop)
     if log.stop_wanted():
@@ -140,26 +140,26 @@ def _train_together(base: Path, hosts: HostNames, log: JobLog) -> Failure | None
 
 def _take_part(base: Path) -> int:
     """Be the process that trains on one of several hosts, and its parent; return the exit code."""
-    from train.witness import bear_witness
+    from train.distributed.exit_reporter import report_exit
 
     # Before NumPy and MPI are imported: the parent stays small, and MPI starts threads.
-    exit_code = bear_witness()
+    exit_code = report_exit()
     if exit_code is not None:
         os._exit(exit_code)  # there is nothing to tidy up, and the launcher waits
-    from train.contract import read_hosts
-    from train.hydra import rank_environment
+    from train.config import read_hosts
+    from train.distributed.launcher import rank_environment
 
     # MPI reads it when it starts.
     for name, value in rank_environment(read_hosts(base).interface).items():
         os.environ.setdefault(name, value)
-    from kmeans.machine import usable_cpus, usable_memory
+    from kmeans.system import usable_cpus, usable_memory
+    from train.distributed.rank import claim_streams, run_rank
     from train.metrics import JobLog
-    from train.rank import claim_streams, take_part
 
     claim_streams()
     log = JobLog()
     _on_sigterm(log.stop)
-    return take_part(base, usable_cpus(), usable_memory(), log, checkpoint_folder=_checkpoint_folder())
+    return run_rank(base, usable_cpus(), usable_memory(), log, checkpoint_folder=_checkpoint_folder())
 
 
 def _on_sigterm(stop: Callable[[], None]) -> None:

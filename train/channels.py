@@ -15,7 +15,7 @@ from kmeans.arrays import Float32
 from kmeans.errors import DataError, NoDataError, SettingError, shown
 from kmeans.formats.pieces import Prepare
 from kmeans.narrowing import Narrowing
-from train.contract import PIPE_MODE, Channel
+from train.config import PIPE_MODE, Channel
 from train.files import FileReader, OnProgress, declared_type
 from train.pipe import PipeReader
 from train.reader import Reader

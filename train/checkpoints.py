@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from kmeans.atomic_file import write_files
 from kmeans.checkpoint import Checkpoints, State
+from kmeans.collectives import Collectives, SingleHost
 from kmeans.errors import ResourceError, SettingError
-from kmeans.hosts import Alone, Hosts
 
 FILE_NAMES = ("kmeans-checkpoint-0", "kmeans-checkpoint-1")
 
@@ -82,7 +82,7 @@ class CheckpointFolder(Checkpoints):
         identity: Identity,
         say: Say,
         *,
-        hosts: Hosts | None = None,
+        hosts: Collectives | None = None,
         max_share_bytes: int = 1 << 30,
         ignore_others: bool = False,
     ) -> None:
@@ -91,7 +91,7 @@ class CheckpointFolder(Checkpoints):
         self._job = orjson.loads(orjson.dumps(dict(identity.job)))  # as it will be read again
         self._shares = identity.shares
         self._say = say
-        self._hosts = hosts or Alone()
+        self._hosts = hosts or SingleHost()
         self._max_share_bytes = max_share_bytes
         self._number = 0
         self._last = time.monotonic()

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from kmeans.arrays import Float32
 from kmeans.errors import DataError, SettingError, shown
 from kmeans.formats import csv, jsonlines, npy, recordio
+from kmeans.formats.buffer import Stream
 from kmeans.formats.media_type import CSV, JSON_LINES, NPY, RECORDIO, MediaType
 from kmeans.formats.pieces import Narrower, Prepare
-from kmeans.formats.window import Stream
 from kmeans.narrowing import Narrowing
-from train.streams import GZIP_MAGIC, ForwardStream, UnpackedStream, Utf8Stream
+from train.byte_streams import GZIP_MAGIC, ForwardStream, UnpackedStream, Utf8Stream
 
 LABEL_SIZE = "label_size"
 

@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 from kmeans import artifact
 from kmeans.atomic_file import remove_remains
 from kmeans.checkpoint import Checkpoints
+from kmeans.collectives import Collectives, SingleHost
+from kmeans.dataset import Rows, bytes_per_row
 from kmeans.diagnostics import cluster_warnings
 from kmeans.errors import KMeansError, ResourceError, SettingError
-from kmeans.estimator import Fitted, fit
-from kmeans.hosts import Alone, Hosts
-from kmeans.machine import peak_memory
+from kmeans.fitting import Fitted, fit
 from kmeans.model import KMeansModel
-from kmeans.rows import Rows, bytes_per_row
-from kmeans.workers import Workers
+from kmeans.system import peak_memory
+from kmeans.threads import ThreadPool
 from train import hyperparameters
 from train.checkpoints import FILE_NAMES, CheckpointFolder, Identity
-from train.contract import MODEL_CHANNEL, TEST_CHANNEL, TRAIN_CHANNEL, Channel, HostNames, Job, read_job
-from train.digest import RowsDigest
+from train.config import MODEL_CHANNEL, TEST_CHANNEL, TRAIN_CHANNEL, Channel, HostNames, Job, read_job
+from train.fingerprint import Fingerprint
 from train.hyperparameters import Hyperparameters
+from train.load import count_of_all, read_share
 from train.metrics import JobLog
-from train.shares import count_of_all, read_share
 from train.warm_start import read_model
 
 # Share of the memory that rows may take; and what of it is left to the interpreter, to NumPy and to buffers.
@@ -50,7 +50,7 @@ def run(
     threads: int,
     memory: int,
     log: JobLog,
-    hosts: Hosts | None = None,
+    hosts: Collectives | None = None,
     *,
     checkpoint_folder: Path | None = None,
     on_written: Callable[[], None] = lambda: None,
@@ -66,7 +66,7 @@ def run(
     kmeans.errors.KMeansError
         If anything is wrong with the configuration, the data or the disk; nothing is left in the model directory then.
     """
-    job, hosts = read_job(base), hosts or Alone()
+    job, hosts = read_job(base), hosts or SingleHost()
     log.host = job.hosts.current
     log.say(f"Merging with provided configuration from {job.hyperparameters_file}: {_json(job.hyperparameters)}")
     wanted = hyperparameters.parse(job.hyperparameters)
@@ -82,7 +82,7 @@ def run(
     budget = int(ROWS_SHARE * max(0, memory - RESERVED_BYTES))
     start = _read_start(job, wanted, log)
     # The leader's folder is that of all.
-    digest = RowsDigest() if count_of_all(hosts.rank == 0 and folder is not None, hosts) else None
+    digest = Fingerprint() if count_of_all(hosts.rank == 0 and folder is not None, hosts) else None
     rows = read_share(required_channel(job), wanted.feature_dim, budget, wanted, log=log, hosts=hosts, digest=digest)
     # Read before the fit: what is wrong with it shall not come out hours later.
     held = rows.in_memory
@@ -99,13 +99,13 @@ def run(
     if digest is not None:
         identity = _identity(job, rows, wanted, digest=digest, start=start, hosts=hosts)
         checkpoints = _checkpoints(folder, identity, wanted, memory, log=log, hosts=hosts)
-    with Workers(threads, log.stop_wanted) as workers:
+    with ThreadPool(threads, log.stop_wanted) as pool:
         fitted = fit(
             rows,
             wanted.settings,
-            workers=workers,
+            pool=pool,
             hosts=hosts,
-            observer=log,
+            callbacks=log,
             start=start,
             checkpoints=checkpoints or Checkpoints(),
         )
@@ -146,7 +146,7 @@ def check_hosts(hosts: HostNames, connected: int) -> None:
         )
 
 
-def _check_told_the_same(job: Job, wanted: Hyperparameters, hosts: Hosts) -> None:
+def _check_told_the_same(job: Job, wanted: Hyperparameters, hosts: Collectives) -> None:
     """Raise a SettingError on a host that is told another job than the leader: they would wait for each other."""
     told: dict[str, Any] = dict(wanted.values)
     for name, channel in job.channels.items():
@@ -189,7 +189,7 @@ def _checkpoints(
     memory: int,
     *,
     log: JobLog,
-    hosts: Hosts,
+    hosts: Collectives,
 ) -> CheckpointFolder:
     return CheckpointFolder(
         folder or Path(),  # of a host that isn't the leader, where it is never used
@@ -207,9 +207,9 @@ def _identity(
     rows: Rows,
     wanted: Hyperparameters,
     *,
-    digest: RowsDigest,
+    digest: Fingerprint,
     start: KMeansModel | None,
-    hosts: Hosts,
+    hosts: Collectives,
 ) -> Identity:
     """Return by what a checkpoint is known as that of these rows and settings."""
     settings = {
@@ -265,7 +265,7 @@ def _report(fitted: Fitted, log: JobLog, *, is_leader: bool) -> dict[str, Any]:
 
 
 def _read_test_channel(
-    job: Job, train_rows: Rows, budget: int, wanted: Hyperparameters, *, log: JobLog, hosts: Hosts
+    job: Job, train_rows: Rows, budget: int, wanted: Hyperparameters, *, log: JobLog, hosts: Collectives
 ) -> Rows | None:
     if TEST_CHANNEL not in job.channels:
         log.say("Test data is not provided.")
@@ -281,7 +281,9 @@ def _read_test_channel(
     )
 
 
-def _score(rows: Rows, model: KMeansModel, wanted: Hyperparameters, log: JobLog, hosts: Hosts) -> dict[str, float]:
+def _score(
+    rows: Rows, model: KMeansModel, wanted: Hyperparameters, log: JobLog, hosts: Collectives
+) -> dict[str, float]:
     """Score the rows of the test channel: ``ssd`` is their loss, ``msd`` the same per row.
 
     The model is written by now. What goes wrong here, and a stop, leave out the scores and cost nothing else.

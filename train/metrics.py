@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TextIO
 
-from kmeans.observer import Observer
+from kmeans.callbacks import Callbacks
 from train.failure import StoppedError
 
 # A long phase shows a sign of life this often, in seconds.
@@ -29,7 +29,7 @@ ALGORITHM = "AWS/KMeansWebscale"
 PHASE_METRICS = {"seed": "initialize.time", "stream": "update.time", "shrink": "_shrink.time", "refine": "refine.time"}
 
 
-class JobLog(Observer):
+class JobLog(Callbacks):
     """Writes log lines to a stream (default: stdout) as the job and the fit report to it.
 
     Parameters

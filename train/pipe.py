@@ -19,13 +19,13 @@ from pathlib import Path
 
 from kmeans.arrays import Float32
 from kmeans.errors import NoDataError, ResourceError
+from kmeans.formats.buffer import Stream
 from kmeans.formats.pieces import Prepare
-from kmeans.formats.window import Stream
 from kmeans.narrowing import Narrowing
-from train.contract import Channel
+from train.byte_streams import UnwrappedStream
+from train.config import Channel
 from train.files import FileReader, OnProgress
 from train.reader import Reader
-from train.streams import UnwrappedStream
 
 # How often a FIFO that isn't there yet is looked for, and how often a wait says that it goes on, in seconds.
 LOOK_SECONDS, TELL_SECONDS = 0.1, 1.0

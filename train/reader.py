@@ -8,7 +8,7 @@ from collections.abc import Generator
 from kmeans.arrays import Float32
 from kmeans.formats.pieces import Prepare
 from kmeans.narrowing import Narrowing
-from train.contract import Channel
+from train.config import Channel
 from train.files import FileReader, OnProgress, check_columns
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from kmeans.errors import KMeansError
 from kmeans.formats.pieces import Prepare
 from train import channels, hyperparameters
-from train.contract import TEST_CHANNEL, Channel, read_job
+from train.config import TEST_CHANNEL, Channel, read_job
 from train.files import FileReader, check_columns
 from train.hyperparameters import Hyperparameters
 from train.job import required_channel

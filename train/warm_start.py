@@ -11,7 +11,7 @@ from kmeans import artifact
 from kmeans.errors import DataError, ModelError, SettingError, reason, shown
 from kmeans.metric import MetricName
 from kmeans.model import KMeansModel
-from train.contract import Channel
+from train.config import Channel
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from kmeans.arrays import Float32, Float64
 from kmeans.errors import DataError, shown
+from kmeans.formats.buffer import Stream, Window
 from kmeans.formats.instances import Predictions
 from kmeans.formats.number_lists import read_numbers
 from kmeans.formats.pieces import Narrower, Piece, Prepare, in_equal_blocks, joined, joined_wide
-from kmeans.formats.window import Stream, Window
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from kmeans.arrays import Float32, Float64
 from kmeans.errors import DataError
+from kmeans.formats.buffer import Stream, Window
 from kmeans.formats.instances import Instances, Predictions
 from kmeans.formats.json import attach, objects, read_id, read_vector, table
 from kmeans.formats.pieces import Narrower, Piece, Prepare, in_equal_blocks, joined, joined_wide
 from kmeans.formats.sparse import DenseRows
-from kmeans.formats.window import Stream, Window
 
 # Text that is parsed at once: Python's number objects should stay in cache.
 CHUNK_BYTES = 64 << 10

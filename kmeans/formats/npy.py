@@ -15,8 +15,8 @@ from numpy.lib import format as npy_format
 
 from kmeans.arrays import Float32, Float64, as_float32
 from kmeans.errors import DataError, reason, shown
+from kmeans.formats.buffer import WINDOW_BYTES, Stream, Window
 from kmeans.formats.pieces import Narrower, Piece, Prepare, in_equal_blocks, joined, joined_wide
-from kmeans.formats.window import WINDOW_BYTES, Stream, Window
 
 MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"

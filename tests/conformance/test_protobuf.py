@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from scipy import sparse
 
-from kmeans.formats import ndarray_list, recordio
+from kmeans.formats import mxnet, recordio
 from kmeans.formats.instances import Predictions
 
 from .amazon import common, record_pb2
@@ -273,5 +273,5 @@ def test_we_read_the_model_file_that_mxnet_wrote(request: pytest.FixtureRequest)
     golden = Path(str(request.config.rootpath)) / "tests" / "data" / "golden"
     content = (golden / "model_algo-1").read_bytes()
     expected = np.load(golden / "model_algo-1_expected.npy", allow_pickle=False)
-    assert np.array_equal(ndarray_list.decode(content), expected)
-    assert ndarray_list.encode(expected) == content
+    assert np.array_equal(mxnet.decode(content), expected)
+    assert mxnet.encode(expected) == content

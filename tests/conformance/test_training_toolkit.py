@@ -12,7 +12,7 @@ import pytest
 
 from tests.contract.opt_ml import PROJECT, OptMl, environment
 from train import hyperparameters
-from train.contract import output_directory, read_job
+from train.config import output_directory, read_job
 
 READ_ENVIRONMENT = (sys.executable, "-m", "tests.conformance.read_environment")
 

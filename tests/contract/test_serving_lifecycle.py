@@ -216,9 +216,10 @@ THOUGHTFUL = (
     """
 import sys, time
 from kmeans.model import KMeansModel
-from serve import __main__, server
+from serve import __main__
+from serve.server import worker
 
-predict, load_config = KMeansModel.predict, server.Server.load_config
+predict, load_config = KMeansModel.predict, worker.Server.load_config
 
 def think(self, points):
     time.sleep(4 * (len(points) == 3))
@@ -228,7 +229,7 @@ def load_impatiently(self):
     load_config(self)
     self.cfg.set("timeout", 2)
 
-KMeansModel.predict, server.Server.load_config = think, load_impatiently
+KMeansModel.predict, worker.Server.load_config = think, load_impatiently
 sys.exit(__main__.main())
 """,
 )

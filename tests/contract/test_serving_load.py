@@ -33,7 +33,8 @@ THREADS = 4
 IMPATIENT = (
     sys.executable,
     "-c",
-    "import sys; from serve import __main__, connection; connection.GRACE_SECONDS = 0.5; sys.exit(__main__.main())",
+    "import sys; from serve import __main__; from serve.server import connection;"
+    "connection.GRACE_SECONDS = 0.5; sys.exit(__main__.main())",
 )
 
 

@@ -27,7 +27,7 @@ from kmeans.errors import SettingError
 from kmeans.formats import recordio
 from kmeans.formats.media_type import JSON
 from kmeans.model import KMeansModel
-from serve import inference, negotiation, request_log
+from serve import access_log, inference, negotiation
 from serve.app import create_app
 from serve.negotiation import DECODERS, ENCODERS, NotAcceptableError, UnsupportedContentTypeError
 from serve.settings import Settings
@@ -94,7 +94,7 @@ def _configuration() -> Config:
     """Return gunicorn's settings as the image has them, without what belongs to processes."""
     configuration = Config()
     values: dict[str, Any] = {}
-    path = PROJECT / "container" / "gunicorn.conf.py"
+    path = PROJECT / "serve" / "server" / "gunicorn_conf.py"
     exec(compile(path.read_bytes(), path, "exec"), values)  # noqa: S102 - the project's own
     for name, value in values.items():
         if name.startswith(("limit_", "header_", "forward")):
@@ -112,7 +112,7 @@ MODELS_APPLICATION = create_app(
 DEFECTS = _Defects()
 logging.getLogger("kmeans").addHandler(DEFECTS)
 logging.getLogger("kmeans").propagate = False
-request_log.write = lambda record: None  # a line for each request is tested elsewhere
+access_log.write = lambda record: None  # a line for each request is tested elsewhere
 
 
 def answers(data: bytes, application: Flask) -> Iterator[bytes]:

@@ -27,17 +27,17 @@ import numpy as np
 from kmeans import artifact
 from kmeans.arrays import Float32
 from kmeans.errors import DataError, KMeansError, ModelError, SettingError
-from kmeans.formats import csv, json, jsonlines, ndarray_list, npy, pieces, portions, recordio, sparse
+from kmeans.formats import csv, json, jsonlines, mxnet, npy, pieces, portions, recordio, sparse
+from kmeans.formats.buffer import Stream
 from kmeans.formats.instances import Instances, Predictions
 from kmeans.formats.media_type import CSV, JSON, JSON_LINES, NPY, RECORDIO, MediaType
 from kmeans.formats.recordio import reader
-from kmeans.formats.window import Stream
 from kmeans.model import KMeansModel
 from serve.negotiation import CUTTERS, DECODERS
 from tests.fuzz import requests
 from tests.unit.kmeans.formats import wire
 from tests.unit.kmeans.formats.streams import Trickle
-from train.contract import Channel
+from train.config import Channel
 from train.files import FileReader
 from train.warm_start import read_model
 
@@ -244,12 +244,12 @@ def check_npz(data: bytes) -> None:
 def check_ndarray_list(data: bytes) -> None:
     """MXNet's list: what is read is written again, and the same."""
     with bounded_memory(len(data)):
-        centers = attempt(lambda: ndarray_list.decode(data))
+        centers = attempt(lambda: mxnet.decode(data))
     if not isinstance(centers, DataError):
         assert centers.dtype == np.float32
         assert centers.ndim == 2
         assert min(centers.shape) > 0
-        assert ndarray_list.decode(ndarray_list.encode(centers)).tobytes() == centers.tobytes()
+        assert mxnet.decode(mxnet.encode(centers)).tobytes() == centers.tobytes()
 
 
 def check_recordio(data: bytes) -> None:
@@ -490,8 +490,8 @@ def npz_seeds() -> list[bytes]:
 
 def ndarray_list_seeds() -> list[bytes]:
     """What we write, and its other version and type."""
-    written = ndarray_list.encode(ROWS)
-    version_3 = written[:24] + ndarray_list.ARRAY_MAGICS[1].to_bytes(4, "little") + written[28:]
+    written = mxnet.encode(ROWS)
+    version_3 = written[:24] + mxnet.ARRAY_MAGICS[1].to_bytes(4, "little") + written[28:]
     wide = written[:60] + b"\1" + written[61:64] + ROWS.astype("<f8").tobytes() + bytes(8)
     return [written, version_3, wide]
 

@@ -361,10 +361,10 @@ def test_orphans_of_pid_1_are_seen_off(containers: Containers) -> None:
     """The rank is one, when its proxy has ended before it."""
     code = """
 import os, pathlib, subprocess
-from train.hydra import Hydra
+from train.distributed.launcher import HydraLauncher
 assert os.getpid() == 1
 subprocess.run(["sh", "-c", "true & true &"], check=True)
-Hydra([]).wait(0)
+HydraLauncher([]).wait(0)
 left = [path.read_text() for path in pathlib.Path("/proc").glob("[0-9]*/stat") if path.parent.name != "1"]
 assert not left, left
 """
@@ -374,7 +374,7 @@ assert not left, left
 def test_each_host_builds_the_command_that_mpiexec_would_have_it_start(containers: Containers) -> None:
     code = """
 import socket, subprocess
-from train.hydra import mpiexec_command, proxy_command
+from train.distributed.launcher import mpiexec_command, proxy_command
 name = socket.gethostname()
 mpiexec = subprocess.Popen(mpiexec_command([name, "algo-2"], ["true"]), stdout=subprocess.PIPE, text=True)
 for rank in (0, 1):
@@ -389,9 +389,9 @@ mpiexec.kill()
 
 RANKS = """
 import numpy as np
-from train.mpi import MpiHosts
+from train.distributed.mpi import MpiCollectives
 
-hosts = MpiHosts.join()
+hosts = MpiCollectives.join()
 rank, size = hosts.rank, hosts.size
 assert size == 3, size
 generator = np.random.default_rng(rank)

@@ -96,7 +96,7 @@ def test_pulls_back_the_same_image(veteran: Person, first: Outcome, engine: Any)
         digest,
         "python3",
         "-c",
-        "import kmeans.estimator, train, serve; print(kmeans.__version__)",
+        "import kmeans.fitting, train, serve; print(kmeans.__version__)",
     )
     assert said == veteran.version()
 

@@ -24,7 +24,7 @@ def test_the_readme_names_every_media_type(media_type: str) -> None:
 
 
 @pytest.mark.parametrize("package", ["kmeans", "train", "serve", "workflow"])
-def test_the_picture_of_the_house_names_every_module(package: str) -> None:
+def test_architecture_page_names_every_module(package: str) -> None:
     modules = {path.stem for path in (PROJECT / package).rglob("*.py")} - {"__init__", "__main__"}
     assert {name for name in modules if not re.search(rf"\b{name}\b", ARCHITECTURE)} == set()
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from kmeans.arrays import Float32, Float64, Int64
 from kmeans.errors import DataError
+from kmeans.formats.buffer import WINDOW_BYTES, Stream, Window
 from kmeans.formats.instances import METADATA, UID, Instances
 from kmeans.formats.pieces import Narrower, Piece, Prepare, in_equal_blocks, joined, joined_wide
 from kmeans.formats.recordio.layout import (
@@ -42,7 +43,6 @@ from kmeans.formats.recordio.layout import (
 )
 from kmeans.formats.recordio.protobuf import FIXED32, FIXED64, LENGTH, VARINT, Field, fields, read_varints
 from kmeans.formats.sparse import DenseRows
-from kmeans.formats.window import WINDOW_BYTES, Stream, Window
 
 DTYPES: dict[int, np.dtype[Any]] = {VALUE_FLOAT32: np.dtype("<f4"), VALUE_FLOAT64: np.dtype("<f8")}
 

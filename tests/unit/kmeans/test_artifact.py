@@ -13,7 +13,7 @@ import pytest
 
 from kmeans import __version__, artifact
 from kmeans.errors import ModelError, ResourceError
-from kmeans.formats import ndarray_list
+from kmeans.formats import mxnet
 from kmeans.model import KMeansModel
 from tests.unit.kmeans import oracle
 
@@ -73,7 +73,7 @@ def test_extreme_numbers_come_back_to_the_bit(tmp_path: Path) -> None:
 
 
 def test_the_centers_file_is_the_ndarray_list(saved: Path) -> None:
-    assert (saved / "model_algo-1").read_bytes() == ndarray_list.encode(CENTERS)
+    assert (saved / "model_algo-1").read_bytes() == mxnet.encode(CENTERS)
 
 
 def test_two_files_are_written_and_nothing_else(saved: Path) -> None:
@@ -148,7 +148,7 @@ def npz(**arrays: Any) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("model_algo-7", ndarray_list.encode(CENTERS)),
+        ("model_algo-7", mxnet.encode(CENTERS)),
         ("centers.npy", npy(CENTERS)),
         ("without suffix", npy(CENTERS)),
         ("model.npz", npz(centers=CENTERS, labels=np.arange(3))),
@@ -265,10 +265,10 @@ def test_a_flipped_bit_in_the_centers_is_found_by_the_checksum(saved: Path) -> N
 
 CORRUPTIONS: list[tuple[bytes, str]] = [
     (b"", "the file ends"),
-    (b"PK\3\4" + ndarray_list.encode(CENTERS)[4:], "expected an MXNet NDArray list"),
-    (ndarray_list.encode(np.full((2, 3), np.nan, dtype=np.float32)), "row 1, column 1: expected a finite number"),
-    (ndarray_list.encode(np.array([[1], [np.inf]], dtype=np.float32)), "row 2, column 1: expected a finite number"),
-    (struct.pack("<QQQ", 0x112, 0, 2) + ndarray_list.encode(CENTERS)[24:], "expected one array"),
+    (b"PK\3\4" + mxnet.encode(CENTERS)[4:], "expected an MXNet NDArray list"),
+    (mxnet.encode(np.full((2, 3), np.nan, dtype=np.float32)), "row 1, column 1: expected a finite number"),
+    (mxnet.encode(np.array([[1], [np.inf]], dtype=np.float32)), "row 2, column 1: expected a finite number"),
+    (struct.pack("<QQQ", 0x112, 0, 2) + mxnet.encode(CENTERS)[24:], "expected one array"),
 ]
 
 

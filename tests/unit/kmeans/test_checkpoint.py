@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from kmeans.checkpoint import Checkpoints, State
-from kmeans.estimator import Fitted, fit
+from kmeans.dataset import MemoryRows, RowAssignment, Rows, bytes_per_row, load
+from kmeans.fitting import Fitted, fit
 from kmeans.model import KMeansModel
-from kmeans.rows import Deal, MemoryRows, Rows, bytes_per_row, load
 from kmeans.settings import Settings
 from tests.unit.kmeans import oracle
 from tests.unit.kmeans.thread_hosts import on_all_hosts
@@ -166,12 +166,12 @@ def test_without_what_was_known_of_each_row_a_fit_ends_as_well(killed_after: int
     assert fitted.mean_squared_distance == pytest.approx(expected.mean_squared_distance, rel=1e-3)
 
 
-def share(deal: Deal) -> Rows:
+def share(deal: RowAssignment) -> Rows:
     """Return a host's rows, of those that all hosts read."""
     return load(lambda: iter(np.array_split(POINTS, 9)), 1 << 30, 500, 0, deal)
 
 
-def shard(deal: Deal) -> Rows:
+def shard(deal: RowAssignment) -> Rows:
     """Return rows that no other host knows of."""
     return MemoryRows(POINTS[deal.rank :: deal.size], 500)
 
@@ -181,7 +181,7 @@ def shard(deal: Deal) -> Rows:
 @pytest.mark.parametrize("share_done", [0.01, 0.3, 0.6, 0.8, 0.9, 0.99])
 @pytest.mark.parametrize("searches", [True, False])
 def test_hosts_that_are_killed_together_end_as_if_they_were_not(
-    searches: bool, share_done: float, k: int, rows: Callable[[Deal], Rows], monkeypatch: pytest.MonkeyPatch
+    searches: bool, share_done: float, k: int, rows: Callable[[RowAssignment], Rows], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not searches:
         monkeypatch.setattr("kmeans.table_search.SEARCHES", ())
@@ -191,7 +191,9 @@ def test_hosts_that_are_killed_together_end_as_if_they_were_not(
         size = len(checkpoints)
         return on_all_hosts(
             size,
-            lambda hosts: fit(rows(Deal(hosts.rank, size)), settings, hosts=hosts, checkpoints=checkpoints[hosts.rank]),
+            lambda hosts: fit(
+                rows(RowAssignment(hosts.rank, size)), settings, hosts=hosts, checkpoints=checkpoints[hosts.rank]
+            ),
         )
 
     whole = [Kept(), Kept(), Kept()]

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kmeans import artifact
+from kmeans.callbacks import Callbacks
 from kmeans.coordinates import IDENTITY, Coordinates, coarse_columns, measure, narrowed
+from kmeans.dataset import MemoryRows
 from kmeans.errors import DataError, ModelError
-from kmeans.estimator import Fitted, fit
+from kmeans.fitting import Fitted, fit
 from kmeans.model import KMeansModel
-from kmeans.observer import Observer
-from kmeans.rows import MemoryRows
 from kmeans.settings import Settings
 
 Rows = NDArray[Any]
@@ -245,7 +245,7 @@ def test_a_start_in_other_coordinates_is_converted() -> None:
 
 
 def test_losses_observed_are_in_the_units_of_the_rows() -> None:
-    class Losses(Observer):
+    class Losses(Callbacks):
         seen: list[float] = []  # noqa: RUF012
 
         def shrink_done(self, *, mean_squared_distance: float) -> None:
@@ -262,9 +262,9 @@ def test_losses_observed_are_in_the_units_of_the_rows() -> None:
         def shrink_attempt(self, *, attempt: int, mean_squared_distance: float) -> None:
             self.seen.append(mean_squared_distance)
 
-    fitted(BLOBS * 2.0**-80, observer=Losses())
+    fitted(BLOBS * 2.0**-80, callbacks=Losses())
     tiny, Losses.seen = Losses.seen, []
-    fitted(BLOBS, observer=Losses())
+    fitted(BLOBS, callbacks=Losses())
     np.testing.assert_allclose(np.array(tiny) * 2.0**160, Losses.seen, rtol=1e-4)
 
 

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from kmeans.arrays import Float32, Float64
+from kmeans.collectives import Collectives, SingleHost
 from kmeans.coreset import Coreset, draw_coreset
-from kmeans.hosts import Alone, Hosts
-from kmeans.rows import Deal, MemoryRows
-from kmeans.workers import Workers
+from kmeans.dataset import MemoryRows, RowAssignment
+from kmeans.threads import ThreadPool
 from tests.unit.kmeans import oracle
 from tests.unit.kmeans.thread_hosts import on_all_hosts
 
 
 def draw(
-    rows: MemoryRows, centers: Float32, size: int, *, seed: int = 0, threads: int = 1, hosts: Hosts | None = None
+    rows: MemoryRows, centers: Float32, size: int, *, seed: int = 0, threads: int = 1, hosts: Collectives | None = None
 ) -> Coreset:
-    with Workers(threads) as workers:
-        return draw_coreset(rows, centers, size, np.random.default_rng(seed), workers=workers, hosts=hosts or Alone())
+    with ThreadPool(threads) as pool:
+        return draw_coreset(rows, centers, size, np.random.default_rng(seed), pool=pool, hosts=hosts or SingleHost())
 
 
 def rough_centers(points: Float32, k: int = 8) -> Float32:
@@ -104,7 +104,7 @@ def test_several_hosts_draw_from_dealt_rows_what_one_does(size: int, weighted: b
 
     def share(rank: int, hosts: int) -> MemoryRows:
         own = None if weights is None else weights[rank::hosts]
-        return MemoryRows(points[rank::hosts], numbers=Deal(rank, hosts).numbers(12_000), weights=own)
+        return MemoryRows(points[rank::hosts], numbers=RowAssignment(rank, hosts).numbers(12_000), weights=own)
 
     alone = draw(share(0, 1), centers, 2000)
     leader, *others = on_all_hosts(size, lambda hosts: draw(share(hosts.rank, size), centers, 2000, hosts=hosts))

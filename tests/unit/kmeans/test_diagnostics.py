@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from kmeans.dataset import MemoryRows
 from kmeans.diagnostics import cluster_warnings
-from kmeans.estimator import fit
+from kmeans.fitting import fit
 from kmeans.model import KMeansModel
-from kmeans.rows import MemoryRows
 from kmeans.settings import Settings
 
 

@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 
 from kmeans import artifact
 from kmeans.arrays import Float32, Float64, Int64
+from kmeans.assignments import Assignments
+from kmeans.callbacks import Callbacks
+from kmeans.dataset import MemoryRows, RowAssignment, Rows, StreamedRows, bytes_per_row, load, load_once
 from kmeans.distance import NearestCenters
 from kmeans.errors import DataError, ModelError
-from kmeans.estimator import Fitted, fit
+from kmeans.fitting import Fitted, fit
 from kmeans.lloyd import lloyd
 from kmeans.metric import COSINE, EUCLIDEAN
 from kmeans.model import KMeansModel
-from kmeans.observer import Observer
-from kmeans.partition import Partition
-from kmeans.rows import Deal, MemoryRows, Rows, StreamedRows, bytes_per_row, load, load_once
 from kmeans.settings import Settings
 from kmeans.sums import assign_and_sum
-from kmeans.workers import Workers
+from kmeans.threads import ThreadPool
 from tests.unit.kmeans import oracle
 from tests.unit.kmeans.test_checkpoint import Kept, Killed, same
-from tests.unit.kmeans.test_hosts import assert_same_model, fit_together, fitted_by
+from tests.unit.kmeans.test_collectives import assert_same_model, fit_together, fitted_by
 from tests.unit.kmeans.thread_hosts import ThreadHosts, on_all_hosts
 
 ZEROS = "expected a number other than 0 in the row, found only zeros"
@@ -177,7 +177,7 @@ def assert_settled(fitted: Fitted, points: Float32, start: Float64) -> float:
 def test_fit_settles_about_where_plain_spherical_k_means_does(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refinement compares only some rows with all centers, so a few labels differ."""
 
-    def relocate(_: Partition, means: Float32, *_args: Any, **_options: Any) -> tuple[Float32, Int64]:
+    def relocate(_: Assignments, means: Float32, *_args: Any, **_options: Any) -> tuple[Float32, Int64]:
         return means, np.empty(0, dtype=np.int64)
 
     points = directions(seed)
@@ -249,7 +249,7 @@ def test_fit_of_opposite_rows_keeps_a_direction(options: dict[str, Any]) -> None
 
 
 def test_fit_relocated_center_without_direction_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    def relocate(_: Partition, means: Float32, *_args: Any, **_options: Any) -> tuple[Float32, Int64]:
+    def relocate(_: Assignments, means: Float32, *_args: Any, **_options: Any) -> tuple[Float32, Int64]:
         moved = means.copy()
         moved[1] = 0
         return moved, np.array([1])
@@ -265,7 +265,7 @@ def test_fit_of_tight_clusters_reports_a_true_loss() -> None:
 
 
 def test_losses_of_all_phases_are_means_of_1_minus_cosine() -> None:
-    class Losses(Observer):
+    class Losses(Callbacks):
         """Keeps the losses that the fit reports, by phase."""
 
         seen: dict[str, float]
@@ -291,12 +291,12 @@ def test_losses_of_all_phases_are_means_of_1_minus_cosine() -> None:
     fitted = fit(
         MemoryRows(points, 3000),
         Settings(k=6, distance_metric="cosine", local_lloyd_max_iter=1, local_lloyd_num_trials=1),
-        observer=cosine,
+        callbacks=cosine,
     )
     fit(
         MemoryRows(points, 3000),
         Settings(k=6, local_lloyd_max_iter=1, local_lloyd_num_trials=1),
-        observer=euclidean,
+        callbacks=euclidean,
     )
     assert cosine.seen["stream"] == pytest.approx(euclidean.seen["stream"] / 2, rel=1e-6)
     assert fitted.shrink_loss == cosine.seen["shrink"] == cosine.seen["attempt"]
@@ -366,13 +366,13 @@ def test_zero_row_in_a_pipe_sample_is_refused_without_number() -> None:
 def test_several_hosts_fit_replicated_rows_as_one_does(size: int, options: dict[str, Any]) -> None:
     points = directions(9)
     settings = Settings(k=6, distance_metric="cosine", **options)
-    shares: list[Rows] = [load(blocks_of(points), 1 << 30, 500, 0, Deal(rank, size)) for rank in range(size)]
+    shares: list[Rows] = [load(blocks_of(points), 1 << 30, 500, 0, RowAssignment(rank, size)) for rank in range(size)]
     together = fitted_by(fit_together(shares, settings))
     assert_same_model(together, fit(MemoryRows(points, 500), settings))
     assert_true(together, points)
 
 
-def test_hosts_find_the_same_bits_for_rows_normalized_before() -> None:
+def test_collectives_find_the_same_bits_for_rows_normalized_before() -> None:
     points = directions(9)
     settings = Settings(k=6, distance_metric="cosine")
 
@@ -389,7 +389,7 @@ def test_zero_row_of_one_host_fails_the_fit_on_all() -> None:
     points[7] = 0  # the second host's fourth row, whose number among all is 8
 
     def work(hosts: ThreadHosts) -> Fitted:
-        rows = load(blocks_of(points), 1 << 30, 500, 0, Deal(hosts.rank, 2))
+        rows = load(blocks_of(points), 1 << 30, 500, 0, RowAssignment(hosts.rank, 2))
         return fit(rows, Settings(k=6, distance_metric="cosine"), hosts=hosts)
 
     outcomes = on_all_hosts(2, work)
@@ -400,8 +400,8 @@ def test_zero_row_of_one_host_fails_the_fit_on_all() -> None:
 
 def test_workers_do_not_change_a_bit_of_a_cosine_fit() -> None:
     points, settings = directions(9), Settings(k=6, distance_metric="cosine")
-    with Workers(3) as workers:
-        several = fit(MemoryRows(points, 500), settings, workers=workers)
+    with ThreadPool(3) as pool:
+        several = fit(MemoryRows(points, 500), settings, pool=pool)
     assert several.model.centers.tobytes() == fit(MemoryRows(points, 500), settings).model.centers.tobytes()
 
 

@@ -10,7 +10,7 @@ import pytest
 from kmeans.arrays import Float32, Float64, Int64
 from kmeans.distance import NearestCenters
 from kmeans.nearby import CLOSEST, GROUPED_CLUSTERS, NEARBY, NearbyCenters, nearby_centers
-from kmeans.workers import Workers
+from kmeans.threads import ThreadPool
 from tests.unit.kmeans import oracle
 
 KINDS = ("normal", "uniform", "blobs", "skewed")
@@ -63,7 +63,7 @@ def mean_found(lists: Int64, true: Int64) -> float:
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
 def test_lists_of_few_centers_are_the_true_ones(k: int, offset: float) -> None:
     centers = centers_of("normal", k, 4) + np.float32(offset)
-    found = nearby_centers(NearestCenters(centers), Workers())
+    found = nearby_centers(NearestCenters(centers), ThreadPool())
     assert_well_formed(found, k)
     some = np.arange(0, k, max(1, k // 100))
     order = true_order(centers, some)
@@ -78,7 +78,7 @@ def test_lists_of_few_centers_are_the_true_ones(k: int, offset: float) -> None:
 @pytest.mark.parametrize(("d", "least"), [(2, 0.99), (8, 0.95), (16, 0.88)])
 def test_lists_of_many_centers_have_nearly_all_true_ones(d: int, least: float, k: int, kind: str) -> None:
     centers = centers_of(kind, k, d)
-    found = nearby_centers(NearestCenters(centers), Workers())
+    found = nearby_centers(NearestCenters(centers), ThreadPool())
     assert_well_formed(found, k)
     some = np.arange(0, k, 10)
     order = true_order(centers, some)
@@ -90,15 +90,15 @@ def test_lists_of_many_centers_have_nearly_all_true_ones(d: int, least: float, k
 def test_lists_of_equal_centers_have_the_center_itself() -> None:
     for k in (100, 2000):
         centers = np.ones((k, 3), dtype=np.float32)
-        assert_well_formed(nearby_centers(NearestCenters(centers), Workers()), k)
+        assert_well_formed(nearby_centers(NearestCenters(centers), ThreadPool()), k)
 
 
 @pytest.mark.parametrize("k", [GROUPED_CLUSTERS, 3000])
 def test_workers_do_not_change_the_lists(k: int) -> None:
     nearest = NearestCenters(centers_of("normal", k, 5))
-    alone = nearby_centers(nearest, Workers())
-    with Workers(3) as workers:
-        together = nearby_centers(nearest, workers)
+    alone = nearby_centers(nearest, ThreadPool())
+    with ThreadPool(3) as pool:
+        together = nearby_centers(nearest, pool)
     assert together.numbers.tobytes() == alone.numbers.tobytes()
     assert together.closest.tobytes() == alone.closest.tobytes()
 
@@ -108,7 +108,7 @@ def test_lists_of_20_000_centers_need_no_table_of_all_pairs() -> None:
     nearest = NearestCenters(centers_of("normal", k, 4))
     tracemalloc.start()
     try:
-        found = nearby_centers(nearest, Workers())
+        found = nearby_centers(nearest, ThreadPool())
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -10,13 +10,13 @@ import pytest
 from sklearn.cluster import KMeans
 
 from kmeans.arrays import Float32, Int64
-from kmeans.draws import Draws
-from kmeans.hosts import Hosts
-from kmeans.partition import Partition
+from kmeans.assignments import Assignments
+from kmeans.collectives import Collectives
+from kmeans.dataset import MemoryRows
+from kmeans.random_streams import RandomStreams
 from kmeans.refinement import MIN_ROWS, TRUST_ROWS, Refined, refine
-from kmeans.rows import MemoryRows
 from kmeans.sums import ClusterSums
-from kmeans.workers import Workers
+from kmeans.threads import ThreadPool
 from tests.unit.kmeans import oracle
 
 
@@ -43,15 +43,15 @@ def run(
     threads: int = 1,
     heard: Heard | None = None,
 ) -> Refined:
-    with Workers(threads) as workers:
+    with ThreadPool(threads) as pool:
         return refine(
             MemoryRows(points),
             starts,
             max_rows=max_rows,
             max_iter=max_iter,
             tol=tol,
-            draws=Draws(0),
-            workers=workers,
+            random_streams=RandomStreams(0),
+            pool=pool,
             on_pass=heard,
         )
 
@@ -60,7 +60,7 @@ def run(
 def no_relocations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Move centers to the means of their rows only."""
 
-    def relocate(_: Partition, means: Float32, *_args: Any, **_options: Any) -> tuple[Float32, Int64]:
+    def relocate(_: Assignments, means: Float32, *_args: Any, **_options: Any) -> tuple[Float32, Int64]:
         return means, np.empty(0, dtype=np.int64)
 
     monkeypatch.setattr("kmeans.refinement.relocate", relocate)
@@ -118,7 +118,7 @@ def test_moves_on_all_rows_are_capped_and_counted(max_iter: int, n: int) -> None
 
 @pytest.mark.parametrize("k", [8, 40])
 def test_moves_are_capped_where_labels_are_never_trusted(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Partition, "excess", lambda *_: 2.0)
+    monkeypatch.setattr(Assignments, "excess", lambda *_: 2.0)
     points, _ = oracle.blobs(3, n=3000, k=k, d=3, spread=1)
     heard = Heard()
     result = run(points, random_start(points, k), max_iter=7, tol=1.0, heard=heard)  # settled after each move
@@ -128,15 +128,15 @@ def test_moves_are_capped_where_labels_are_never_trusted(k: int, monkeypatch: py
 
 def test_all_rows_follow_no_more_often_than_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    follow = Partition.follow
+    follow = Assignments.follow
 
     def counted(
-        partition: Partition, centers: Float32, relocated: Int64 | None = None, *, everywhere: bool = False
+        assignments: Assignments, centers: Float32, relocated: Int64 | None = None, *, everywhere: bool = False
     ) -> None:
-        sizes.append(len(partition.members))
-        follow(partition, centers, relocated, everywhere=everywhere)
+        sizes.append(len(assignments.members))
+        follow(assignments, centers, relocated, everywhere=everywhere)
 
-    monkeypatch.setattr(Partition, "follow", counted)
+    monkeypatch.setattr(Assignments, "follow", counted)
     points, _ = oracle.blobs(3, n=3 * MIN_ROWS, k=8, d=3, spread=1)
     result = run(points, random_start(points, 8), tol=1e-5)
     assert sizes == sorted(sizes)
@@ -226,7 +226,7 @@ def test_workers_do_not_change_a_bit(k: int, max_rows: int) -> None:
 def test_points_that_did_not_follow_are_noticed_and_brought_to_their_centers(
     k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kmeans.partition.DRIFT_SHARE", 0.0)  # no point is looked at again however centers move
+    monkeypatch.setattr("kmeans.assignments.DRIFT_SHARE", 0.0)  # no point is looked at again however centers move
     points, _ = oracle.blobs(10, n=2 * MIN_ROWS, k=k, d=3, spread=3)
     start = random_start(points, k)
     heard = Heard()
@@ -251,21 +251,21 @@ def test_the_work_goes_on_until_the_labels_can_be_trusted(
 ) -> None:
     asked: list[int] = []
     times = 0
-    reassign = Partition.reassign
+    reassign = Assignments.reassign
 
-    def excess(partition: Partition, members: Int64) -> float:
+    def excess(assignments: Assignments, members: Int64) -> float:
         asked.append(len(np.unique(members)))
         assert bool((np.diff(members) > 0).all())
-        assert members[-1] < len(partition.members)
+        assert members[-1] < len(assignments.members)
         return shares[len(asked) - 1]
 
-    def counted(partition: Partition) -> None:
+    def counted(assignments: Assignments) -> None:
         nonlocal times
         times += 1
-        reassign(partition)
+        reassign(assignments)
 
-    monkeypatch.setattr(Partition, "excess", excess)
-    monkeypatch.setattr(Partition, "reassign", counted)
+    monkeypatch.setattr(Assignments, "excess", excess)
+    monkeypatch.setattr(Assignments, "reassign", counted)
     points, _ = oracle.blobs(11, n=3000, k=8, d=3, spread=3)
     heard = Heard()
     result = run(points, random_start(points, 8), heard=heard)
@@ -282,12 +282,12 @@ def test_empty_clusters_are_reseeded_from_the_sample(monkeypatch: pytest.MonkeyP
     start[3] = 1e6
     asked: list[Int64] = []
 
-    def gather(rows: MemoryRows, numbers: Int64, _: Hosts) -> Float32:
+    def gather(rows: MemoryRows, numbers: Int64, _: Collectives) -> Float32:
         asked.append(numbers)
         return rows.points[numbers]
 
     monkeypatch.setattr(MemoryRows, "gather", gather)
-    refine(rows, [start], max_rows=7000, max_iter=9, tol=1e-4, draws=Draws(0), workers=Workers())
+    refine(rows, [start], max_rows=7000, max_iter=9, tol=1e-4, random_streams=RandomStreams(0), pool=ThreadPool())
     assert len(asked) == 1
     assert len(np.unique(asked[0])) == 300
     assert set(asked[0]) <= set(rows.order(epoch=0)[:MIN_ROWS])
@@ -299,7 +299,7 @@ def test_the_caller_s_arrays_are_not_changed() -> None:
     points.flags.writeable = start.flags.writeable = False
     rows = MemoryRows(points)
     before = rows.order(epoch=0).copy()
-    refine(rows, [start], max_rows=7000, max_iter=9, tol=1e-4, draws=Draws(0), workers=Workers())
+    refine(rows, [start], max_rows=7000, max_iter=9, tol=1e-4, random_streams=RandomStreams(0), pool=ThreadPool())
     assert np.array_equal(rows.order(epoch=0), before)
 
 

@@ -7,24 +7,29 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from kmeans.arrays import Float32, Float64, Int64
-from kmeans.hosts import Alone, Hosts
-from kmeans.partition import Partition
+from kmeans.assignments import Assignments
+from kmeans.collectives import Collectives, SingleHost
+from kmeans.dataset import MemoryRows, RowAssignment
 from kmeans.relocation import FRACTION, relocate
-from kmeans.rows import Deal, MemoryRows
-from kmeans.workers import Interrupted, Workers
+from kmeans.threads import Interrupted, ThreadPool
 from tests.unit.kmeans import oracle
 from tests.unit.kmeans.thread_hosts import ThreadHosts, on_all_hosts
 
 
 def run(
-    rows: MemoryRows, centers: Float32, *, seed: int = 0, workers: Workers | None = None, hosts: Hosts | None = None
+    rows: MemoryRows,
+    centers: Float32,
+    *,
+    seed: int = 0,
+    pool: ThreadPool | None = None,
+    hosts: Collectives | None = None,
 ) -> tuple[Float32, Int64]:
     """Relocate once after all rows have joined their nearest ``centers``."""
-    workers, hosts = workers or Workers(), hosts or Alone()
-    partition = Partition(rows.points, centers, workers, hosts, weights=rows.weights)
-    partition.take_in(np.arange(len(rows)))
-    means = partition.sums.means(otherwise=centers.astype(np.float64)).astype(np.float32)
-    return relocate(partition, means, rows, np.random.default_rng(seed), workers=workers, hosts=hosts)
+    pool, hosts = pool or ThreadPool(), hosts or SingleHost()
+    assignments = Assignments(rows.points, centers, pool, hosts, weights=rows.weights)
+    assignments.take_in(np.arange(len(rows)))
+    means = assignments.sums.means(otherwise=centers.astype(np.float64)).astype(np.float32)
+    return relocate(assignments, means, rows, np.random.default_rng(seed), pool=pool, hosts=hosts)
 
 
 def one_center_short(k: int = 6, n: int = 3000, d: int = 3) -> tuple[Float32, Float32, Float32]:
@@ -140,8 +145,8 @@ def test_a_seed_repeats_and_workers_do_not_change_a_bit() -> None:
     means, jumped = run(MemoryRows(points), start)
     assert len(jumped)
     for threads in (1, 2, 5):
-        with Workers(threads) as workers:
-            again = run(MemoryRows(points), start, workers=workers)
+        with ThreadPool(threads) as pool:
+            again = run(MemoryRows(points), start, pool=pool)
         assert again[0].tobytes() == means.tobytes()
         assert again[1].tolist() == jumped.tolist()
 
@@ -149,15 +154,15 @@ def test_a_seed_repeats_and_workers_do_not_change_a_bit() -> None:
 def test_relocation_does_not_change_the_partition_or_its_means() -> None:
     points, centers, _ = one_center_short()
     points.flags.writeable = False
-    partition = Partition(points, centers, Workers())
-    partition.take_in(np.arange(len(points)))
-    means = partition.sums.means(otherwise=centers.astype(np.float64)).astype(np.float32)
+    assignments = Assignments(points, centers, ThreadPool())
+    assignments.take_in(np.arange(len(points)))
+    means = assignments.sums.means(otherwise=centers.astype(np.float64)).astype(np.float32)
     means.flags.writeable = False
-    before = {name: array.tobytes() for name, array in partition.share().items()}
+    before = {name: array.tobytes() for name, array in assignments.share().items()}
     rows = MemoryRows(points)
-    _, jumped = relocate(partition, means, rows, np.random.default_rng(0), workers=Workers(), hosts=Alone())
+    _, jumped = relocate(assignments, means, rows, np.random.default_rng(0), pool=ThreadPool(), hosts=SingleHost())
     assert len(jumped) == 2
-    assert {name: array.tobytes() for name, array in partition.share().items()} == before
+    assert {name: array.tobytes() for name, array in assignments.share().items()} == before
 
 
 # ---- weights ---------------------------------------------------------------------------------------------------------
@@ -197,7 +202,7 @@ def test_several_hosts_relocate_dealt_rows_as_one_does(size: int, weighted: bool
 
     def share(rank: int, hosts: int) -> MemoryRows:
         own = None if weights is None else weights[rank::hosts]
-        return MemoryRows(points[rank::hosts], numbers=Deal(rank, hosts).numbers(9000), weights=own)
+        return MemoryRows(points[rank::hosts], numbers=RowAssignment(rank, hosts).numbers(9000), weights=own)
 
     means, jumped = run(share(0, 1), start)
     assert len(jumped) == 2 * FRACTION * 60
@@ -231,11 +236,11 @@ def test_a_stop_of_one_host_interrupts_the_relocation_on_all() -> None:
 
     def work(hosts: ThreadHosts) -> None:
         rows, has_begun = MemoryRows(points[hosts.rank :: 3]), False
-        workers = Workers(1, lambda: has_begun and hosts.rank == 1)
-        partition = Partition(rows.points, centers, workers, hosts)
-        partition.take_in(np.arange(len(rows)))
+        pool = ThreadPool(1, lambda: has_begun and hosts.rank == 1)
+        assignments = Assignments(rows.points, centers, pool, hosts)
+        assignments.take_in(np.arange(len(rows)))
         has_begun = True
         with pytest.raises(Interrupted):
-            relocate(partition, centers, rows, np.random.default_rng(0), workers=workers, hosts=hosts)
+            relocate(assignments, centers, rows, np.random.default_rng(0), pool=pool, hosts=hosts)
 
     assert on_all_hosts(3, work) == [None] * 3

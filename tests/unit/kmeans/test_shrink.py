@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kmeans.observer import Observer
+from kmeans.callbacks import Callbacks
 from kmeans.settings import Settings
 from kmeans.shrink import Shrunk, shrink
-from kmeans.workers import Workers
+from kmeans.threads import ThreadPool
 from tests.unit.kmeans import oracle
 
 
-class Recorder(Observer):
+class Recorder(Callbacks):
     def __init__(self) -> None:
         self.started: list[tuple[int, int]] = []
         self.attempts: list[float] = []
@@ -27,7 +27,7 @@ class Recorder(Observer):
         self.done.append(mean_squared_distance)
 
 
-def run(seed: int, settings: Settings, observer: Observer | None = None, workers: Workers | None = None) -> Shrunk:
+def run(seed: int, settings: Settings, callbacks: Callbacks | None = None, pool: ThreadPool | None = None) -> Shrunk:
     points, _ = oracle.blobs(seed, n=100, k=5, spread=100)
     weights = np.random.default_rng(seed).uniform(0.5, 9, 100)
     return shrink(
@@ -35,8 +35,8 @@ def run(seed: int, settings: Settings, observer: Observer | None = None, workers
         weights,
         settings,
         generator=np.random.default_rng(seed),
-        observer=observer,
-        workers=workers,
+        callbacks=callbacks,
+        pool=pool,
     )
 
 
@@ -58,12 +58,12 @@ def test_the_loss_is_the_weighted_mean_squared_distance_of_the_many_to_the_few()
 
 
 def test_the_best_of_all_trials_is_kept() -> None:
-    observer = Recorder()
-    found = run(3, Settings(k=8, local_lloyd_num_trials=6, local_lloyd_init_method="random"), observer)
-    assert len(observer.attempts) == 6
-    assert len(set(observer.attempts)) > 1
-    assert observer.started == [(100, 8)]
-    assert observer.done == [found.mean_squared_distance] == [min(observer.attempts)]
+    callbacks = Recorder()
+    found = run(3, Settings(k=8, local_lloyd_num_trials=6, local_lloyd_init_method="random"), callbacks)
+    assert len(callbacks.attempts) == 6
+    assert len(set(callbacks.attempts)) > 1
+    assert callbacks.started == [(100, 8)]
+    assert callbacks.done == [found.mean_squared_distance] == [min(callbacks.attempts)]
 
 
 def test_iterations_are_capped() -> None:
@@ -74,12 +74,12 @@ def test_iterations_are_capped() -> None:
 
 
 def test_as_many_centers_as_clusters_are_kept_untouched() -> None:
-    observer = Recorder()
+    callbacks = Recorder()
     centers = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]])
-    found = shrink(centers, np.ones(3), Settings(k=3), generator=np.random.default_rng(0), observer=observer)
+    found = shrink(centers, np.ones(3), Settings(k=3), generator=np.random.default_rng(0), callbacks=callbacks)
     assert np.array_equal(found.centers, centers)
     assert found.mean_squared_distance is None
-    assert (observer.attempts, observer.done) == ([], [])
+    assert (callbacks.attempts, callbacks.done) == ([], [])
 
 
 def test_centers_without_points_take_no_part() -> None:
@@ -99,8 +99,8 @@ def test_centers_without_points_fill_the_places_that_remain() -> None:
 
 def test_the_same_generator_gives_the_same_centers_with_any_number_of_workers() -> None:
     first = run(5, Settings(k=4))
-    with Workers(3) as workers:
-        again = run(5, Settings(k=4), workers=workers)
+    with ThreadPool(3) as pool:
+        again = run(5, Settings(k=4), pool=pool)
     assert first.centers.tobytes() == again.centers.tobytes()
     assert first.mean_squared_distance == again.mean_squared_distance
 
@@ -131,27 +131,27 @@ class StopAt:
         return self.asked >= self._number
 
 
-def stopped_at(number: int, observer: Observer | None = None, **options: int) -> Shrunk:
-    with Workers(1, StopAt(number)) as workers:
-        return run(6, Settings(k=8, **options), observer, workers)  # type: ignore[arg-type]
+def stopped_at(number: int, callbacks: Callbacks | None = None, **options: int) -> Shrunk:
+    with ThreadPool(1, StopAt(number)) as pool:
+        return run(6, Settings(k=8, **options), callbacks, pool)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("number", [*range(1, 30), 50, 70, 100])
 def test_a_stop_at_any_moment_leaves_the_best_of_the_runs_so_far(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr("kmeans.shrink.PATIENCE_SECONDS", 0.0)
-    observer = Recorder()
-    found = stopped_at(number, observer, local_lloyd_num_trials=1_000_000_000)
+    callbacks = Recorder()
+    found = stopped_at(number, callbacks, local_lloyd_num_trials=1_000_000_000)
     assert found.centers.shape == (8, 4)
     assert len(np.unique(found.centers, axis=0)) == 8
-    assert found.mean_squared_distance == min(observer.attempts, default=None)
-    assert len(found.others) == max(0, len(observer.attempts) - 1)
+    assert found.mean_squared_distance == min(callbacks.attempts, default=None)
+    assert len(found.others) == max(0, len(callbacks.attempts) - 1)
 
 
 def test_a_stop_before_the_first_run_leaves_the_heaviest_centers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kmeans.shrink.PATIENCE_SECONDS", 0.0)
     points, weights = np.arange(6.0)[:, None], np.array([1.0, 9.0, 2.0, 8.0, 0.0, 3.0])
-    with Workers(1, lambda: True) as workers:
-        found = shrink(points, weights, Settings(k=3), generator=np.random.default_rng(0), workers=workers)
+    with ThreadPool(1, lambda: True) as pool:
+        found = shrink(points, weights, Settings(k=3), generator=np.random.default_rng(0), pool=pool)
     assert found.centers.ravel().tolist() == [1, 3, 5]
 
 

@@ -15,7 +15,7 @@ from kmeans.sums import (
     sum_by_label,
     task_rows,
 )
-from kmeans.workers import Workers
+from kmeans.threads import ThreadPool
 from tests.unit.kmeans import oracle
 
 
@@ -90,8 +90,8 @@ def test_the_number_of_workers_does_not_change_a_bit(k: int, weighted: bool) -> 
     weights = np.random.default_rng(k).uniform(0, 2, len(points)) if weighted else None
     alone = assign_and_sum(points, NearestCenters(centers), weights)
     for threads in (2, 3, 5):
-        with Workers(threads) as workers:
-            together = assign_and_sum(points, NearestCenters(centers), weights, workers)
+        with ThreadPool(threads) as pool:
+            together = assign_and_sum(points, NearestCenters(centers), weights, pool)
         assert together.sums.tobytes() == alone.sums.tobytes()
         assert together.weights.tobytes() == alone.weights.tobytes()
         assert together.inertia == alone.inertia
@@ -226,24 +226,24 @@ def test_sums_of_blocks_are_those_of_all_their_points(offset: float) -> None:
     points, centers = oracle.blobs(14, n=5000, k=6, spread=5)
     points, centers = (points + offset).astype(np.float32), (centers + offset).astype(np.float32)
     blocks = map(Batch, np.split(points, [1, 1, 700, 4000]))
-    found = assign_and_sum_blocks(blocks, NearestCenters(centers), Workers())
+    found = assign_and_sum_blocks(blocks, NearestCenters(centers), ThreadPool())
     expected = brute_force(points, centers)
     assert_close(found, expected)
     assert found.weights.tolist() == expected.weights.tolist()
 
 
 def test_no_blocks_have_no_sums() -> None:
-    found = assign_and_sum_blocks([], NearestCenters(np.ones((2, 3))), Workers())
+    found = assign_and_sum_blocks([], NearestCenters(np.ones((2, 3))), ThreadPool())
     assert (found.sums.tolist(), found.weights.tolist(), found.inertia) == ([[0] * 3] * 2, [0, 0], 0)
 
 
 def test_the_number_of_workers_does_not_change_a_bit_of_the_sums_of_blocks() -> None:
     points, centers = oracle.blobs(15, n=12_345, k=10, spread=3)
     blocks = list(map(Batch, np.array_split(points, 13)))
-    alone = assign_and_sum_blocks(blocks, NearestCenters(centers), Workers())
+    alone = assign_and_sum_blocks(blocks, NearestCenters(centers), ThreadPool())
     for threads in (2, 5):
-        with Workers(threads) as workers:
-            together = assign_and_sum_blocks(blocks, NearestCenters(centers), workers)
+        with ThreadPool(threads) as pool:
+            together = assign_and_sum_blocks(blocks, NearestCenters(centers), pool)
         assert together.sums.tobytes() == alone.sums.tobytes()
         assert together.weights.tobytes() == alone.weights.tobytes()
         assert together.inertia == alone.inertia
@@ -253,5 +253,5 @@ def test_the_number_of_workers_does_not_change_a_bit_of_the_sums_of_blocks() -> 
 def test_constant_columns_of_large_blocks_have_constant_means(d: int) -> None:
     points, centers = oracle.blobs(16, n=(4 << 20) // (4 * d), k=2, d=d)
     points[:, -1] = centers[:, -1] = 0.1
-    means = assign_and_sum_blocks([Batch(points)], NearestCenters(centers), Workers()).means(np.zeros(centers.shape))
+    means = assign_and_sum_blocks([Batch(points)], NearestCenters(centers), ThreadPool()).means(np.zeros(centers.shape))
     np.testing.assert_allclose(means[:, -1], 0.1, rtol=1e-4)

@@ -13,21 +13,21 @@ import pytest
 from numpy.typing import NDArray
 
 from kmeans.arrays import Batch, Float32, Float64, Int64
+from kmeans.callbacks import Callbacks
+from kmeans.collectives import SingleHost
+from kmeans.dataset import MemoryRows, RowAssignment, Rows, load
 from kmeans.distance import NearestCenters
 from kmeans.errors import DataError
-from kmeans.estimator import Fitted, fit
-from kmeans.hosts import Alone
+from kmeans.fitting import Fitted, fit
 from kmeans.metric import COSINE
 from kmeans.model import KMeansModel
-from kmeans.observer import Observer
-from kmeans.rows import Deal, MemoryRows, Rows, load
 from kmeans.seeding import seed_centers
 from kmeans.settings import Settings
 from kmeans.sums import ClusterSums, assign_and_sum, assign_and_sum_blocks
-from kmeans.workers import Workers
+from kmeans.threads import ThreadPool
 from tests.unit.kmeans import oracle
 from tests.unit.kmeans.test_checkpoint import Kept, Killed, same
-from tests.unit.kmeans.test_hosts import assert_same_model, fit_together, fitted_by
+from tests.unit.kmeans.test_collectives import assert_same_model, fit_together, fitted_by
 from tests.unit.kmeans.thread_hosts import ThreadHosts, on_all_hosts
 
 K = 6
@@ -134,7 +134,7 @@ def test_gathered_weights_are_those_of_the_gathered_rows(size: int) -> None:
     numbers: Int64 = np.random.default_rng(0).permutation(30)[:17]
 
     def work(hosts: ThreadHosts) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        deal = Deal(hosts.rank, size).numbers(30)
+        deal = RowAssignment(hosts.rank, size).numbers(30)
         rows = MemoryRows(points[hosts.rank :: size], numbers=deal, weights=points[hosts.rank :: size, 0] + 1)
         return rows.gather(numbers, hosts), rows.gather_weights(numbers, hosts)
 
@@ -144,7 +144,7 @@ def test_gathered_weights_are_those_of_the_gathered_rows(size: int) -> None:
     assert leader[1] is not None
     assert leader[1].tolist() == [number + 1 for number in numbers.tolist()]
     assert len(others) == size - 1
-    assert MemoryRows(points).gather_weights(numbers, Alone()) is None
+    assert MemoryRows(points).gather_weights(numbers, SingleHost()) is None
 
 
 # ---- sums and seeds --------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def test_weighted_sums_of_blocks_are_those_of_repeated_rows(offset: float) -> No
     points = (points + offset).astype(np.float32)
     nearest = NearestCenters(points[:K])
     blocks = map(Batch, np.split(points, [1, 700, 4000]), np.split(weights, [1, 700, 4000]))
-    found = assign_and_sum_blocks(blocks, nearest, Workers(), is_weighted=True)
+    found = assign_and_sum_blocks(blocks, nearest, ThreadPool(), is_weighted=True)
     expected = assign_and_sum(repeated(points, weights), nearest)
     np.testing.assert_allclose(found.sums, expected.sums, rtol=1e-5, atol=1e-2)
     np.testing.assert_array_equal(found.weights, expected.weights)
@@ -306,7 +306,7 @@ def test_heavy_rows_draw_the_centers() -> None:
 
 
 def test_observer_counts_rows_not_weights() -> None:
-    class Seen(Observer):
+    class Seen(Callbacks):
         """Keeps the numbers of rows."""
 
         rows: int
@@ -316,7 +316,7 @@ def test_observer_counts_rows_not_weights() -> None:
 
     points, weights = weighted_rows(8)
     seen = Seen()
-    fit(MemoryRows(points, 500, weights=weights * 7), Settings(k=K, refine_max_iter=0), observer=seen)
+    fit(MemoryRows(points, 500, weights=weights * 7), Settings(k=K, refine_max_iter=0), callbacks=seen)
     assert seen.rows == np.count_nonzero(weights)
 
 
@@ -331,7 +331,9 @@ def test_more_clusters_than_rows_with_a_weight_are_refused() -> None:
 def dealt(points: Float32, weights: Float64, size: int) -> list[Rows]:
     """Return the shares of hosts that all read the same rows."""
     return [
-        MemoryRows(points[rank::size], 500, 0, Deal(rank, size).numbers(len(points)), weights=weights[rank::size])
+        MemoryRows(
+            points[rank::size], 500, 0, RowAssignment(rank, size).numbers(len(points)), weights=weights[rank::size]
+        )
         for rank in range(size)
     ]
 
@@ -400,8 +402,8 @@ def test_a_stop_of_one_host_ends_a_weighted_fit_on_all() -> None:
 def test_workers_do_not_change_a_bit_of_a_weighted_fit(options: dict[str, Any]) -> None:
     points, weights = weighted_rows(12, n=20_000)
     settings = Settings(**{"k": K, **options})
-    with Workers(3) as workers:
-        several = fit(MemoryRows(points, 5000, weights=weights), settings, workers=workers)
+    with ThreadPool(3) as pool:
+        several = fit(MemoryRows(points, 5000, weights=weights), settings, pool=pool)
     same(several, fit(MemoryRows(points, 5000, weights=weights), settings))
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kmeans.arrays import Float64
+from kmeans.callbacks import Callbacks
+from kmeans.collectives import Scalar
 from kmeans.errors import KMeansError
-from kmeans.hosts import Scalar
-from kmeans.observer import Observer
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ class RecordingHosts:
         self.rank, self.size = hosts.rank, hosts.size
         self.messages: list[Message] = []
         self.told = ["start"]
-        self.observer: Observer = _Listener(self.told)
+        self.callbacks: Callbacks = _Listener(self.told)
 
     def kinds(self, kind: str, *after: str) -> list[int]:
         """Return how many numbers each message of this kind had, after any of these events or at any time."""
@@ -112,7 +112,7 @@ class RecordingHosts:
         self.messages.append(Message(kind, values.size, self.told[-1]))
 
 
-class _Listener(Observer):
+class _Listener(Callbacks):
     """Notes the names of the steps that it hears of."""
 
     def __init__(self, told: list[str]) -> None:

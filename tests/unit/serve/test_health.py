@@ -11,8 +11,8 @@ from kmeans.errors import ModelError
 from kmeans.model import KMeansModel
 from serve.app import create_app
 from serve.health import Readiness, best_execution
+from serve.metrics import Metrics
 from serve.settings import Settings
-from serve.telemetry import Telemetry
 
 SETTINGS = Settings.from_environment({}, cpus=2)
 
@@ -24,7 +24,7 @@ def model() -> KMeansModel:
 
 def test_ping_is_503_until_the_model_has_answered_a_self_test(model: KMeansModel) -> None:
     readiness = Readiness(model)
-    client = create_app(SETTINGS, model, Telemetry(1, model), readiness).test_client()
+    client = create_app(SETTINGS, model, Metrics(1, model), readiness).test_client()
     for method in (client.get, client.head):
         assert (method("/ping").status_code, method("/ping").data) == (503, b"")
     health = client.get("/health").json

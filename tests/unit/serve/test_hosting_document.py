@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from serve import errors
+from serve.access_log import STAGES, Record
 from serve.app import create_app
+from serve.metrics import Metrics
 from serve.negotiation import DECODERS, ENCODERS
-from serve.request_log import STAGES, Record
 from serve.settings import Settings
-from serve.telemetry import Telemetry
 
 PROJECT = Path(__file__).resolve().parents[3]
 DOCUMENT = (PROJECT / "docs" / "hosting.md").read_text()
@@ -52,14 +52,14 @@ def test_every_field_of_the_log_is_there_and_no_other() -> None:
 
 
 def test_every_metric_is_there_and_no_other() -> None:
-    text = Telemetry(1).render().decode()
+    text = Metrics(1).render().decode()
     named = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
     assert quoted("Metrics") == named
 
 
 def test_every_code_is_there() -> None:
     codes = {code for _, code in errors.REFUSALS.values()}
-    source = (PROJECT / "serve" / "errors.py").read_text() + (PROJECT / "serve" / "server.py").read_text()
+    source = (PROJECT / "serve" / "errors.py").read_text() + (PROJECT / "serve" / "server" / "worker.py").read_text()
     codes |= set(re.findall(r'(?:HTTPStatus\.\w+|status), "(\w+)"', source))
     assert "invalid_request" in codes
     assert codes <= quoted("Errors", 1)

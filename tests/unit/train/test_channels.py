@@ -11,7 +11,7 @@ from kmeans.errors import DataError, SettingError
 from kmeans.formats import csv, pieces, recordio
 from kmeans.formats.media_type import MediaType
 from train.channels import ChannelReader, list_files, reader
-from train.contract import Channel
+from train.config import Channel
 
 ROWS = np.array([[1, 2, 3], [4, 5, 6]], dtype=np.float32)
 CSV = b"1,2,3\n4,5,6\n"

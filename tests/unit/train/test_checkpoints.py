@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from kmeans.checkpoint import State
+from kmeans.collectives import Collectives
 from kmeans.errors import SettingError
-from kmeans.hosts import Hosts
 from tests.unit.kmeans.thread_hosts import on_all_hosts
 from train.checkpoints import FILE_NAMES, CheckpointFolder, Identity
 
@@ -31,7 +31,7 @@ class Folder:
         interval: float = 0,
         ignore_others: bool = False,
         shares: list[str] | None = SHARES,
-        hosts: Hosts | None = None,
+        hosts: Collectives | None = None,
         max_share_bytes: int = 1 << 20,
         **job: object,
     ) -> CheckpointFolder:
@@ -142,13 +142,13 @@ def test_nothing_is_saved_before_the_interval_is_over_unless_the_job_ends(folder
 
 
 def test_the_leaders_file_gives_each_host_its_share(folder: Folder) -> None:
-    def begin(hosts: Hosts) -> None:
+    def begin(hosts: Collectives) -> None:
         # The folder of the leader alone: on SageMaker all hosts' folders are copied to the same place.
         checkpoints = folder.open(hosts=hosts, shares=list("abcd"))
         for moves in range(3):
             checkpoints.offer(lambda: state(moves, hosts.rank))  # noqa: B023 - called at once
 
-    def go_on(hosts: Hosts) -> State | None:
+    def go_on(hosts: Collectives) -> State | None:
         return folder.open(hosts=hosts, shares=list("abcd")).found()
 
     assert on_all_hosts(4, begin) == [None] * 4

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from kmeans import artifact
+from kmeans.collectives import Collectives
 from kmeans.errors import KMeansError, NoDataError
-from kmeans.hosts import Hosts
 from kmeans.model import KMeansModel
 from tests.pipes import Feeder
 from tests.unit.kmeans.thread_hosts import ThreadHosts, on_all_hosts
@@ -55,7 +55,7 @@ class HostJob:
         if content is not None:
             (folder / "rows.csv").write_text(content)
 
-    def run(self, hosts: Hosts) -> None:
+    def run(self, hosts: Collectives) -> None:
         log = JobLog(stream=self.out)
         run(self.base, 1, MEMORY, log, hosts, on_written=log.stop if self.stops_when_written else lambda: None)
 

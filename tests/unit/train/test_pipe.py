@@ -17,13 +17,13 @@ import pytest
 
 from kmeans import artifact
 from kmeans.arrays import Float32
+from kmeans.dataset import bytes_per_row, load_once
 from kmeans.errors import DataError, ResourceError, SettingError
 from kmeans.formats import recordio
 from kmeans.formats.media_type import MediaType
-from kmeans.rows import bytes_per_row, load_once
 from tests.pipes import Feeder, in_pieces, is_being_read, make_fifo, open_for_writing
 from train import channels, pipe
-from train.contract import Channel
+from train.config import Channel
 from train.failure import StoppedError
 from train.job import RESERVED_BYTES, run
 from train.metrics import JobLog

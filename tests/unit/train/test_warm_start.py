@@ -13,7 +13,7 @@ from kmeans import artifact
 from kmeans.errors import ModelError, SettingError
 from kmeans.formats.media_type import MediaType
 from kmeans.model import KMeansModel
-from train.contract import Channel
+from train.config import Channel
 from train.warm_start import read_model
 
 CENTERS = np.array([[0, 0], [3, 4], [9, 9]], dtype=np.float32)

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from kmeans.arrays import Float32
 from kmeans.errors import DataError
-from kmeans.formats import csv, jsonlines, npy, pieces, recordio, window
+from kmeans.formats import buffer, csv, jsonlines, npy, pieces, recordio
+from kmeans.formats.buffer import Stream
 from kmeans.formats.recordio import reader
-from kmeans.formats.window import Stream
 from tests.unit.kmeans import oracle
 from tests.unit.kmeans.formats import wire
 from tests.unit.kmeans.formats.streams import Repeated, Trickle
@@ -210,7 +210,7 @@ def test_sparse_vectors_have_the_width_that_is_asked_for() -> None:
 def test_a_record_or_line_beyond_the_limit_is_refused_with_its_row(
     form: str, content: bytes, row: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(window, "MAX_BYTES", 150)
+    monkeypatch.setattr(buffer, "MAX_BYTES", 150)
     monkeypatch.setattr(npy, "MAX_HEADER_BYTES", 128)
     with FORMATS[form].in_steps_of(10), pytest.raises(DataError, match="at most 150 bytes, found a longer") as raised:
         FORMATS[form].read(Trickle(content, 1000))

@@ -1,0 +1,479 @@
+"""Assignments that follow moving centers: only points whose nearest center may have changed are compared again.
+
+From one Lloyd pass to the next few points change their cluster. Which ones can is known from the triangle inequality:
+a point's *margin* is how much farther its second nearest center is than its nearest; while the two have moved less than
+that in total, the point stays in its cluster. (G. Hamerly, "Making k-means even faster", SDM 2010.) And a point that is
+compared again usually goes to a center close to its own, so in most data the centers around its own are enough: a small
+GEMM per cluster instead of one over all centers. Sums change by the points that moved.
+
+Both are approximate here, and checked: exact passes begin and end the work (docs/decisions.md has the fractions of
+labels found, and the time).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kmeans.arrays import Float32, Float64, Int32, Int64
+from kmeans.collectives import Collectives, SingleHost
+from kmeans.distance import NearestCenters, squared_norms, two_nearest
+from kmeans.nearby import NEARBY, NearbyCenters, nearby_centers
+from kmeans.sums import (
+    ClusterSums,
+    LabelSums,
+    settle,
+    sum_by_label,
+    sums_of_all_hosts,
+    task_rows,
+)
+from kmeans.threads import ThreadPool
+
+# A margin shrinks by this share of what centers moved. All of it is the bound that holds for the worst direction; but a
+# center seldom moves straight towards a point. At a half as many points again are spared, and none to 3 in 10,000
+# labels are missed; at a quarter 1 to 50 in 10,000 are, and the loss shows it.
+DRIFT_SHARE = 0.5
+
+# What the calls for one cluster cost, in multiplications of a GEMM: with fewer points to look at, comparing them with
+# all centers is cheaper.
+CLUSTER_COST = 10_000_000
+
+# From this number of clusters on, a pass adds up its rows cluster by cluster when all have their labels: fewer and
+# longer sums than task by task.
+MANY_CLUSTERS = 512
+
+# If more than this fraction of the members changes its cluster, sums are computed again instead of corrected.
+RECOMPUTED_FRACTION = 0.05
+
+# Where the inertia is a smaller fraction than this of the squares that it is a difference of, it and the labels are
+# computed from the points in each pass. (Norms are rounded once, so their error is the same in all passes.)
+TIGHT = 1e-4
+
+# Points whose mean and spread tell whether they lie far from the origin.
+ORIGIN_ROWS = 1000
+
+# Points whose scores are computed at once, and points that one task sees at least.
+_BLOCK_ROWS = 2048
+_TASK_ROWS = 2048
+
+
+@dataclass(slots=True)
+class Comparisons:
+    """How often a point of this host was compared with centers: nearly all the time that phase 3 takes.
+
+    Attributes
+    ----------
+    with_all
+        With every center.
+    with_nearby
+        With those around its own.
+    """
+
+    with_all: int = 0
+    with_nearby: int = 0
+
+
+class Assignments:
+    """Some of the ``points`` (n, d), each in one of k clusters.
+
+    Parameters
+    ----------
+    weights
+        How often each of the points counts, (n,); None for once each.
+    as_one
+        Whether ``hosts`` must find the labels that one would find with the points of all: then they tell each other how
+        many points are to be looked at, one number in each pass, because how these are looked at depends on that.
+    comparisons
+        Where comparisons are counted; several partitions may share it.
+
+    Attributes
+    ----------
+    members
+        Row numbers of the points taken in so far, ascending, (m,).
+    labels
+        Cluster of each member, int32 (m,).
+    sums
+        Sums of all hosts' members by cluster, for the labels as they are.
+    """
+
+    def __init__(
+        self,
+        points: Float32,
+        centers: Float32,
+        pool: ThreadPool,
+        hosts: Collectives | None = None,
+        *,
+        weights: Float64 | None = None,
+        as_one: bool = False,
+        comparisons: Comparisons | None = None,
+    ) -> None:
+        self._points = points
+        self._weights = weights
+        self._comparisons = comparisons or Comparisons()
+        self._pool = pool
+        self._hosts = hosts or SingleHost()
+        # With so few clusters all ways to compare a point find the same.
+        self._as_one = as_one and len(centers) > NEARBY
+        # Norms stay valid while centers move: the origin is that of the points, whatever the centers are at first.
+        self._nearest = NearestCenters(centers)
+        if len(points):
+            like = NearestCenters(points[:: max(1, len(points) // ORIGIN_ROWS)])
+            self._nearest = NearestCenters(centers, like)
+        self._norms: Float32 = np.empty(0, dtype=np.float32)  # of the members, from the origin of `_nearest`
+        self._margins: Float32 = np.empty(0, dtype=np.float32)  # as they were when the member was last compared
+        self._drifts: Float32 = np.empty(0, dtype=np.float32)  # how much of them centers have used up since
+        self.members: Int64 = np.empty(0, dtype=np.int64)
+        self.labels: Int32 = np.empty(0, dtype=np.int32)
+        self._own = self._no_sums()
+        self.sums = self._own
+
+    @property
+    def compares_all(self) -> bool:
+        """Whether all ways to compare a point find the same, as there are few clusters."""
+        return self._nearest.clusters <= NEARBY
+
+    def _no_sums(self) -> ClusterSums:
+        return ClusterSums.zero(self._nearest.clusters, self._nearest.features, is_weighted=self._weights is not None)
+
+    def share(self) -> dict[str, NDArray[Any]]:
+        """Return a copy of all that :meth:`restore` needs beside the centers and the members; arrays (n, m)."""
+        return {
+            "labels": self.labels[:, None].copy(),
+            "norms": self._norms[:, None],  # never written to
+            "margins": self._margins[:, None].copy(),
+            "drifts": self._drifts[:, None].copy(),
+            "sums": self._own.sums.copy(),
+            "weights": self._own.weights[:, None].copy(),
+            **({} if self._own.counts is None else {"counts": self._own.counts[:, None].copy()}),
+            "inertia": np.array([[self._own.inertia]]),
+        }
+
+    def restore(self, members: Int64, share: Mapping[str, NDArray[Any]]) -> None:
+        """Become the partition that had these centers and ``members``, ascending, and gave this :meth:`share`."""
+        self.members, self.labels = members, share["labels"].ravel()
+        self._norms, self._margins = share["norms"].ravel(), share["margins"].ravel()
+        self._drifts = share["drifts"].ravel()
+        counts = share["counts"].ravel() if "counts" in share else None
+        self._own = ClusterSums(share["sums"], share["weights"].ravel(), float(share["inertia"][0, 0]), counts)
+        self.sums = self._own.over(self._hosts)
+
+    @property
+    def centers(self) -> Float32:
+        """The centers (k, d) that the members were last compared with."""
+        return self._nearest.centers
+
+    def points_of(self, members: Int64) -> Float32:
+        """Return a copy of the members with these places in :attr:`members`."""
+        return self._points[self.members[members]]
+
+    def take_in(self, rows: Int64) -> None:
+        """Add the points with these row numbers, none of them a member yet, each to its nearest center."""
+        self._together(lambda: self._take_in(rows))
+
+    def _take_in(self, rows: Int64) -> None:
+        new = np.sort(rows)
+        placed = self._place(new)
+        members = np.concatenate([self.members, new])
+        order = members.argsort(kind="stable")
+        self.members = members[order]
+        self._norms = np.concatenate([self._norms, placed.norms])[order]
+        self._margins = np.concatenate([self._margins, placed.margins])[order]
+        self._drifts = np.concatenate([self._drifts, np.zeros(len(new), dtype=np.float32)])[order]
+        self.labels = np.concatenate([self.labels, placed.labels])[order]
+        self._own.add(placed.sums)
+
+    def reassign(self) -> None:
+        """Move every member to its nearest center."""
+        self._together(self._reassign)
+
+    def _reassign(self) -> None:
+        placed = self._place(self.members)
+        self._margins, self.labels, self._own = placed.margins, placed.labels, placed.sums
+        self._drifts = np.zeros_like(self._margins)
+
+    def excess(self, members: Int64) -> float:
+        """Return the fraction of the inertia that the members at these places, ascending, would lose by exact labels.
+
+        It is that of all hosts' members that were asked for; 0 if they have no inertia.
+        """
+        placed, points = self._place(self.members[members]), self.points_of(members)
+        own = self._nearest.squared_distances(points, self.labels[members]).astype(np.float64)
+        # Computed in the same way as the others: rounding must not look like an excess.
+        saved = own - self._nearest.squared_distances(points, placed.labels)
+        weights = self._weights_of(members)
+        sums = [own.sum(), saved.sum()] if weights is None else [own @ weights, saved @ weights]
+        total, missed = self._hosts.sum(np.array(sums))
+        return max(0.0, float(missed / total)) if total else 0.0
+
+    def distances(self) -> tuple[Float32, Float32]:
+        """Return each member's squared distance to its center and, by its last margin, to the second nearest; (m,)."""
+        nearest = np.empty(len(self.members), dtype=np.float32)
+        size = task_rows(self._nearest.features)
+
+        def task(first: int) -> None:
+            part = slice(first, first + size)
+            points = self._points[self.members[part]]
+            nearest[part] = self._nearest.squared_distances(points, self.labels[part])
+
+        self._pool.run(task, range(0, len(nearest), size))
+        second = np.square(np.sqrt(nearest) + self._margins)
+        return nearest, second
+
+    @property
+    def own_counts(self) -> Float64:
+        """Number of this host's members of each cluster, (k,)."""
+        return self._own.rows
+
+    def weights_of_members(self) -> Float64 | None:
+        """Return the weights of the members, (m,); None if each counts once."""
+        return None if self._weights is None else self._weights[self.members]
+
+    def follow(self, centers: Float32, relocated: Int64 | None = None, *, everywhere: bool = False) -> None:
+        """Reassign the members to the centers, which have moved to ``centers`` (k, d): most to their nearest.
+
+        Parameters
+        ----------
+        relocated
+            Numbers of centers that didn't move but jumped.
+        everywhere
+            Whether members are compared with all centers, not only with those around their own.
+
+        Raises
+        ------
+        Interrupted
+            If a stop was requested.
+        """
+        before, self._nearest = self._nearest, NearestCenters(centers, like=self._nearest)
+        drift = np.sqrt(squared_norms(centers - before.centers))
+        has_jumped = np.zeros(len(centers), dtype=np.bool_)
+        if relocated is not None:
+            has_jumped[relocated] = True
+            drift[relocated] = 0
+        with self._pool.interruptible_alone(self._hosts.size):
+            around = nearby_centers(self._nearest, self._pool)
+        self._drifts += (DRIFT_SHARE * (drift + _largest_of_others(drift, around)))[self.labels]
+        is_due = self._margins <= self._drifts
+        if relocated is not None and len(relocated):
+            is_due |= _is_near(has_jumped, around)[self.labels]
+        due = np.flatnonzero(is_due)
+        self._drifts[due] = 0
+        count = int(self._hosts.sum(np.array([float(len(due))]))[0]) if self._as_one else len(due)
+        lists = None if everywhere else around.numbers
+        self._together(lambda: self._follow(due, count, lists, has_jumped))
+
+    def _together(self, work: Callable[[], None]) -> None:
+        """Do some ``work`` on the members of this host, and add up what all hosts have then."""
+
+        def own_sums() -> ClusterSums:
+            work()
+            return self._own
+
+        self.sums = sums_of_all_hosts(own_sums, self._own, self._pool, self._hosts)
+
+    def _follow(self, due: Int64, count: int, lists: Int64 | None, has_jumped: NDArray[np.bool_]) -> None:
+        """Compare the members at the places ``due`` again; ``count`` is the number that decides how."""
+        if self._rounding_shows():
+            self._reassign()
+            return
+        nearest = self._nearest
+        if lists is None or count * (nearest.clusters - NEARBY) * nearest.features <= CLUSTER_COST * nearest.clusters:
+            labels = self._look_everywhere(due)
+        else:
+            # The centers around one that has jumped are those of the place it jumped to.
+            is_far = has_jumped[self.labels[due]]
+            far, close = due[is_far], due[~is_far]
+            order, last = _by_cluster(self.labels[close], nearest.clusters)
+            close = close[order]
+            labels = np.concatenate([self._look_everywhere(far), self._look_around(close, last, lists)])
+            due = np.concatenate([far, close])
+        old = self.labels[due]
+        left = np.flatnonzero(labels != old)
+        self.labels[due[left]] = labels[left]
+        if nearest.clusters >= MANY_CLUSTERS and len(left) > RECOMPUTED_FRACTION * len(self.members):
+            self._own = self._no_sums()
+            self._add_by_cluster(self._own, self.members, self.labels)
+        else:
+            self._correct_sums(due[left], old[left], labels[left])
+        self._own.inertia = self._inertia()
+        if self._rounding_shows():
+            self._reassign()
+
+    def _rounding_shows(self) -> bool:
+        """Tell whether the clusters are so tight and far apart that the inertia must come from the points."""
+        return self._own.inertia < TIGHT * self._squares()
+
+    def _squares(self) -> float:
+        """Return the (weighted) sum of the members' squared norms from the origin."""
+        weights = self.weights_of_members()
+        return float(self._norms.sum(dtype=np.float64) if weights is None else self._norms @ weights)
+
+    def _weights_of(self, members: Int64 | slice) -> Float64 | None:
+        return None if self._weights is None else self._weights[self.members[members]]
+
+    def _place(self, rows: Int64) -> _Placed:
+        """Compare the points of these row numbers, ascending, with every center."""
+        nearest = self._nearest
+        self._comparisons.with_all += len(rows)
+        sums = self._no_sums()
+        labels = np.empty(len(rows), dtype=np.int32)
+        margins, norms = np.empty(len(rows), dtype=np.float32), np.empty(len(rows), dtype=np.float32)
+        is_all = len(rows) == len(self._points)
+        size = task_rows(nearest.features)
+        sums_later = nearest.clusters >= MANY_CLUSTERS
+
+        def task(first: int) -> tuple[LabelSums | None, float, bool]:
+            part = slice(first, min(first + size, len(rows)))
+            points = self._points[part] if is_all else self._points[rows[part]]
+            moved = nearest.from_origin(points)
+            scores = np.empty(len(points), dtype=np.float32)
+            for begin in range(part.start, part.stop, nearest.block_rows):
+                block = slice(begin, min(begin + nearest.block_rows, part.stop))
+                within = slice(begin - first, block.stop - first)
+                labels[block], scores[within], second = two_nearest(moved[within], nearest.factor, nearest.norms)
+                norms[block] = squared_norms(moved[within])
+                margins[block] = _margins(scores[within], second, norms[block])
+            settled = settle(nearest, points, labels[part], scores, norms[part])
+            labels[part] = settled.labels
+            weights = None if self._weights is None else self._weights[rows[part]]
+            inertia = float(settled.squared.sum() if weights is None else settled.squared @ weights)
+            if sums_later:
+                return None, inertia, settled.is_rounded
+            summed = moved.astype(np.float64) if settled.is_rounded else moved
+            return sum_by_label(summed, labels[part], nearest.clusters, weights), inertia, settled.is_rounded
+
+        is_wide = False
+        for by_label, inertia, is_rounded in self._pool.map(task, range(0, len(rows), size)):
+            if by_label is not None:
+                sums.add_labelled(by_label, nearest.origin)
+            sums.inertia += inertia
+            is_wide |= is_rounded
+        if sums_later:
+            self._add_by_cluster(sums, rows, labels, is_wide=is_wide)
+        return _Placed(labels, margins, norms, sums)
+
+    def _add_by_cluster(self, sums: ClusterSums, rows: Int64, labels: Int32, *, is_wide: bool = False) -> None:
+        """Add the points of these ``rows`` to the ``sums`` of their ``labels``, some clusters at a time.
+
+        With ``is_wide`` they are added in float64.
+        """
+        order, last = _by_cluster(labels, self._nearest.clusters)
+
+        def task(clusters: range) -> list[LabelSums]:
+            begin, end = last[clusters.start - 1] if clusters.start else 0, last[clusters.stop - 1]
+            found = []
+            for first in range(begin, end, _BLOCK_ROWS):
+                places = order[first : min(first + _BLOCK_ROWS, end)]
+                moved = self._nearest.from_origin(self._points[rows[places]])
+                points = moved.astype(np.float64) if is_wide else moved
+                weights = None if self._weights is None else self._weights[rows[places]]
+                found.append(sum_by_label(points, labels[places], self._nearest.clusters, weights))
+            return found
+
+        for found in self._pool.map(task, cluster_ranges(last)):
+            for by_label in found:
+                sums.add_labelled(by_label, self._nearest.origin)
+
+    def _look_everywhere(self, due: Int64) -> Int32:
+        """Compare the members at the places ``due`` with all centers; return their nearest."""
+        nearest = self._nearest
+        self._comparisons.with_all += len(due)
+        labels = np.empty(len(due), dtype=np.int32)
+
+        def task(first: int) -> None:
+            part = slice(first, first + nearest.block_rows)
+            points = nearest.from_origin(self.points_of(due[part]))
+            labels[part], best, second = two_nearest(points, nearest.factor, nearest.norms)
+            self._margins[due[part]] = _margins(best, second, self._norms[due[part]])
+
+        self._pool.run(task, range(0, len(due), nearest.block_rows))
+        return labels
+
+    def _look_around(self, due: Int64, last: Int64, around: Int64) -> Int32:
+        """Compare the members at the places ``due``, sorted by cluster, with the centers around their own."""
+        nearest = self._nearest
+        self._comparisons.with_nearby += len(due)
+        labels = np.empty(len(due), dtype=np.int32)
+
+        def task(clusters: range) -> None:
+            for cluster in clusters:
+                near = around[cluster]
+                factor, norms = nearest.subset(near)
+                begin = last[cluster - 1] if cluster else 0
+                for first in range(begin, last[cluster], _BLOCK_ROWS):
+                    part = slice(first, min(first + _BLOCK_ROWS, last[cluster]))
+                    places = due[part]
+                    points = nearest.from_origin(self._points[self.members[places]])
+                    chosen, best, second = two_nearest(points, factor, norms)
+                    labels[part] = near[chosen]
+                    self._margins[places] = _margins(best, second, self._norms[places])
+
+        self._pool.run(task, cluster_ranges(last))
+        return labels
+
+    def _correct_sums(self, places: Int64, old: Int32, new: Int32) -> None:
+        """Take the members at ``places`` from the sums of their ``old`` clusters and add them to those of the new."""
+
+        def task(first: int) -> tuple[LabelSums, LabelSums]:
+            part = slice(first, first + _TASK_ROWS)
+            points = self._nearest.from_origin(self.points_of(places[part]))
+            clusters, weights = self._nearest.clusters, self._weights_of(places[part])
+            return sum_by_label(points, old[part], clusters, weights), sum_by_label(
+                points, new[part], clusters, weights
+            )
+
+        for gone, come in self._pool.map(task, range(0, len(places), _TASK_ROWS)):
+            self._own.add_labelled(gone, self._nearest.origin, sign=-1)
+            self._own.add_labelled(come, self._nearest.origin)
+
+    def _inertia(self) -> float:
+        """Return the inertia that follows from the sums: that of the labels and centers as they are."""
+        origin = 0.0 if self._nearest.origin is None else self._nearest.origin.astype(np.float64)
+        centers: Float64 = self.centers.astype(np.float64) - origin
+        sums = self._own.sums - self._own.weights[:, None] * origin
+        inertia = self._squares() - 2 * np.vdot(sums, centers)
+        inertia += self._own.weights @ np.square(centers).sum(axis=1)
+        return max(0.0, float(inertia))
+
+
+class _Placed(NamedTuple):
+    labels: Int32
+    margins: Float32
+    norms: Float32
+    sums: ClusterSums
+
+
+def _margins(best: Float32, second: Float32, norms: Float32) -> Float32:
+    """Return by how much the second center is farther than the nearest, from their scores (``rank``)."""
+    margins: Float32 = np.sqrt(np.maximum(second + norms, 0)) - np.sqrt(np.maximum(best + norms, 0))
+    return margins
+
+
+def _largest_of_others(drift: Float32, around: NearbyCenters) -> Float32:
+    """Return the largest drift among the centers ``around`` each one, itself left out; (k,)."""
+    others = np.where(around.numbers == np.arange(len(drift))[:, None], np.float32(0), drift[around.numbers])
+    largest: Float32 = others.max(axis=1)
+    return largest
+
+
+def _is_near(has_jumped: NDArray[np.bool_], around: NearbyCenters) -> NDArray[np.bool_]:
+    """Tell of each center whether it, or one of those nearest to it, has jumped; (k,)."""
+    return np.asarray(has_jumped[around.closest].any(axis=1), dtype=np.bool_)
+
+
+def _by_cluster(labels: Int32, clusters: int) -> tuple[Int64, Int64]:
+    """Return the places of ``labels`` sorted by cluster, and where those of each cluster end, (k,)."""
+    order = labels.astype(np.min_scalar_type(clusters)).argsort(kind="stable")  # 16 bits: a radix sort
+    return order, np.cumsum(np.bincount(labels, minlength=clusters))
+
+
+def cluster_ranges(last: Int64) -> Iterator[range]:
+    """Yield ranges of clusters of at least _TASK_ROWS points (except the last); cluster j ends at ``last[j]``."""
+    first = begin = 0
+    for cluster, end in enumerate(last.tolist(), start=1):
+        if end - begin >= _TASK_ROWS or cluster == len(last):
+            yield range(first, cluster)
+            first, begin = cluster, end

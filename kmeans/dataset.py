@@ -1,0 +1,660 @@
+"""The rows that a model is fitted to: in memory if they fit, else read again in each pass, with a sample in memory.
+
+What comes through a pipe can't be read again: a pass brings new rows, and memory holds those of the first.
+
+Hosts that all read the same rows assign them to each other (:class:`RowAssignment`), and still draw as one host would:
+each knows the order of all rows, and contributes its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike, NDArray
+
+from kmeans.arrays import Batch, Float32, Float64, Int64, as_points, in_blocks
+from kmeans.collectives import Collectives
+from kmeans.coordinates import IDENTITY, Coordinates, narrowed
+from kmeans.errors import DataError
+from kmeans.metric import EUCLIDEAN, Metric
+
+Pass = Callable[[], Iterator[Float32]]
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+# A block: enough for a task of a worker, little beside the rows that memory keeps.
+BLOCK_BYTES = 4 << 20
+
+# What a fit remembers of each row in memory, beside the row: its place in an order, cluster, norm, margin; and a copy
+# of these while they are sorted.
+BOOKKEEPING_BYTES = 96
+
+# Of the rows of each further host, its place in the order of all, and what is needed to find one's own in it.
+OTHERS_BYTES = 16
+
+
+class RowAssignment(NamedTuple):
+    """How hosts divide rows that all of them read: row i is that of host i mod ``size``; this one is host ``rank``."""
+
+    rank: int = 0
+    size: int = 1
+
+    def numbers(self, rows: int) -> range:
+        """Return the numbers of this host's rows among so many."""
+        return range(self.rank, rows, self.size)
+
+    def own(self, part: Float32, first: int) -> Float32:
+        """Return this host's rows of a ``part`` that begins with row number ``first``, a view."""
+        return part[(self.rank - first) % self.size :: self.size]
+
+
+class Rows(Protocol):
+    """A data set that can be read again and again.
+
+    Attributes
+    ----------
+    features
+        Number of columns, d.
+    coordinates
+        Those that the rows are given in; None if none were chosen, which is the identity.
+    """
+
+    features: int
+    coordinates: Coordinates | None
+
+    @property
+    def in_memory(self) -> MemoryRows:
+        """The rows that lie in memory: all, or a sample in which each row had the same chance to be."""
+
+    def __len__(self) -> int:
+        """Return the number of rows, n."""
+
+    def prepared(self, metric: Metric) -> Rows:
+        """Return the same rows, each as ``metric`` prepares it; rows outside of memory block by block in each pass.
+
+        Raises
+        ------
+        DataError
+            If ``metric`` refuses a row; for rows outside of memory, when a pass reads it.
+        """
+
+    def batches(self, epoch: int) -> Iterator[Float32]:
+        """Yield every row once, in mini-batches (b, d), in an order of that ``epoch``'s own.
+
+        Of rows that were dealt out, yield this host's part of each mini-batch of all rows; it may be empty.
+        """
+
+    def blocks(self) -> Iterator[Float32]:
+        """Yield every row once, in blocks (b, d) of some megabytes, always in the same order."""
+
+    def weighted_batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the same as :meth:`batches`, with the weights of the rows."""
+
+    def weighted_blocks(self) -> Iterator[Batch]:
+        """Yield the same as :meth:`blocks`, with the weights of the rows."""
+
+
+class MemoryRows:
+    """Rows that lie in memory as one array.
+
+    Mini-batches are drawn without replacement from a permutation of all rows, new for each epoch: files are often
+    sorted (by label, by day), and the first centers and learning rates must not depend on that.
+
+    Parameters
+    ----------
+    points
+        Shape (n, d), float32, finite. Not copied, not written to.
+    mini_batch_size
+        Rows per mini-batch; the last one of an epoch may be smaller.
+    seed
+        Fixes the permutations.
+    numbers
+        Numbers of these rows among all that were assigned to several hosts (:meth:`RowAssignment.numbers`). Default:
+        these rows are all there are.
+    weights
+        How often each row counts, (n,), finite and at least 0. Rows of weight 0 are left out: the fit is the one
+        without them. Default: each row counts once.
+    metric
+        The metric that the points were prepared for.
+    coordinates
+        Those that the points have (:meth:`of` chooses them); None for their own.
+
+    Attributes
+    ----------
+    points
+        As given, without rows of weight 0.
+    weights
+        Weights of ``points``, float64, all above 0; None if each row counts once.
+    mini_batch_size, metric, coordinates
+        As given.
+    ordered
+        How many rows an order has: all that were dealt out, or just these.
+    is_dealt
+        Whether an order has rows of other hosts. A host that leaves out rows has an order of its own.
+
+    Raises
+    ------
+    DataError
+        If a weight is negative or not finite, which the error names by its row; if all are 0, their sum is not finite,
+        or there isn't one for each row.
+    """
+
+    def __init__(
+        self,
+        points: Float32,
+        mini_batch_size: int = 5000,
+        seed: int = 0,
+        numbers: range | None = None,
+        *,
+        weights: ArrayLike | None = None,
+        metric: Metric = EUCLIDEAN,
+        coordinates: Coordinates | None = None,
+    ) -> None:
+        numbers = range(len(points)) if numbers is None else numbers
+        self._numbers: range | Int64 = numbers
+        self.coordinates = coordinates
+        self.weights: Float64 | None = None
+        if weights is not None:
+            self.weights = _checked_weights(weights, numbers)
+            counted = np.flatnonzero(self.weights)
+            if len(counted) < len(points):
+                self._numbers = np.asarray(numbers)[counted]
+                points, self.weights = points[counted], self.weights[counted]
+                numbers = range(len(points))
+        self.points = points
+        self.features = points.shape[1]
+        self.mini_batch_size = mini_batch_size
+        self.metric = metric
+        self._seed = seed
+        self._deal = RowAssignment(numbers.start, numbers.step)
+        self.ordered = numbers.stop
+        self.is_dealt = numbers.step > 1
+        self._order: tuple[int, Int64] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        points: ArrayLike,
+        mini_batch_size: int = 5000,
+        seed: int = 0,
+        *,
+        weights: ArrayLike | None = None,
+        metric: Metric = EUCLIDEAN,
+    ) -> MemoryRows:
+        """Return rows of ``points`` (n, d) of any type of numbers, such as float64.
+
+        They have coordinates in which float32 keeps their differences. A model that is fitted to them, and its loss,
+        are in the units of the points. For a ``metric`` that normalizes rows, they keep the coordinates that they have.
+
+        Raises
+        ------
+        DataError
+            As :func:`kmeans.arrays.as_points`, and for wrong weights.
+
+        Examples
+        --------
+        >>> rows = MemoryRows.of(np.array([[1_700_000_000.0], [1_700_000_060.0]]))
+        >>> rows.points.tolist(), rows.coordinates.offset.tolist()
+        ([[0.0], [60.0]], [1700000000.0])
+        """
+        array = np.asarray(points)
+        if metric.normalizes:
+            found, coordinates = metric.prepare(as_points(array)), IDENTITY
+        else:
+            found, coordinates = narrowed(as_points(array) if array.dtype == np.float32 else array)
+        return cls(found, mini_batch_size, seed, weights=weights, metric=metric, coordinates=coordinates)
+
+    def measured(self) -> MemoryRows:
+        """Return the same rows in the coordinates that they need, mostly themselves."""
+        if self.coordinates is not None or self.metric.normalizes or not len(self.points):
+            return self
+        found, coordinates = narrowed(self.points)
+        if coordinates.is_identity:
+            return self
+        measured = self._like(found, self.weights, self.metric)
+        measured.coordinates = coordinates
+        return measured
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @property
+    def in_memory(self) -> MemoryRows:
+        """These rows."""
+        return self
+
+    def by_themselves(self) -> MemoryRows:
+        """Return these rows with an order of their own."""
+        return MemoryRows(self.points, self.mini_batch_size, self._seed, weights=self.weights, metric=self.metric)
+
+    def with_weights(self) -> MemoryRows:
+        """Return these rows with weights: 1 each if they have none."""
+        return self if self.weights is not None else self._like(self.points, np.ones(len(self)), self.metric)
+
+    def _like(self, points: Float32, weights: Float64 | None, metric: Metric) -> MemoryRows:
+        """Return ``points`` in place of these, in the same order."""
+        numbers = self._deal.numbers(self.ordered)
+        return MemoryRows(points, self.mini_batch_size, self._seed, numbers, weights=weights, metric=metric)
+
+    def prepared(self, metric: Metric) -> MemoryRows:
+        """Return the same rows prepared by ``metric``, without a copy where it changes none."""
+        try:
+            points = metric.prepare(self.points)
+        except DataError as error:
+            if error.row is not None:
+                error.row = int(self._numbers[error.row - 1]) + 1
+            raise
+        return self._like(points, self.weights, metric)
+
+    def order(self, epoch: int) -> Int64:
+        """Return the permutation of the row numbers that belongs to ``epoch``, (ordered,)."""
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng((self._seed, epoch)).permutation(self.ordered)
+        return self._order[1]
+
+    def own(self, numbers: Int64) -> Int64:
+        """Return where in ``points`` those rows are that are this host's, of those with these ``numbers``."""
+        if not self.is_dealt:
+            return numbers
+        own: Int64 = numbers[numbers % self._deal.size == self._deal.rank] // self._deal.size
+        return own
+
+    def positions(self, numbers: Int64) -> Int64:
+        """Return at which positions of ``numbers`` this host's rows are; :meth:`own` returns their places."""
+        if not self.is_dealt:
+            return np.arange(len(numbers))
+        return np.flatnonzero(numbers % self._deal.size == self._deal.rank)
+
+    def numbers_of(self, own: Int64) -> Int64:
+        """Return the numbers of the rows that lie at these places in ``points``; :meth:`own` returns the places."""
+        return own * self._deal.size + self._deal.rank if self.is_dealt else own
+
+    def gather(self, numbers: Int64, hosts: Collectives) -> Float32:
+        """Return the rows with these ``numbers`` on the leader, on other ``hosts`` none.
+
+        Rows that were dealt out come in the order of the numbers, as they would from one host; of others each host
+        asks for its own, and they come one host's below the other's.
+        """
+        return self._gathered(self.points[self.own(numbers)], numbers, hosts)
+
+    def gather_weights(self, numbers: Int64, hosts: Collectives) -> Float64 | None:
+        """Return the weights of the rows that :meth:`gather` returns; None if each row counts once.
+
+        Either the rows of all ``hosts`` have weights or none have (:meth:`with_weights`).
+        """
+        if self.weights is None:
+            return None
+        return self._gathered(self.weights[self.own(numbers), None], numbers, hosts)[:, 0]
+
+    def _gathered(self, own: NDArray[Scalar], numbers: Int64, hosts: Collectives) -> NDArray[Scalar]:
+        gathered = hosts.gather(own)
+        if not self.is_dealt or hosts.rank:
+            return gathered
+        ordered = np.empty_like(gathered)
+        ordered[(numbers % self._deal.size).argsort(kind="stable")] = gathered
+        return ordered
+
+    def batches(self, epoch: int, at_most: int | None = None) -> Iterator[Float32]:
+        """Yield mini-batches of the permutation that belongs to ``epoch``, or of its first ``at_most`` rows."""
+        order = self.order(epoch)[:at_most]
+        for first in range(0, len(order), self.mini_batch_size):
+            yield self.points[self.own(order[first : first + self.mini_batch_size])]
+
+    def blocks(self) -> Iterator[Float32]:
+        """Yield views of the array."""
+        for _, block in in_blocks(self.points, _block_rows(self.features)):
+            yield block
+
+    def weighted_batches(self, epoch: int, at_most: int | None = None) -> Iterator[Batch]:
+        """Yield the same as :meth:`batches`, with the weights of the rows."""
+        batches, size = self.batches(epoch, at_most), self.mini_batch_size
+        if self.weights is None:
+            yield from map(Batch, batches)
+            return
+        order = self.order(epoch)[:at_most]
+        for number, batch in enumerate(batches):
+            yield Batch(batch, self.weights[self.own(order[number * size : (number + 1) * size])])
+
+    def weighted_blocks(self) -> Iterator[Batch]:
+        """Yield the same as :meth:`blocks`, with the weights of the rows."""
+        first = 0
+        for block in self.blocks():
+            yield Batch(block, None if self.weights is None else self.weights[first : first + len(block)])
+            first += len(block)
+
+
+class StreamedRows:
+    """Rows that are read from where they come from in every pass, because memory doesn't hold them.
+
+    Mini-batches are taken as the rows come, and shuffled within each block.
+
+    Parameters
+    ----------
+    one_pass
+        Begins a pass over all rows, in blocks, always in the same order; each is valid until the next is asked for.
+        If rows are dealt out, those of all hosts.
+    numbers
+        Numbers of this host's rows, n, among them.
+    sample
+        Those of which memory holds a copy, (m, d); they have an order of their own.
+    mini_batch_size, seed, metric
+        As for :class:`MemoryRows`.
+    """
+
+    def __init__(
+        self,
+        one_pass: Pass,
+        numbers: range,
+        sample: Float32,
+        mini_batch_size: int = 5000,
+        seed: int = 0,
+        *,
+        metric: Metric = EUCLIDEAN,
+    ) -> None:
+        self._one_pass = one_pass
+        self._numbers = numbers
+        self._deal = RowAssignment(numbers.start, numbers.step)
+        self._sample = MemoryRows(sample, mini_batch_size, seed, metric=metric)
+        self._mini_batch_size = mini_batch_size
+        self._seed = seed
+        self.features = sample.shape[1]
+        self.coordinates: Coordinates | None = None
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @property
+    def in_memory(self) -> MemoryRows:
+        """The sample."""
+        return self._sample
+
+    def prepared(self, metric: Metric) -> StreamedRows:
+        """Return the same rows prepared by ``metric``: the sample now, all rows in each pass."""
+        one_pass = _prepared_pass(self._one_pass, metric)
+        try:
+            sample = metric.prepare(self._sample.points)
+        except DataError as error:
+            for _ in one_pass():  # only a pass knows the row's number
+                pass
+            error.row = None
+            raise
+        return StreamedRows(one_pass, self._numbers, sample, self._mini_batch_size, self._seed, metric=metric)
+
+    def batches(self, epoch: int) -> Iterator[Float32]:
+        """Yield mini-batches of a pass; rows that are left at the end of a block open the next mini-batch."""
+        generator = np.random.default_rng((self._seed, epoch))
+        blocks = _copied(self._all(), self.features)
+        return _mini_batches(blocks, self._mini_batch_size, self.features, generator, self._deal)
+
+    def blocks(self) -> Iterator[Float32]:
+        """Yield the rows of a pass, copied into blocks of some megabytes.
+
+        Raises
+        ------
+        DataError
+            If there are not as many rows as there were.
+        """
+        return _copied(_own(self._all(), self._deal), self.features)
+
+    def weighted_batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the same as :meth:`batches`; each row counts once."""
+        return map(Batch, self.batches(epoch))
+
+    def weighted_blocks(self) -> Iterator[Batch]:
+        """Yield the same as :meth:`blocks`; each row counts once."""
+        return map(Batch, self.blocks())
+
+    def _all(self) -> Iterator[Float32]:
+        """Yield what a pass brings, and see to it that these are as many rows as at first."""
+        seen = 0
+        for part in self._one_pass():
+            seen += len(part)
+            yield part
+        if seen != self._numbers.stop:
+            raise DataError(
+                f"expected the {self._numbers.stop} rows that were read at first, found {seen}: the data changed"
+            )
+
+
+class PipedRows:
+    """Rows that come once: those of the first pass are in memory, all or a sample, and each epoch has rows of its own.
+
+    Parameters
+    ----------
+    next_pass
+        Begins the next pass, in blocks; each is valid until the next is asked for. Called once for each epoch but the
+        first, and only when its rows are read at once. If rows are dealt out, those of all hosts.
+    numbers
+        Numbers of this host's rows among those of the first pass, which is over.
+    held
+        Those of them that memory holds, (m, d); if these aren't all, they have an order of their own.
+    mini_batch_size, seed, metric
+        As for :class:`MemoryRows`.
+
+    Attributes
+    ----------
+    seen
+        Number of this host's rows of the first pass; ``len`` is the number of those in memory.
+    """
+
+    def __init__(
+        self,
+        next_pass: Pass,
+        numbers: range,
+        held: Float32,
+        mini_batch_size: int = 5000,
+        seed: int = 0,
+        *,
+        metric: Metric = EUCLIDEAN,
+    ) -> None:
+        self.seen = len(numbers)
+        self.features = held.shape[1]
+        self.coordinates: Coordinates | None = None
+        self._next_pass = next_pass
+        self._deal = RowAssignment(numbers.start, numbers.step)
+        self._numbers = numbers
+        all_numbers = numbers if len(held) == len(numbers) else None
+        self._held = MemoryRows(held, mini_batch_size, seed, all_numbers, metric=metric)
+        self._mini_batch_size = mini_batch_size
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def in_memory(self) -> MemoryRows:
+        """The rows of the first pass that memory holds."""
+        return self._held
+
+    def prepared(self, metric: Metric) -> PipedRows:
+        """Return the same rows prepared by ``metric``: those in memory now, later passes as they come."""
+        try:
+            held = self._held.prepared(metric).points
+        except DataError as error:
+            if len(self._held) < self.seen:
+                error.row = None  # of a sample it isn't known
+            raise
+        next_pass = _prepared_pass(self._next_pass, metric)
+        return PipedRows(next_pass, self._numbers, held, self._mini_batch_size, self._seed, metric=metric)
+
+    def batches(self, epoch: int) -> Iterator[Float32]:
+        """Yield mini-batches of the rows in memory in epoch 0, and in a later one of the pass that comes next."""
+        if epoch == 0:
+            return self._held.batches(epoch)
+        generator = np.random.default_rng((self._seed, epoch))
+        blocks = _copied(self._next_pass(), self.features)
+        return _mini_batches(blocks, self._mini_batch_size, self.features, generator, self._deal)
+
+    def blocks(self) -> Iterator[Float32]:
+        """Yield the rows in memory."""
+        return self._held.blocks()
+
+    def weighted_batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the same as :meth:`batches`; each row counts once."""
+        return map(Batch, self.batches(epoch))
+
+    def weighted_blocks(self) -> Iterator[Batch]:
+        """Yield the same as :meth:`blocks`; each row counts once."""
+        return map(Batch, self.blocks())
+
+
+def _checked_weights(weights: ArrayLike, numbers: range) -> Float64:
+    """Return ``weights`` as float64 (n,); ``numbers`` are those of their rows, from 0."""
+    checked: Float64 = np.asarray(weights, dtype=np.float64)
+    if checked.shape != (len(numbers),):
+        raise DataError(f"expected a weight for each of the {len(numbers)} rows, found an array of {checked.shape}")
+    is_wrong = ~((checked >= 0) & np.isfinite(checked))
+    if is_wrong.any():
+        first = int(is_wrong.argmax())
+        raise DataError(
+            f"expected a finite weight of at least 0, found {checked[first]:g}", row=int(numbers[first]) + 1
+        )
+    if len(checked) and not checked.any():
+        raise DataError("expected a weight above 0, found only zeros")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(checked.sum()):
+            raise DataError("expected weights with a finite sum, found larger ones")
+    return checked
+
+
+def _prepared_pass(one_pass: Pass, metric: Metric) -> Pass:
+    """Return the same passes with rows as ``metric`` prepares them; errors name the row within the pass."""
+
+    def blocks() -> Iterator[Float32]:
+        seen = 0
+        for block in one_pass():
+            try:
+                prepared = metric.prepare(block)
+            except DataError as error:
+                if error.row is not None:
+                    error.row += seen
+                raise
+            yield prepared
+            seen += len(block)
+
+    return blocks
+
+
+def _mini_batches(
+    blocks: Iterator[Float32], size: int, features: int, generator: Generator, deal: RowAssignment
+) -> Iterator[Float32]:
+    """Yield the rows, shuffled within each block; those that are left at its end open the next mini-batch.
+
+    Of blocks of dealt rows, yield this host's rows of each mini-batch.
+    """
+    left, seen = np.empty((0, features), dtype=np.float32), 0
+    left_is_own = np.empty(0, dtype=bool)
+    for block in blocks:
+        order = generator.permutation(len(block))
+        rows = np.concatenate([left, block[order]])
+        is_own = np.concatenate([left_is_own, (order + seen) % deal.size == deal.rank])
+        seen += len(block)
+        whole = len(rows) - len(rows) % size
+        for first in range(0, whole, size):
+            batch = slice(first, first + size)
+            yield rows[batch] if deal.size == 1 else rows[batch][is_own[batch]]
+        left, left_is_own = rows[whole:], is_own[whole:]
+    if len(left):
+        yield left[left_is_own]
+
+
+def _own(parts: Iterator[Float32], deal: RowAssignment) -> Iterator[Float32]:
+    """Yield this host's rows of ``parts``."""
+    seen = 0
+    for part in parts:
+        yield deal.own(part, seen)
+        seen += len(part)
+
+
+def _copied(parts: Iterator[Float32], features: int) -> Iterator[Float32]:
+    """Yield the rows of ``parts``, copied into blocks of some megabytes."""
+    size = _block_rows(features)
+    block, filled = np.empty((size, features), dtype=np.float32), 0
+    for part in parts:
+        taken = 0
+        while taken < len(part):
+            more = min(size - filled, len(part) - taken)
+            block[filled : filled + more] = part[taken : taken + more]
+            taken, filled = taken + more, filled + more
+            if filled == size:
+                yield block
+                block, filled = np.empty_like(block), 0
+    if filled:
+        yield block[:filled]
+
+
+def _block_rows(features: int) -> int:
+    return max(1, BLOCK_BYTES // (4 * features))
+
+
+def bytes_per_row(features: int, hosts: int = 1) -> int:
+    """Return what a row of so many ``features`` takes in memory while a model is fitted to it.
+
+    ``hosts`` is the number of those among which rows are dealt out.
+    """
+    return 4 * features + BOOKKEEPING_BYTES + (hosts - 1) * OTHERS_BYTES
+
+
+def load(
+    one_pass: Pass, budget: int, mini_batch_size: int = 5000, seed: int = 0, deal: RowAssignment | None = None
+) -> MemoryRows | StreamedRows:
+    """Read all rows once and keep them, or as large a sample of them as can be fitted to in ``budget`` bytes.
+
+    The sample is uniform. With a ``deal`` this host keeps, and gives, its own of the rows; it may have none.
+
+    Raises
+    ------
+    DataError
+        If there are no rows.
+    """
+    held, numbers = _read(one_pass(), budget, seed, deal or RowAssignment())
+    if len(numbers) == len(held):
+        return MemoryRows(held, mini_batch_size, seed, numbers)
+    return StreamedRows(one_pass, numbers, held, mini_batch_size, seed)
+
+
+def load_once(
+    next_pass: Pass, budget: int, mini_batch_size: int = 5000, seed: int = 0, deal: RowAssignment | None = None
+) -> PipedRows:
+    """Do what :func:`load` does with rows that can't be read again; each later call of ``next_pass`` brings new ones.
+
+    Raises
+    ------
+    DataError
+        If there are no rows.
+    """
+    held, numbers = _read(next_pass(), budget, seed, deal or RowAssignment())
+    return PipedRows(next_pass, numbers, held, mini_batch_size, seed)
+
+
+def _read(blocks: Iterator[Float32], budget: int, seed: int, deal: RowAssignment) -> tuple[Float32, range]:
+    """Return all own rows, or a sample of as many as ``budget`` bytes allow, and the numbers of all own rows.
+
+    Once memory is full, row t replaces a random one with probability m / t (J. S. Vitter, "Random sampling with a
+    reservoir", 1985, algorithm R).
+    """
+    generator = np.random.default_rng((seed, 1))
+    held: Float32 | None = None
+    read = seen = 0
+    for block in blocks:
+        if not len(block):
+            continue
+        if held is None:
+            # As large as the budget allows: memory that no row reaches is never touched, so it costs nothing.
+            capacity = max(1, budget // bytes_per_row(block.shape[1], deal.size))
+            held = np.empty((capacity, block.shape[1]), dtype=np.float32)
+        own = deal.own(block, read)
+        read += len(block)
+        fitting = max(0, min(len(held) - seen, len(own)))
+        held[seen : seen + fitting] = own[:fitting]
+        if fitting < len(own):
+            rest = own[fitting:]
+            number = np.arange(seen + fitting + 1, seen + len(own) + 1)
+            kept = np.flatnonzero(generator.random(len(rest)) * number < len(held))
+            held[generator.integers(0, len(held), len(kept))] = rest[kept]
+        seen += len(own)
+    if held is None:
+        raise DataError("there are no rows")
+    return held[:seen], deal.numbers(read)

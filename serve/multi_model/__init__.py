@@ -1,0 +1,1 @@
+"""Multi-model endpoints: models that are loaded, listed and unloaded by requests."""

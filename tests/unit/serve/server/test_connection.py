@@ -1,0 +1,230 @@
+"""How long a client may let the server wait, and which requests are pings that keep nobody waiting."""
+
+import contextlib
+import select
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from gunicorn.config import Config
+
+from serve.server import connection as connection_module
+from serve.server.connection import (
+    GRACE_SECONDS,
+    MIN_BYTES_PER_SECOND,
+    STEP_BYTES,
+    Connection,
+    Pace,
+    Response,
+    Unreader,
+    read_body,
+)
+
+MEGABYTE = 1 << 20
+
+
+def test_within_the_grace_any_pace_will_do() -> None:
+    pace = Pace()
+    for _ in range(int(GRACE_SECONDS)):
+        pace.add(1, 1.0)
+    with pytest.raises(TimeoutError, match="61 bytes in 61 s"):
+        pace.add(1, 1.0)
+
+
+@pytest.mark.parametrize("rate", [MIN_BYTES_PER_SECOND, 10 * MEGABYTE])
+def test_at_the_rate_a_body_of_any_length_may_come(rate: int) -> None:
+    pace = Pace()
+    for _ in range(0, 100 * MEGABYTE, rate):
+        pace.add(rate, 1.0)
+
+
+def test_who_becomes_slow_later_is_given_what_was_fast_before() -> None:
+    """A megabyte earns 64 s."""
+    pace = Pace()
+    pace.add(MEGABYTE, 0.0)
+    pace.add(0, GRACE_SECONDS + 64)
+    with pytest.raises(TimeoutError):
+        pace.add(0, 0.1)
+
+
+@pytest.fixture
+def wait(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let time go by."""
+    now = [1000.0]
+
+    def pass_by(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(connection_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return pass_by
+
+
+class SlowSocket:
+    """Each byte, in either direction, takes 10 s."""
+
+    def __init__(self, wait: Callable[[float], None]) -> None:
+        self.wait = wait
+        self.sent = b""
+
+    def recv(self, _: int) -> bytes:
+        self.wait(10)
+        return b"1"
+
+    def send(self, content: memoryview) -> int:
+        self.wait(10)
+        self.sent += content[:1]
+        return 1
+
+
+def test_reading_ends_when_the_bytes_come_too_slowly(wait: Callable[[float], None]) -> None:
+    unreader = Unreader(SlowSocket(wait))  # type: ignore[arg-type]
+    assert unreader.read(6) == b"111111"
+    wait(1000)  # what the server does meanwhile is not the client's fault
+    with pytest.raises(TimeoutError):
+        unreader.read(1)
+
+
+def response(slow: SlowSocket) -> Any:
+    request = SimpleNamespace(version=(1, 1), method="GET", should_close=lambda: False)
+    found = Response(request, slow, Config())
+    found.start_response("200 OK", [("Content-Type", "text/csv"), ("Content-Length", "10000")])
+    return found
+
+
+def test_writing_ends_when_the_bytes_go_too_slowly(wait: Callable[[float], None]) -> None:
+    slow = SlowSocket(wait)
+    with pytest.raises(TimeoutError):
+        response(slow).write(b"1" * 10_000)
+    assert slow.sent == b"HTTP/1."
+
+
+def test_an_answer_that_goes_in_pieces_arrives_whole(
+    wait: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "GRACE_SECONDS", 1e6)
+    slow = SlowSocket(wait)
+    answer = response(slow)
+    answer.write(b"1" * 9_000)
+    answer.write(b"2" * 1_000)
+    answer.close()
+    assert slow.sent.endswith(b"\r\n\r\n" + b"1" * 9_000 + b"2" * 1_000)
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Connection, socket.socket]]:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+    ):
+        accepted, address = listener.accept()
+        connection = Connection(Config(), accepted, address, listener.getsockname())
+        yield connection, client
+        connection.close()
+
+
+def test_each_request_of_a_connection_has_a_pace_of_its_own(
+    pair: tuple[Connection, socket.socket], wait: Callable[[float], None]
+) -> None:
+    connection, client = pair
+    for _ in range(2):
+        client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n1,2")
+        connection.begin()
+        connection.parser.unreader.pace.add(0, GRACE_SECONDS - 1)
+        assert next(connection.parser).body.read(3) == b"1,2"
+    with pytest.raises(TimeoutError):
+        connection.parser.unreader.pace.add(0, 2)
+
+
+@pytest.mark.parametrize("length", [1, 3, STEP_BYTES, 3 * STEP_BYTES + 5])
+@pytest.mark.parametrize("ends_early", [False, True])
+def test_a_body_is_read_to_its_end_and_no_further(
+    pair: tuple[Connection, socket.socket], length: int, ends_early: bool
+) -> None:
+    connection, client = pair
+    body = np.random.default_rng(length).bytes(length)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    sent = head % length + (body[:-1] if ends_early else body + head % 2 + b"xy")
+
+    def send() -> None:
+        client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    connection.begin()
+    request = next(connection.parser)
+    assert bytes(read_body(request.body, length) or b"") == sent[len(head % length) :][:length]
+    assert request.body.read() == b""
+    sender.join()
+    if not ends_early:
+        assert next(connection.parser).body.read() == b"xy"
+
+
+def test_a_body_in_chunks_is_left_to_gunicorn(pair: tuple[Connection, socket.socket]) -> None:
+    connection, client = pair
+    client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nxy\r\n0\r\n\r\n")
+    connection.begin()
+    body = next(connection.parser).body
+    assert read_body(body, 2) is None
+    assert body.read() == b"xy"
+
+
+def test_a_connection_whose_body_could_not_be_read_carries_no_other_request(
+    pair: tuple[Connection, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, client = pair
+    client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nxy")
+    connection.begin()
+    body = next(connection.parser).body
+    monkeypatch.setattr(connection_module, "GRACE_SECONDS", -1e9)
+    client.sendall(b"z")
+    with pytest.raises(TimeoutError):
+        read_body(body, 100)
+    with pytest.raises(StopIteration):
+        next(connection.parser)
+
+
+PING = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def answer_one(connection: Connection) -> None:
+    """Read the next request, as a thread of a worker does."""
+    connection.begin()
+    next(connection.parser)
+
+
+def test_a_ping_is_small_talk(pair: tuple[Connection, socket.socket]) -> None:
+    connection, client = pair
+    assert not connection.is_nonblocking_ping()
+    for _ in range(2):
+        client.sendall(PING)
+        assert connection.is_nonblocking_ping()
+        answer_one(connection)
+
+
+def test_a_ping_behind_a_request_that_is_not_answered_yet_is_none(pair: tuple[Connection, socket.socket]) -> None:
+    """Of what the parser has read at once another request is left: that comes next, not what lies on the socket."""
+    connection, client = pair
+    client.sendall(PING + b"POST /invocations HTTP/1.1\r\n")
+    assert connection.is_nonblocking_ping()
+    answer_one(connection)
+    client.sendall(PING)
+    assert connection.peek() == PING
+    assert not connection.is_nonblocking_ping()
+
+
+def test_a_ping_of_a_client_that_takes_no_answers_is_none(pair: tuple[Connection, socket.socket]) -> None:
+    connection, client = pair
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            connection.sock.send(b"x" * 65536)
+    client.sendall(PING)
+    assert connection.peek() == PING
+    assert not connection.is_nonblocking_ping()
+    while select.select([client], [], [], 0)[0]:
+        client.recv(1 << 20)
+    assert connection.is_nonblocking_ping()

@@ -1,0 +1,147 @@
+"""The parent of a training process: real processes, with a test at the other end of the link."""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import is_running
+from train.distributed.messages import Link, LinkError, Message
+
+PROJECT = Path(__file__).resolve().parents[4]
+PATIENCE = 20.0
+
+# What the child says first, and then does.
+PROGRAM = """
+import os, signal, socket, sys
+from train.distributed.messages import Message, encode
+from train.distributed.exit_reporter import report_exit
+exit_code = report_exit(int(sys.argv[1]))
+if exit_code is not None:
+    sys.exit(exit_code)
+link = socket.socket(fileno=int(sys.argv[1]))
+blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+link.sendall(encode(Message("started", number=os.getpid(), text=str(sorted(blocked)))))
+"""
+
+
+class Watched:
+    """A witness and its child, which does ``deed``."""
+
+    def __init__(self, deed: str) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", f"{PROGRAM}\n{deed}", str(theirs.fileno())],
+                cwd=PROJECT,
+                stderr=subprocess.PIPE,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        self.link = Link(ours)
+        self._messages: list[Message] = []
+
+    def hear(self) -> Message | None:
+        """Return the next message, or None if there will be none."""
+        while not self._messages:
+            assert select.select([self.link], [], [], PATIENCE)[0], "waited for a message"
+            try:
+                self._messages += self.link.receive()
+            except LinkError:
+                return None
+        return self._messages.pop(0)
+
+    def start(self) -> int:
+        """Return the child's number, when it has said it."""
+        started = self.hear()
+        assert started is not None
+        assert started.kind == "started"
+        assert started.text == "[]", "the child hears all signals"
+        assert started.number != self.process.pid
+        return started.number
+
+    def end(self) -> int:
+        """Return the witness's exit code; all that it says is on the link."""
+        _, errors = self.process.communicate(timeout=PATIENCE)
+        assert errors == b""
+        return self.process.returncode
+
+    def close(self) -> None:
+        self.link.close()
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
+
+
+@pytest.fixture
+def watched(request: pytest.FixtureRequest) -> Iterator[Watched]:
+    watched = Watched(request.param)
+    yield watched
+    watched.close()
+
+
+WAIT = "signal.pause()"
+
+
+@pytest.mark.parametrize(
+    ("watched", "said", "exit_code"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", Message("killed", number=9), 137),
+        ("os.kill(os.getpid(), signal.SIGABRT)", Message("killed", number=6), 134),
+        ("sys.exit(3)", Message("ended", number=3), 3),
+        ("", Message("ended", number=0), 0),
+    ],
+    indirect=["watched"],
+)
+def test_how_a_child_ended_is_said_last(watched: Watched, said: Message, exit_code: int) -> None:
+    child = watched.start()
+    assert watched.hear() == said
+    assert watched.hear() is None, "that was all"
+    assert watched.end() == exit_code
+    assert not is_running(child), "and the child is seen off"
+
+
+@pytest.mark.parametrize("watched", [WAIT], indirect=True)
+def test_no_signal_but_sigkill_ends_a_witness_before_its_child(watched: Watched) -> None:
+    child = watched.start()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE):
+        watched.process.send_signal(number)
+    os.kill(child, signal.SIGTERM)
+    assert watched.hear() == Message("killed", number=signal.SIGTERM)
+    assert watched.end() == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("watched", [WAIT], indirect=True)
+def test_a_child_whom_the_launcher_kills_was_not_killed_by_the_system(watched: Watched) -> None:
+    """It sends SIGKILL to the group of the process that it has started: nobody is left to say anything."""
+    child = watched.start()
+    os.killpg(watched.process.pid, signal.SIGKILL)
+    assert watched.hear() is None
+    assert watched.end() == -signal.SIGKILL
+    deadline = time.monotonic() + PATIENCE
+    while is_running(child):  # an orphan, which the system's first process sees off
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("watched", [WAIT], indirect=True)
+def test_a_witness_ends_when_nobody_hears_it(watched: Watched) -> None:
+    child = watched.start()
+    watched.link.close()
+    os.kill(child, signal.SIGKILL)
+    assert watched.end() == 128 + signal.SIGKILL
+
+
+def test_a_witness_is_small() -> None:
+    """What the process has imported before it divides, the witness keeps."""
+    code = "import sys, train.__main__, train.distributed.exit_reporter; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert "train.distributed.exit_reporter" in done.stdout.split()
+    assert not {"numpy", "mpi4py", "train.distributed.rank", "train.job"} & {*done.stdout.split()}

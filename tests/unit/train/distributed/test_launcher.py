@@ -1,0 +1,174 @@
+"""The launcher's processes, with programs in place of MPICH's that are here (tests/image has the real ones)."""
+
+import itertools
+import os
+import select
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kmeans.errors import ResourceError
+from tests.processes import is_running
+from train.distributed.launcher import CONTROL_PORTS, HydraLauncher, mpiexec_command, proxy_command, rank_environment
+from train.distributed.messages import Link, LinkError, Message
+
+RANK = """
+import os, signal, socket, time
+link = socket.socket(fileno=197)
+os.write(198, b"to the output\\n")
+os.write(199, b"to the errors\\n")
+print("before the streams were claimed", flush=True)
+signal.signal(signal.SIGTERM, lambda *_: link.sendall(b'{"kind": "done"}\\n'))
+link.sendall(b'{"kind": "started", "number": %d}\\n' % os.getpid())
+while link.recv(1000):
+    pass
+"""
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, f"waited for {what}"
+        time.sleep(0.005)
+
+
+def hear(link: Link) -> Message:
+    wait_until(lambda: select.select([link], [], [], 0)[0], "a message of the rank")
+    return link.receive()[0]
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose programs come before all others."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return tmp_path
+
+
+def put(programs: Path, name: str, script: str) -> None:
+    (programs / name).write_text(script)
+    (programs / name).chmod(0o755)
+
+
+@pytest.fixture
+def hydra(programs: Path) -> Iterator[HydraLauncher]:
+    """A launcher whose proxies become the rank above."""
+    (programs / "rank.py").write_text(RANK)
+    put(programs, "hydra_pmi_proxy", f"#!/bin/sh\nexec {sys.executable} {programs}/rank.py\n")
+    hydra = HydraLauncher(["rank"])
+    yield hydra
+    hydra.wait(0)
+
+
+def test_the_leader_learns_where_mpiexec_waits(programs: Path, hydra: HydraLauncher) -> None:
+    put(
+        programs,
+        "mpiexec",
+        "#!/bin/sh\n"
+        f'echo "$MPIEXEC_PORT_RANGE $*" > {programs}/asked\n'
+        "echo HYDRA_LAUNCH: hydra_pmi_proxy --control-port algo-1:10007 --rmk user --proxy-id 0\n"
+        "echo HYDRA_LAUNCH_END\n"
+        "exec sleep 600\n",
+    )
+    assert hydra.lead(["algo-1", "algo-2"]) == 10007
+    asked = (programs / "asked").read_text()
+    assert asked.startswith("10000:10010 -launcher manual ")
+    assert asked.endswith(" -hosts algo-1,algo-2 rank\n")
+
+
+def test_an_mpiexec_that_does_not_start_is_an_error(
+    programs: Path, hydra: HydraLauncher, capfd: pytest.CaptureFixture[str]
+) -> None:
+    put(programs, "mpiexec", "#!/bin/sh\necho no port is free >&2\nexit 1\n")
+    with pytest.raises(ResourceError, match="did not start"):
+        hydra.lead(["algo-1", "algo-2"])
+    assert "no port is free" in capfd.readouterr().err
+
+
+def test_a_rank_has_its_link_and_the_streams_of_its_container(
+    hydra: HydraLauncher, capfd: pytest.CaptureFixture[str]
+) -> None:
+    link = hydra.join("127.0.0.1", 10000, 1)
+    assert hear(link).kind == "started"
+    seen = {"out": "", "err": ""}
+
+    def all_was_printed() -> bool:
+        out, err = capfd.readouterr()
+        seen["out"], seen["err"] = seen["out"] + out, seen["err"] + err
+        return "to the errors" in seen["err"] and "before the streams" in seen["err"]
+
+    wait_until(all_was_printed, "what the rank prints")
+    assert seen["out"] == "to the output\n"
+    link.close()
+
+
+def test_sigterm_goes_to_the_rank_when_it_is_known(hydra: HydraLauncher) -> None:
+    link = hydra.join("127.0.0.1", 10000, 0)
+    assert not hydra.terminate()
+    hydra.started(hear(link).number)
+    assert hydra.terminate()
+    assert hear(link).kind == "done"
+    link.close()
+
+
+def test_nothing_is_left_running(programs: Path, hydra: HydraLauncher) -> None:
+    # A rank that its launcher has started, and which knows nothing of its link.
+    put(
+        programs,
+        "hydra_pmi_proxy",
+        f"#!/bin/sh\nsleep 600 &\necho $! > {programs}/rank\necho $$ > {programs}/proxy\nwait\n",
+    )
+    link = hydra.join("127.0.0.1", 10000, 0)
+    wait_until((programs / "proxy").exists, "the proxy to run")
+    rank, proxy = (int((programs / name).read_text()) for name in ("rank", "proxy"))
+    hydra.started(rank)
+    hydra.wait(0)
+    assert not is_running(proxy)
+    wait_until(lambda: not is_running(rank), "the end of the rank")
+    with pytest.raises(LinkError):
+        link.receive()
+    link.close()
+
+
+def test_a_rank_goes_together_with_its_witness(programs: Path, hydra: HydraLauncher) -> None:
+    """The launcher gives the two a process group; this witness would stay."""
+    pair = f"sleep 600 & echo $! > {programs}/rank; echo $$ > {programs}/witness; exec sleep 600"
+    put(programs, "hydra_pmi_proxy", f"#!/bin/sh\nsetsid sh -c '{pair}'\n")
+    link = hydra.join("127.0.0.1", 10000, 0)
+    wait_until(lambda: (programs / "witness").exists() and (programs / "witness").read_text(), "the witness to run")
+    rank, witness = (int((programs / name).read_text()) for name in ("rank", "witness"))
+    hydra.started(rank)
+    hydra.wait(0)
+    wait_until(lambda: not is_running(rank) and not is_running(witness), "the end of both")
+    link.close()
+
+
+def test_what_is_done_may_end_by_itself(programs: Path, hydra: HydraLauncher) -> None:
+    put(programs, "hydra_pmi_proxy", f"#!/bin/sh\nread _ < {programs}/gate\ntouch {programs}/ended\n")
+    os.mkfifo(programs / "gate")
+    link = hydra.join("127.0.0.1", 10000, 0)
+    with (programs / "gate").open("w"):
+        pass
+    hydra.wait(20)
+    assert (programs / "ended").exists()
+    link.close()
+
+
+def test_a_rank_uses_the_interface_that_is_named_if_it_is_there() -> None:
+    assert rank_environment("lo") == {"UCX_TLS": "tcp,self", "UCX_NET_DEVICES": "lo"}
+    assert rank_environment("ethwe") == {"UCX_TLS": "tcp,self"}
+
+
+def test_hosts_are_told_apart_by_a_number_only() -> None:
+    first, second = proxy_command("10.0.0.1", 10000, 0), proxy_command("10.0.0.1", 10000, 12)
+    assert (first[:-1], first[-1], second[-1]) == (second[:-1], "0", "12")
+    assert first[:3] == ["hydra_pmi_proxy", "--control-port", "10.0.0.1:10000"]
+
+
+def test_the_leader_starts_one_rank_on_each_host() -> None:
+    command = mpiexec_command(["algo-1", "algo-2"], ["python3", "-m", "train"])
+    assert command[:2] == ["env", f"MPIEXEC_PORT_RANGE={min(CONTROL_PORTS)}:{max(CONTROL_PORTS)}"]
+    assert command[-5:] == ["-hosts", "algo-1,algo-2", "python3", "-m", "train"]
+    assert ("-ppn", "1") in list(itertools.pairwise(command))

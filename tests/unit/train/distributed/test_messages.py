@@ -1,0 +1,111 @@
+"""What goes over a link, and what doesn't come through it."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from train.distributed.messages import MAX_LINE, MAX_TEXT, Link, LinkError, Message, decode, encode
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Link, socket.socket]]:
+    """A link, and what is at the other end of it."""
+    ours, theirs = socket.socketpair()
+    link = Link(ours)
+    yield link, theirs
+    link.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Message("alive"),
+        Message("hello", host="algo-1", text="1.0"),
+        Message("failed", text="caf\u00e9 \n \U0001f600", number=143, certain=False),
+        Message("failed", text="\x00" * MAX_TEXT),
+        Message("killed", number=9),
+        Message("ended", number=255),
+    ],
+)
+def test_a_message_comes_as_it_was_sent(ends: tuple[Link, socket.socket], message: Message) -> None:
+    link, other = ends
+    other.sendall(encode(message) + encode(Message("alive")))
+    assert link.receive() == [message, Message("alive")]
+    assert link.receive() == []
+
+
+def test_a_name_that_is_no_text_is_told_as_far_as_it_is() -> None:
+    assert decode(encode(Message("failed", text="\udcff.csv is wrong."))).text == "?.csv is wrong."
+
+
+def test_a_message_may_come_in_pieces(ends: tuple[Link, socket.socket]) -> None:
+    link, other = ends
+    line = encode(Message("go", number=10000))
+    for byte in line[:-1]:
+        other.sendall(bytes([byte]))
+        assert link.receive() == []
+    other.sendall(line[-1:])
+    assert link.receive() == [Message("go", number=10000)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"GET / HTTP/1.1",
+        b"[]",
+        b'{"kind": "run"}',
+        b'{"kind": ["alive"]}',
+        b'{"host": "algo-1"}',
+        b'{"kind": "alive", "command": "ls"}',
+        b'{"kind": "go", "number": "10000"}',
+        b'{"kind": "go", "number": 1e3}',
+        b'{"kind": "go", "number": true}',
+        b'{"kind": "go", "number": -1}',
+        b'{"kind": "go", "number": 123456789012}',
+        b'{"kind": "failed", "text": "' + b"x" * (MAX_TEXT + 1) + b'"}',
+        b'{"kind": "hello", "host": "' + b"x" * 254 + b'"}',
+    ],
+)
+def test_anything_else_is_refused(line: bytes) -> None:
+    with pytest.raises(LinkError, match="expected a message"):
+        decode(line)
+
+
+def test_a_line_without_end_is_refused(ends: tuple[Link, socket.socket]) -> None:
+    link, other = ends
+    other.sendall(b" " * (MAX_LINE + 1))
+    with pytest.raises(LinkError, match=f"at most {MAX_LINE} bytes"):
+        link.receive()
+
+
+def test_the_end_comes_after_the_last_message(ends: tuple[Link, socket.socket]) -> None:
+    link, other = ends
+    other.sendall(encode(Message("done")))
+    other.close()
+    assert link.receive() == [Message("done")]
+    with pytest.raises(LinkError, match="closed"):
+        link.receive()
+
+
+def test_what_cannot_be_sent_at_once_is_sent_later(ends: tuple[Link, socket.socket]) -> None:
+    link, other = ends
+    message, sent = Message("failed", text="x" * MAX_TEXT), 1000
+    for _ in range(sent):
+        link.send(message)
+    receiver, came = Link(other), 0
+    while came < sent:
+        link.flush()
+        came += len(receiver.receive())
+    assert receiver.receive() == []
+
+
+def test_sending_to_nobody_is_found_out_by_reading(ends: tuple[Link, socket.socket]) -> None:
+    link, other = ends
+    other.close()
+    link.send(Message("alive"))
+    link.finish()
+    with pytest.raises(LinkError):
+        link.receive()

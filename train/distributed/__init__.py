@@ -1,0 +1,1 @@
+"""Several hosts that train one model together: a supervisor in each container, and MPI between the ranks."""

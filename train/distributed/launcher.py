@@ -1,0 +1,212 @@
+"""MPICH's launcher on several machines without a remote shell: every container starts its own part of it.
+
+``mpiexec -launcher manual`` at the leader would print, for each host, the command to start there. That command depends
+only on the leader's address and the host's number, so each host builds it itself, and no command comes over the network
+but the one that the leader's mpiexec gives to its proxies: the rank's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import IO
+
+from kmeans.errors import ResourceError
+from train.distributed.messages import RANK_ERR, RANK_LINK, RANK_OUT, Link
+
+# mpiexec listens on the first of these ports that is free; its proxies come to it.
+CONTROL_PORTS = range(10000, 10011)
+# It prints where it listens within milliseconds.
+LAUNCH_TIMEOUT = 30.0
+# Killed processes end within milliseconds.
+REAP_TIMEOUT = 5.0
+
+
+def proxy_command(leader: str, port: int, rank: int) -> list[str]:
+    """Return what starts rank number ``rank`` under the mpiexec at ``port`` of the address ``leader``.
+
+    All but the last is what `mpiexec -launcher manual` prints; a test compares the two.
+    """
+    options = (
+        "--rmk user --launcher manual --demux poll --pgid 0 --retries 10 --usize -1 --pmi-port 0 "
+        "--gpus-per-proc -2 --gpu-subdevs-per-proc -2"
+    )
+    return ["hydra_pmi_proxy", "--control-port", f"{leader}:{port}", *options.split(), "--proxy-id", str(rank)]
+
+
+def mpiexec_command(names: Sequence[str], command: Sequence[str]) -> list[str]:
+    """Return what starts one rank with ``command`` on each of the hosts ``names``, of which the first is this one.
+
+    ``-genvnone``: each rank has the environment of its own container. ``-disable-auto-cleanup``: when a rank ends, the
+    others are left alone until the hosts know why it did, and are ended by their own.
+    """
+    # The range of ports is read from the environment only.
+    environment = ["env", f"MPIEXEC_PORT_RANGE={CONTROL_PORTS[0]}:{CONTROL_PORTS[-1]}"]
+    options = f"-launcher manual -disable-auto-cleanup -genvnone -ppn 1 -localhost {names[0]}"
+    return [*environment, "mpiexec", *options.split(), "-hosts", ",".join(names), *command]
+
+
+def rank_environment(interface: str) -> dict[str, str]:
+    """Return the environment variables that make a rank use TCP, on ``interface`` if this machine has it.
+
+    Between hosts it can be nothing else (container/Dockerfile), and said so, two containers on one machine don't look
+    for ways around their walls.
+    """
+    variables = {"UCX_TLS": "tcp,self"}
+    if interface in {name for _, name in socket.if_nameindex()}:
+        variables["UCX_NET_DEVICES"] = interface
+    return variables
+
+
+class HydraLauncher:
+    """The launcher's processes in one container.
+
+    Parameters
+    ----------
+    command
+        What a rank is.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._rank = 0
+        self._threads: list[threading.Thread] = []
+        self._is_over = False
+
+    def lead(self, names: Sequence[str]) -> int:
+        """Start mpiexec for a rank on each of the hosts ``names``; return the port at which it waits for them.
+
+        Raises
+        ------
+        kmeans.errors.ResourceError
+            If it doesn't start.
+        """
+        mpiexec = subprocess.Popen(  # noqa: S603 - the names are checked where they are read
+            mpiexec_command(names, self._command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._processes.append(mpiexec)
+        printed = _read_until(_output(mpiexec), b"HYDRA_LAUNCH_END\n")
+        found = re.search(rb"--control-port \S+:(\d+) ", printed)
+        if found is None:
+            sys.stderr.write(printed.decode(errors="replace"))
+            _output(mpiexec).close()
+            raise ResourceError("MPI's launcher, mpiexec, did not start. What it said of that is in the log.")
+        self._pass_on(_output(mpiexec))
+        return int(found[1])
+
+    def join(self, leader: str, port: int, rank: int) -> Link:
+        """Start rank number ``rank`` under the mpiexec of the address ``leader``; return the link to it."""
+        ours, theirs = socket.socketpair()
+        # The rank finds the descriptors by their numbers: the proxy gives it all it has itself.
+        for number, descriptor in ((RANK_LINK, theirs.fileno()), (RANK_OUT, 1), (RANK_ERR, 2)):
+            os.dup2(descriptor, number)
+        theirs.close()
+        proxy = subprocess.Popen(  # noqa: S603 - an address, a number and a number
+            proxy_command(leader, port, rank),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(RANK_LINK, RANK_OUT, RANK_ERR),
+            start_new_session=True,
+        )
+        self._processes.append(proxy)
+        self._pass_on(_output(proxy))
+        for number in (RANK_LINK, RANK_OUT, RANK_ERR):
+            os.close(number)
+        return Link(ours)
+
+    def started(self, rank: int) -> None:
+        """Remember the process id of this container's ``rank``."""
+        self._rank = rank
+
+    def terminate(self) -> bool:
+        """Send SIGTERM to the rank; tell whether there is one."""
+        if not self._rank:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._rank, signal.SIGTERM)
+        return True
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the end of all processes, at most so many ``seconds``, then end them, and see them off."""
+        self._is_over = True
+        end = time.monotonic() + seconds
+        # What a process prints ends with it, and that is heard of at once; its own end is looked for every 50 ms.
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        for process in self._processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, end - time.monotonic()))
+        self._kill()
+        for process in self._processes:
+            process.wait()
+        if os.getpid() == 1:
+            _reap()
+        for thread in self._threads:
+            thread.join(REAP_TIMEOUT)
+
+    def _pass_on(self, lines: IO[bytes]) -> None:
+        """Print ``lines``: complaints of the launcher, and of a rank that has not got its own streams yet."""
+
+        def copy() -> None:
+            with lines:
+                for line in lines:
+                    # Once all is over, that connections break is no news.
+                    if not self._is_over:
+                        sys.stderr.write(line.decode(errors="replace"))
+                        sys.stderr.flush()
+
+        thread = threading.Thread(target=copy, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _kill(self) -> None:
+        running = [process for process in self._processes if process.poll() is None]
+        # The rank first, with its witness, for which the launcher has made a process group: they go at once, and the
+        # proxy sees them off. And only while the proxy lives, so that the number is still the rank's own.
+        if running and self._rank:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(os.getpgid(self._rank), signal.SIGKILL)
+        for process in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _output(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    assert process.stdout is not None  # noqa: S101 - for the type checker
+    return process.stdout
+
+
+def _read_until(stream: IO[bytes], end: bytes) -> bytes:
+    """Return what comes from ``stream`` as far as ``end``, or as far as it goes."""
+    printed = b""
+    deadline = time.monotonic() + LAUNCH_TIMEOUT
+    while end not in printed and select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        chunk = os.read(stream.fileno(), 65536)
+        if not chunk:
+            break
+        printed += chunk
+    return printed
+
+
+def _reap() -> None:
+    """See off the processes whose parents have ended, and which PID 1 inherits."""
+    deadline = time.monotonic() + REAP_TIMEOUT
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.01)
