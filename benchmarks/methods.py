@@ -185,6 +185,11 @@ REFERENCE = ("scikit-learn KMeans", "n_init=30")
 
 # Another setting of ours needs one line here, with the groups of cases that it is run on.
 OURS = (
+    Variant(
+        "init_method=hierarchical, refine_max_iter=0",
+        {"init_method": "hierarchical", "refine_max_iter": 0},
+        groups=(FEW, MANY),
+    ),
     Variant("refine_max_iter=1", {"refine_max_iter": 1}, groups=(FEW, MANY)),
     Variant("refine_max_iter=3", {"refine_max_iter": 3}),
     Variant("refine_max_iter=8", {"refine_max_iter": 8}),

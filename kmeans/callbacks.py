@@ -12,6 +12,9 @@ class Callbacks:
     def seeded(self, *, centers: int, clusters: int, factor: int, auto: bool, rows: int) -> None:
         """``centers`` = ``clusters`` x ``factor`` drawn from ``rows`` rows; ``auto``: the factor was chosen here."""
 
+    def hierarchy_started(self, *, clusters: int) -> None:
+        """Mark that clusters within groups replace phases 1 and 2: from here on a stop ends with a model."""
+
     def stream_started(self) -> None:
         """Mark the start of phase 1, drawn centers or found ones in hand: from here on a stop ends with a model."""
 

@@ -295,6 +295,10 @@ class _InUnits(Callbacks):
         """Pass the first centers on."""
         self._callbacks.seeded(centers=centers, clusters=clusters, factor=factor, auto=auto, rows=rows)
 
+    def hierarchy_started(self, *, clusters: int) -> None:
+        """Pass the start of the two levels on."""
+        self._callbacks.hierarchy_started(clusters=clusters)
+
     def stream_started(self) -> None:
         """Pass the start of phase 1 on."""
         self._callbacks.stream_started()

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from kmeans.arrays import Float32, Float64, Int64
+from kmeans.arrays import Float32, Float64
 from kmeans.collectives import Collectives
 from kmeans.dataset import MemoryRows
 from kmeans.distance import NearestCenters
-from kmeans.sums import task_rows
+from kmeans.sums import query_rows
 from kmeans.threads import ThreadPool
 
 
@@ -38,7 +38,7 @@ def draw_coreset(
     nearest = NearestCenters(centers)
     numbers = rows.order(epoch=0)
     own, positions = rows.own(numbers), rows.positions(numbers)
-    distances = _distances(rows.points, own, nearest, pool)
+    _, distances = query_rows(rows.points, own, nearest, pool)
     weights = np.ones(len(own)) if rows.weights is None else rows.weights[own]
     total, inertia, count = hosts.sum(np.array([weights.sum(), weights @ distances, len(own)]))
     chance = np.ones(len(own))
@@ -54,15 +54,3 @@ def draw_coreset(
         order = notes[:, 0].argsort(kind="stable")
         notes, points = notes[order], points[order]
     return Coreset(points, notes[:, 1])
-
-
-def _distances(points: Float32, rows: Int64, nearest: NearestCenters, pool: ThreadPool) -> Float64:
-    distances = np.empty(len(rows))
-    size = task_rows(nearest.features)
-
-    def task(first: int) -> None:
-        part = slice(first, first + size)
-        distances[part] = nearest.query(points[rows[part]])[1]
-
-    pool.run(task, range(0, len(rows), size))
-    return distances

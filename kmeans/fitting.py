@@ -27,7 +27,8 @@ from kmeans.collectives import Collectives, SingleHost
 from kmeans.coordinates import IDENTITY, Coordinates
 from kmeans.dataset import MemoryRows, Rows
 from kmeans.distance import NearestCenters
-from kmeans.errors import DataError
+from kmeans.errors import DataError, SettingError
+from kmeans.hierarchy import two_level_centers
 from kmeans.lloyd import lloyd
 from kmeans.metric import METRICS, Metric
 from kmeans.minibatch import MiniBatchCenters, stream
@@ -35,7 +36,7 @@ from kmeans.model import KMeansModel
 from kmeans.random_streams import RandomStreams
 from kmeans.refinement import PHASE as REFINE
 from kmeans.refinement import RESEED_ROWS, Refined, refine
-from kmeans.seeding import draw_far_points, seed_centers
+from kmeans.seeding import Method, draw_far_points, seed_centers
 from kmeans.settings import Settings
 from kmeans.shrink import Shrunk, shrink
 from kmeans.sums import ClusterSums, assign_and_sum_blocks, sums_of_all_hosts
@@ -293,8 +294,12 @@ class _Fit:
             return _Begun(shrunk, self._found.numbers["streaming_centers"])
         if start is not None:
             return self._begin_from(start)
+        method = self._settings.init_method
+        if method == "hierarchical":
+            with self.phase("seed"):
+                return _Begun(Shrunk(self._two_level_centers(), [], None), self._settings.k)
         with self.phase("seed"):
-            first = self._first_centers() if self._found is None else self._found.arrays["centers"]
+            first = self._first_centers(method) if self._found is None else self._found.arrays["centers"]
         with self.phase("stream"):
             streamed, interrupted = self._stream(first)
         with self.phase("shrink"):
@@ -335,6 +340,13 @@ class _Fit:
         )
 
     def _check(self, start: KMeansModel | None) -> None:
+        settings = self._settings
+        if settings.init_method == "hierarchical" and (settings.epochs > 1 or settings.half_life_time_size):
+            raise SettingError(
+                f"init_method=hierarchical has no mini-batch phase, which epochs={settings.epochs} and "
+                f"half_life_time_size={settings.half_life_time_size} are about. Leave these two out, or choose another "
+                "init_method."
+            )
         expected = self._settings.k, self._rows.features
         if start is not None and start.centers.shape != expected:
             raise DataError(
@@ -367,7 +379,18 @@ class _Fit:
         """Return how many rows of this host's order stand for so many ``rows`` of all hosts; of one order, as many."""
         return math.ceil(rows * self._in_memory.ordered / self._held)
 
-    def _first_centers(self) -> Float32:
+    def _two_level_centers(self) -> Float32:
+        self._callbacks.hierarchy_started(clusters=self._settings.k)
+        return two_level_centers(
+            self._in_memory,
+            self._settings.k,
+            total=self._held,
+            random_streams=self._random_streams,
+            pool=self._pool,
+            hosts=self._hosts,
+        )
+
+    def _first_centers(self, method: Method) -> Float32:
         """Draw K centers from the first mini-batches: from one, or from as many as hold K rows."""
         settings, held = self._settings, self._in_memory
         batches = math.ceil(settings.k * settings.factor() / held.mini_batch_size)
@@ -384,7 +407,7 @@ class _Fit:
         first, generator = held.gather(drawn, self._hosts), self._random_streams.next()
         weights = held.gather_weights(drawn, self._hosts)
         if self._hosts.rank == 0:
-            first = seed_centers(first, settings.k * factor, settings.init_method, generator, weights)
+            first = seed_centers(first, settings.k * factor, method, generator, weights)
         return self._hosts.broadcast(first)
 
     def _batches(self, needed: int | None, epoch: int) -> Iterator[Batch]:

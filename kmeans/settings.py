@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from kmeans.metric import MetricName
 from kmeans.seeding import Method
+
+InitMethod = Literal[Method, "hierarchical"]
 
 # `auto` of the built-in image gave 10 centers for each one asked for, and 10 trials, in every log that is known. Here
 # both are lowered where many centers are asked for: the streaming phase costs n x K, a trial K x k.
@@ -33,7 +36,8 @@ class Settings:
     epochs
         Passes of the streaming phase over the data.
     init_method
-        How the first K centers are drawn from the first rows.
+        How the first K centers are drawn from the first rows. ``hierarchical`` replaces the first two phases by
+        clusters within groups (:mod:`kmeans.hierarchy`), without ``epochs`` and ``half_life_time_size``.
     extra_center_factor
         K = k x factor centers while streaming.
     half_life_time_size
@@ -55,7 +59,7 @@ class Settings:
 
     k: int
     epochs: int = 1
-    init_method: Method = "random"
+    init_method: InitMethod = "random"
     extra_center_factor: int | None = None
     half_life_time_size: int = 0
     local_lloyd_init_method: Method = "kmeans++"

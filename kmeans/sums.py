@@ -147,6 +147,19 @@ def assign_and_sum_blocks(
     return _total(tasks, nearest, is_weighted=is_weighted)
 
 
+def query_rows(points: Float32, rows: Int64, nearest: NearestCenters, pool: ThreadPool) -> tuple[Int64, Float64]:
+    """Return labels and squared distances of the ``points`` (n, d) with these row numbers, (m,) each."""
+    labels, squared = np.empty(len(rows), dtype=np.int64), np.empty(len(rows))
+    size = task_rows(nearest.features)
+
+    def task(first: int) -> None:
+        part = slice(first, first + size)
+        labels[part], squared[part] = nearest.query(points[rows[part]])
+
+    pool.run(task, range(0, len(rows), size))
+    return labels, squared
+
+
 def _parts(block: Batch, size: int) -> Iterator[Batch]:
     for first, points in in_blocks(block.points, size):
         yield Batch(points, None if block.weights is None else block.weights[first : first + size])

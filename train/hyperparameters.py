@@ -139,14 +139,22 @@ class Hyperparameter:
     meaning: str
 
 
-_METHOD = Choice(("random", "kmeans++"), {"k-means++": "kmeans++", "kmeans_plus_plus": "kmeans++"})
+_ALIASES = {"k-means++": "kmeans++", "kmeans_plus_plus": "kmeans++"}
+_METHOD = Choice(("random", "kmeans++"), _ALIASES)
+_INIT_METHOD = Choice(("random", "kmeans++", "hierarchical"), _ALIASES)
 
 TABLE = (
     Hyperparameter("k", Integer(1), None, "Number of clusters."),
     Hyperparameter("feature_dim", Integer(1, auto=True), AUTO, "Number of columns; `auto` takes what the data have."),
     Hyperparameter("mini_batch_size", Integer(1), "5000", "Rows per mini-batch of the streaming phase."),
     Hyperparameter("epochs", Integer(1), "1", "Passes of the streaming phase over the data."),
-    Hyperparameter("init_method", _METHOD, "random", "How the first K centers are drawn from the first rows."),
+    Hyperparameter(
+        "init_method",
+        _INIT_METHOD,
+        "random",
+        "How the first K centers are drawn from the first rows; `hierarchical`: clusters within groups of rows instead "
+        "of mini-batches.",
+    ),
     Hyperparameter(
         "extra_center_factor",
         Integer(1, auto=True),

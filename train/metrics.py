@@ -101,6 +101,11 @@ class JobLog(Callbacks):
         self.say(f"streaming onto {centers} centers for {clusters} clusters")
         self.metrics(_iterator_metrics(rows, 1, rows, 1, 0), Meta="init_train_data_iter")
 
+    def hierarchy_started(self, *, clusters: int) -> None:
+        """Remember that there are centers."""
+        self._has_centers = True
+        self.say(f"fitting {clusters} clusters within groups of rows, without mini-batches and shrinking")
+
     def stream_started(self) -> None:
         """Remember that there are centers."""
         self._has_centers = True

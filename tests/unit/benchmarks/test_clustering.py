@@ -199,8 +199,12 @@ def test_variants_tables_include_the_reference_once() -> None:
     assert (found.seeds, found.options["n_init"]) == (1, 30)
 
 
-def test_variants_many_run_our_default_and_one_pass() -> None:
-    assert list(variants("kmeans", MANY_CASE)) == ["refine_max_iter=1", "default"]
+def test_variants_many_run_fast_setting_one_pass_and_default() -> None:
+    assert list(variants("kmeans", MANY_CASE)) == [
+        "init_method=hierarchical, refine_max_iter=0",
+        "refine_max_iter=1",
+        "default",
+    ]
     assert list(variants("SuperKMeans, all rows", MANY_CASE)) == ["iters=10", "iters=25"]
 
 

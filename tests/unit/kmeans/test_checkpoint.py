@@ -67,6 +67,7 @@ def same(fitted: Fitted, expected: Fitted) -> None:
         (in_memory, {"epochs": 2, "refine_max_iter": 0}, {"stream"}),
         (in_memory, {"half_life_time_size": 3000}, {"stream"}),
         (in_memory, {"init_method": "kmeans++", "refine_sample_size": 7000}, {"stream", "refine"}),
+        (in_memory, {"init_method": "hierarchical", "k": 60}, {"refine"}),
         (streamed, {}, {"stream", "refine", "all rows"}),
         (streamed, {"epochs": 2}, {"stream", "refine", "all rows"}),
     ],

@@ -38,7 +38,10 @@ def base(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_model_and_its_scores_are_those_that_pencil_and_paper_give(base: Path) -> None:
+@pytest.mark.parametrize("others", [{}, {"init_method": "hierarchical"}, {"refine_max_iter": "0"}])
+def test_model_and_scores_are_those_computed_by_hand(base: Path, others: dict[str, str]) -> None:
+    path = base / "input" / "config" / "hyperparameters.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **others}))
     run(base, 1, MEMORY, JobLog(stream=io.StringIO()))
     model = artifact.load(base / "model")
     assert sorted(model.centers.ravel().tolist()) == [0.5, 10.5]
