@@ -1,9 +1,8 @@
-"""Runs in containers of the image, on each host of a job: what adding up the sums of a pass over the hosts costs.
+"""Time of adding up the sums of a pass over the hosts; runs in a container of the image on each host of a job.
 
 ``python3 allreduce.py algo-1,algo-2 10x784,100x784`` starts a rank on each of the hosts ``algo-1`` and ``algo-2``, as
-``train`` does (:mod:`train.distributed.supervisor`, :mod:`train.distributed.launcher`). The ranks add up sums of 10 and
-of 100 clusters with the class that a fit uses (:class:`kmeans.sums.ClusterSums` over
-:class:`train.distributed.mpi.MpiCollectives`), and the leader prints a line of JSON.
+``train`` does. The ranks add up sums of 10 and of 100 clusters with the class that a fit uses (``ClusterSums`` over
+``MpiCollectives``), and the leader prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from train.distributed.supervisor import Supervisor
 
 AS_RANK = "--rank"
 
-# Of each shape: a few exchanges that aren't counted, then as many as take about so long, within limits.
+# For each shape: exchanges that are not counted, then as many as take about SECONDS, within limits.
 WARM_UP, SECONDS, FEWEST, MOST = 5, 0.8, 15, 400
 
 
 def watch(names: str, shapes: str) -> int:
-    """Be the process that watches over the rank of this container; return its exit code."""
+    """Run the supervisor of this container's rank, and return its exit code."""
     current = socket.gethostname()
     hosts = HostNames(current=current, names=tuple(sorted(names.split(","))))
     launcher = HydraLauncher([sys.executable, str(Path(__file__).resolve()), AS_RANK, shapes])
@@ -48,34 +47,34 @@ def watch(names: str, shapes: str) -> int:
 
 
 def run_rank(shapes: str) -> int:
-    """Be the rank; return its exit code."""
-    # MPI reads it when it starts.
+    """Run the rank, and return its exit code."""
+    # MPI reads these variables at its start.
     os.environ.update(rank_environment("eth0"))
     from train.distributed.mpi import MpiCollectives  # noqa: PLC0415
 
     claim_streams()
-    link = socket.socket(fileno=RANK_LINK)
-    link.sendall(encode(Message("started", number=os.getpid())))
+    messages = socket.socket(fileno=RANK_LINK)
+    messages.sendall(encode(Message("started", number=os.getpid())))
     hosts = MpiCollectives.join()
-    link.sendall(encode(Message("ready")))
+    messages.sendall(encode(Message("ready")))
     measured = {}
     for shape in shapes.split(","):
         clusters, columns = map(int, shape.split("x"))
         sums = ClusterSums.zero(clusters, columns)
         once = statistics.fmean(_seconds(sums, hosts, WARM_UP))
-        # All hosts must do as many.
+        # All hosts must do the same number of exchanges.
         once = float(hosts.sum(np.array([once]))[0]) / hosts.size
         seconds = _seconds(sums, hosts, min(MOST, max(FEWEST, round(SECONDS / once))))
         measured[shape] = {"mean": statistics.fmean(seconds), "median": statistics.median(seconds), "min": min(seconds)}
     if hosts.rank == 0:
         print(json.dumps(measured), flush=True)
     hosts.leave()
-    link.sendall(encode(Message("done")))
+    messages.sendall(encode(Message("done")))
     return 0
 
 
 def _seconds(sums: ClusterSums, hosts: Collectives, times: int) -> list[float]:
-    """Return what each of so many exchanges of ``sums`` takes."""
+    """Return the seconds of each of ``times`` exchanges of ``sums``."""
     seconds = []
     for _ in range(times):
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Rows as bodies of requests, and the labels in the answers: what measurements of the server send and check."""
+"""Rows as bodies of requests, and the labels in the answers, for measurements of the server."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import orjson
 from numpy.typing import NDArray
 from sklearn.datasets import load_wine
 
-from benchmarks import cases
+from benchmarks import data_sets
 from kmeans.arrays import Float32
 from kmeans.formats import recordio
 from kmeans.formats.media_type import CSV, JSON, RECORDIO
 
 FORMATS = (CSV, JSON, RECORDIO)
 
-# Where there is no MNIST: as many columns, and as many of them zero.
+# Rows without MNIST: the same number of columns, and the same fraction of zeros.
 SYNTHETIC_ROWS, SYNTHETIC_COLUMNS, SYNTHETIC_ZEROS = 10_000, 784, 0.8
 
-# A row of a RecordIO answer as the built-in image frames it: 72 bytes, of which two float32 differ.
+# A row of a RecordIO answer in the built-in image's form: 72 bytes, of which two float32 vary.
 RECORDIO_ANSWER = np.dtype({"names": ["label"], "formats": ["<f4"], "offsets": [33], "itemsize": 72})
 
 
 def images(mnist: Path | None) -> Float32:
-    """Return rows of 784 columns: those of MNIST, or drawn ones where no folder of it is given."""
+    """Return rows of 784 columns: those in the folder ``mnist``, or generated ones without a folder."""
     if mnist is not None:
-        return cases.mnist(mnist)
+        return data_sets.mnist(mnist)
     generator = np.random.default_rng(0)
     shape = SYNTHETIC_ROWS, SYNTHETIC_COLUMNS
     pixels = generator.integers(1, 256, shape).astype(np.float32) / np.float32(255)
@@ -36,12 +36,12 @@ def images(mnist: Path | None) -> Float32:
 
 
 def wines() -> Float32:
-    """Return 178 rows of 13 columns of very different scales: scikit-learn's copy of the wine data."""
+    """Return the wine data in scikit-learn: 178 rows of 13 columns with very different scales."""
     return np.asarray(load_wine().data, dtype=np.float32)
 
 
 def encode(points: Float32, media_type: str) -> bytes:
-    """Return ``points`` (n, d) as the body of a request, each number in the fewest digits that tell it apart."""
+    """Return ``points`` (n, d) as the body of a request, each number with the fewest digits that identify it."""
     if media_type == RECORDIO:
         return recordio.encode(points)
     if media_type == CSV:
@@ -65,7 +65,7 @@ def labels(answer: bytes, media_type: str) -> NDArray[np.float64]:
 
 
 def nearest(points: Float32, centers: Float32) -> NDArray[np.intp]:
-    """Return the labels (n,) by the definition, in float64."""
+    """Return the labels (n,) by brute force in float64."""
     wide = points.astype(np.float64)
     squares = [((wide - center) ** 2).sum(axis=1) for center in centers.astype(np.float64)]
     found: NDArray[np.intp] = np.stack(squares, axis=1).argmin(axis=1)

@@ -1,21 +1,21 @@
-"""What a fit costs on several hosts: the sum of what they divide, what each does alike, and what they tell each other.
+"""A model of the cost of a fit on several hosts: divided work, work that each host repeats, and communication.
 
-    seconds = serial + streamed / hosts                 phases 1 and 2: on the leader, and on a fixed number of rows
+    seconds = serial + mini-batches / hosts             phases 1 and 2: on the leader, and on a fixed number of rows
             + (all x rows compared with all centers
-               + nearby x rows compared with those around
+               + nearby x rows compared with nearby centers
                + count x rows) / hosts                  phase 3 and the count: work on rows
-            + steps x step                              the same, whatever the number of rows
-            + sum of exchange(message)                  of each step of phase 1 and of phase 3
-            + per_byte x handed                         rows and centers that the leader gets and gives
+            + steps x step                              independent of the number of rows
+            + sum of exchange(message)                  for each step of phase 1 and of phase 3
+            + per_byte x handed                         rows and centers that the leader receives and sends
 
     exchange(bytes) = latency x log2(hosts) + per_byte x bytes x 2 (hosts - 1) / hosts
 
-How often rows are compared depends on how the centers go, and differs by a third between two seeds; a fit's log tells
-it. The rates belong to a number of columns and of clusters and come from fits on one host (where hosts share a machine,
-from as many of these at the same time); latency and per_byte come from sums over two hosts with nothing between them.
-So no second of a fit on several hosts is in what is predicted of one.
+The number of comparisons depends on how the centers move, and differs by a third between two seeds; it is taken from
+the log of the fit. The rates belong to a number of columns and clusters and come from fits on one host (where hosts
+share a machine, from as many such fits at the same time). latency and per_byte come from sums over two hosts without
+other work. So the prediction of a fit on several hosts uses no measured time of such a fit.
 
-The exchange is that of an allreduce that halves the message at each of log2(hosts) steps and puts it together again
+The exchange is that of an allreduce that halves the message at each of log2(hosts) steps and then assembles it again
 (R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations in MPICH", 2005).
 """
 
@@ -34,11 +34,10 @@ from kmeans.settings import Settings
 MINI_BATCH = 5000
 FLOAT64_BYTES, FLOAT32_BYTES = 8, 4
 
-# Steps of phase 3 beside the moves on all rows, as fits of this benchmark's data take them: on the first sample, from
-# each start, and on each later one.
+# Steps of phase 3 on samples, for this benchmark's data: on the first sample from each start, and on each later sample.
 FIRST_SAMPLE_STEPS, SAMPLE_STEPS = 7, 4
 
-# Of the search for a number of rows.
+# Limits of the search for a number of rows.
 MOST_ROWS, SEARCH_STEPS = 1e13, 60
 
 
@@ -54,18 +53,8 @@ class Shape:
 class Fit:
     """The size of a fit.
 
-    Attributes
-    ----------
-    shape
-        Columns and clusters.
-    rows
-        Of all hosts.
-    hosts
-        How many.
-    moves
-        How many times phase 3 moves the centers on all rows.
-    with_all, with_nearby
-        How many times it compares a row with all centers, and with those around its own.
+    ``rows`` are those of all hosts. ``moves`` is the number of times that phase 3 moves the centers on all rows,
+    ``with_all`` and ``with_nearby`` are its numbers of comparisons of a row with all centers and with nearby ones.
     """
 
     shape: Shape
@@ -82,27 +71,18 @@ class Fit:
         first = max(MIN_ROWS, ROWS_PER_CLUSTER * clusters)
         later = max(0, math.ceil(math.log2(self.rows / first)))
         starts = 1 + Settings(k=clusters).other_starts()
-        # A single sample with a single start is all rows: nothing is tried out.
+        # A single sample with a single start consists of all rows: there are no trials.
         tried = starts * FIRST_SAMPLE_STEPS if later or starts > 1 else 1
         return tried + SAMPLE_STEPS * later + self.moves
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Seconds that fits of one shape take of one CPU.
+    """CPU seconds of fits of one shape.
 
-    Attributes
-    ----------
-    serial
-        Of seeding and shrinking, which the leader does.
-    streamed
-        Of streaming, whose rows are as many for any data set.
-    compare_all, compare_nearby
-        Per comparison of a row in phase 3.
-    count
-        Per row, of the count.
-    step
-        Per step, whatever the rows.
+    ``serial`` is the time of seeding and shrinking on the leader, ``streamed`` that of the mini-batch phase, whose
+    number of rows is fixed. ``compare_all`` and ``compare_nearby`` are per comparison of a row in phase 3, ``count`` is
+    per row, and ``step`` per step, independent of the rows.
     """
 
     serial: float
@@ -115,7 +95,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How often fits of one shape compare a row, with all centers and with those around: once, and for each move."""
+    """Comparisons per row in fits of one shape, with all centers and with nearby ones: once, and for each move."""
 
     all_once: float
     all_each: float
@@ -123,47 +103,39 @@ class Effort:
     nearby_each: float
 
     def fit(self, shape: Shape, rows: float, hosts: int, moves: float) -> Fit:
-        """Return a fit that takes this effort."""
+        """Return the fit with this effort."""
         with_all, with_nearby = self.all_once + self.all_each * moves, self.nearby_once + self.nearby_each * moves
         return Fit(shape, rows, hosts, moves, rows * with_all, rows * with_nearby)
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What a sum over two hosts costs.
-
-    Attributes
-    ----------
-    latency
-        Seconds, whatever the message.
-    per_byte
-        Seconds.
-    """
+    """Cost of a sum over two hosts, in seconds: ``latency`` per message, ``per_byte`` per byte."""
 
     latency: float
     per_byte: float
 
     def exchange(self, hosts: int, numbers: int) -> float:
-        """Return the seconds that ``hosts`` take to add up a message of so many float64 ``numbers``."""
-        share = 2 * (hosts - 1) / hosts
-        return self.latency * math.log2(hosts) + self.per_byte * FLOAT64_BYTES * numbers * share
+        """Return the seconds in which ``hosts`` add up a message of float64 ``numbers``."""
+        fraction = 2 * (hosts - 1) / hosts
+        return self.latency * math.log2(hosts) + self.per_byte * FLOAT64_BYTES * numbers * fraction
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A fit that was measured: seconds of its phases, by name."""
+    """A measured fit: seconds of its phases, by name."""
 
     fit: Fit
     phases: Mapping[str, float]
 
     @property
     def seconds(self) -> float:
-        """Of all phases between reading and writing."""
+        """Time of all phases between reading and writing."""
         return sum(self.phases.get(name, 0.0) for name in ("seed", "stream", "shrink", "refine", "count"))
 
 
 def message(centers: int, columns: int) -> int:
-    """Return how many numbers a pass exchanges: sums and weights of the ``centers``, inertia, and whether to stop."""
+    """Return the number of values that a pass exchanges: sums and weights of the centers, inertia, a flag to stop."""
     return centers * (columns + 1) + 2
 
 
@@ -185,9 +157,9 @@ def _messages(fit: Fit, network: Network) -> float:
     settings = Settings(k=clusters)
     streaming_centers = clusters * settings.factor()
     streamed_rows = min(fit.rows, settings.rows_to_stream(streaming_centers) or fit.rows)
-    # The hosts also tell each other when there are no rows left.
+    # One more step, in which the hosts report that no rows are left.
     streaming_steps = math.ceil(streamed_rows / (MINI_BATCH * fit.hosts)) + 1
-    # First rows to the leader; from it the first centers, and the shrunken ones.
+    # The leader receives the first rows, and sends the first centers and the shrunken ones.
     handed = max(MINI_BATCH, streaming_centers) + streaming_centers + (1 + settings.other_starts()) * clusters
     return (
         fit.steps * network.exchange(fit.hosts, message(clusters, columns))
@@ -203,7 +175,7 @@ def efficiency(fit: Fit, rates: Rates, network: Network) -> float:
 
 
 def rows_for(wanted: float, fit_of: Callable[[float], Fit], rates: Rates, network: Network) -> float:
-    """Return the rows from which on a fit, that of so many rows, has the ``wanted`` efficiency."""
+    """Return the number of rows from which on the fit ``fit_of(rows)`` has the ``wanted`` efficiency."""
     low, high = 1.0, MOST_ROWS
     for _ in range(SEARCH_STEPS):
         middle = math.sqrt(low * high)
@@ -213,9 +185,9 @@ def rows_for(wanted: float, fit_of: Callable[[float], Fit], rates: Rates, networ
 
 
 def rates_of(measured: Sequence[Measured]) -> Rates:
-    """Return the rates that fit the ``measured`` fits of one shape on one host best.
+    """Return the best rates for the ``measured`` fits of one shape on one host.
 
-    Those of phase 3 are fitted by least squares of the relative errors, none below 0.
+    Those of phase 3 minimize the squares of the relative errors; none is negative.
     """
     factors = [[point.fit.with_all, point.fit.with_nearby, point.fit.steps] for point in measured]
     compare_all, compare_nearby, step = _least_relative_squares(factors, [point.phases["refine"] for point in measured])
@@ -230,7 +202,7 @@ def rates_of(measured: Sequence[Measured]) -> Rates:
 
 
 def effort_of(measured: Sequence[Measured]) -> Effort:
-    """Return the effort of the largest of the ``measured`` fits of one shape, which have two numbers of moves."""
+    """Return the effort of the largest of the ``measured`` fits of one shape; they have two numbers of moves."""
     fits = [point.fit for point in _largest(measured)]
     moves = [fit.moves for fit in fits]
     with_all = _line(moves, [fit.with_all / fit.rows for fit in fits])
@@ -239,7 +211,7 @@ def effort_of(measured: Sequence[Measured]) -> Effort:
 
 
 def _line(moves: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
-    """Return value at no moves, and what each adds; neither is negative."""
+    """Return the value without moves, and the increase per move; neither is negative."""
     each, once = np.polyfit(moves, values, 1).tolist()
     return max(0.0, once), max(0.0, each)
 
@@ -250,7 +222,7 @@ def _largest(measured: Sequence[Measured]) -> list[Measured]:
 
 
 def network_of(seconds: Mapping[int, float]) -> Network:
-    """Return what fits the ``seconds`` best that two hosts took per message, by its numbers."""
+    """Return the best network for the ``seconds`` of two hosts per message, by its number of values."""
     factors = [[1.0, FLOAT64_BYTES * numbers] for numbers in seconds]
     return Network(*_least_relative_squares(factors, list(seconds.values())))
 
@@ -258,7 +230,7 @@ def network_of(seconds: Mapping[int, float]) -> Network:
 def _least_relative_squares(factors: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[float]:
     measured = np.array(seconds)
     relative = np.array(factors, dtype=np.float64) / measured[:, None]
-    # Columns of one magnitude: rows and bytes are many, steps are few.
-    scale = np.where(relative.any(axis=0), relative.max(axis=0), 1)  # with few clusters nothing is nearby
+    # Scale columns to one magnitude; with few clusters there are no comparisons with nearby centers.
+    scale = np.where(relative.any(axis=0), relative.max(axis=0), 1)
     found, _ = nnls(relative / scale, np.ones(len(measured)))
     return [float(value) for value in found / scale]

@@ -1,6 +1,7 @@
-"""``python -m benchmarks.formats``: how fast each format is read and written, beside NumPy's own reader of text.
+"""``python -m benchmarks.formats``: speed of reading and writing each format, compared with NumPy's reader of text.
 
-Best of several runs on warm memory, one thread: what the code costs, not the machine's page faults or disk.
+Best of several runs on warm memory with one thread: the cost of the code, not of the machine's page faults or disk.
+Results are written to build/benchmark/formats.json and printed.
 """
 
 from __future__ import annotations
@@ -12,63 +13,72 @@ from functools import partial
 
 import numpy as np
 
+from benchmarks import machine
+from benchmarks.results import QUICK, Content, Document
 from kmeans.formats import csv, jsonlines, npy, recordio
 
 RUNS = 5
 ROWS, COLUMNS = 50_000, 784
 TEXT_NUMBERS = 1_000_000
+# Columns and format of the numbers.
+TEXTS = ((1, "%.6g"), (4, "%.6g"), (13, "%.6g"), (64, "%.6g"), (784, "%.6g"), (784, "%.3f"))
 
-
-def seconds(action: Callable[[], object]) -> float:
-    """Return the shortest time of several runs of ``action``."""
-    best = float("inf")
-    for _ in range(RUNS):
-        started = time.perf_counter()
-        action()
-        best = min(best, time.perf_counter() - started)
-    return best
-
-
-def _loadtxt(lines: bytes) -> object:
-    return np.loadtxt(io.BytesIO(lines), np.float32, delimiter=",", ndmin=2)
+DOCUMENT = Document("formats", lambda _: {})
 
 
 def main() -> None:
-    """Print a table of RecordIO-protobuf, and one of text formats."""
+    """Measure all formats, and print the tables."""
     generator = np.random.default_rng(0)
     points = generator.random((ROWS, COLUMNS), dtype=np.float32)
-    print(f"RecordIO-protobuf, {ROWS} x {COLUMNS} float32")
     labels = {
         "no labels": None,
         "float32 labels": np.arange(ROWS).astype(np.float32),
         "int64 labels of one length": np.arange(ROWS) % 100,
         "int64 labels of two lengths": np.arange(ROWS) % 300,
     }
+    records = []
     for name, column in labels.items():
         body = recordio.encode(points, column)
-        size = len(body) / 1e9
-        writing = seconds(partial(recordio.encode, points, column))
-        reading = seconds(partial(recordio.decode, body))
-        print(f"  {name:28s} read {size / reading:5.2f} GB/s   write {size / writing:5.2f} GB/s")
-    print(f"\nText, {TEXT_NUMBERS} normal deviates, million numbers per second")
-    print("  columns  format    csv  numpy.loadtxt  ratio  json lines")
-    for columns, pattern in ((1, "%.6g"), (4, "%.6g"), (13, "%.6g"), (64, "%.6g"), (784, "%.6g"), (784, "%.3f")):
-        table = generator.normal(size=(TEXT_NUMBERS // columns, columns))
-        text = io.BytesIO()
-        np.savetxt(text, table, fmt=pattern, delimiter=",")
-        lines = text.getvalue()
-        json_lines = b"\n".join(b'{"features": [' + line + b"]}" for line in lines.splitlines())
-        ours = seconds(partial(csv.decode, lines))
-        theirs = seconds(partial(_loadtxt, lines))
-        others = seconds(partial(jsonlines.decode, json_lines))
-        csv_rate, loadtxt_rate, json_rate = (table.size / 1e6 / spent for spent in (ours, theirs, others))
-        print(
-            f"  {columns:7d}  {pattern:6s} {csv_rate:6.1f} {loadtxt_rate:14.1f} {theirs / ours:6.2f} {json_rate:11.1f}"
-        )
+        written, read = _best(partial(recordio.encode, points, column)), _best(partial(recordio.decode, body))
+        records.append({"labels": name, "bytes": len(body), "read_seconds": read, "write_seconds": written})
     file = io.BytesIO()
     np.save(file, points)
-    body = file.getvalue()
-    print(f"\nNPY, {ROWS} x {COLUMNS} float32: read {len(body) / 1e9 / seconds(lambda: npy.decode(body)):.2f} GB/s")
+    content = {
+        "machine": machine.description(),
+        "rows": ROWS,
+        "columns": COLUMNS,
+        "recordio": records,
+        "texts": [_text(generator, columns, pattern) for columns, pattern in TEXTS],
+        "npy": {"bytes": len(file.getvalue()), "read_seconds": _best(partial(npy.decode, file.getvalue()))},
+    }
+    print(DOCUMENT.write(QUICK, content))
+
+
+def _text(generator: np.random.Generator, columns: int, pattern: str) -> Content:
+    """Return the time of reading normal deviates from CSV and from JSON Lines."""
+    table = generator.normal(size=(TEXT_NUMBERS // columns, columns))
+    text = io.BytesIO()
+    np.savetxt(text, table, fmt=pattern, delimiter=",")
+    lines = text.getvalue()
+    json_lines = b"\n".join(b'{"features": [' + line + b"]}" for line in lines.splitlines())
+    return {
+        "columns": columns,
+        "pattern": pattern,
+        "numbers": table.size,
+        "csv_seconds": _best(partial(csv.decode, lines)),
+        "loadtxt_seconds": _best(lambda: np.loadtxt(io.BytesIO(lines), np.float32, delimiter=",", ndmin=2)),
+        "json_lines_seconds": _best(partial(jsonlines.decode, json_lines)),
+    }
+
+
+def _best(action: Callable[[], object]) -> float:
+    """Return the shortest time of several runs of ``action``, in seconds."""
+    times = []
+    for _ in range(RUNS):
+        started = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - started)
+    return min(times)
 
 
 if __name__ == "__main__":

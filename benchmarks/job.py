@@ -1,7 +1,8 @@
-"""``python -m benchmarks.job FILE``: a whole training job on a file, as a process, beside what it can't do without.
+"""``python -m benchmarks.job FILE``: a whole training job on a file, compared with its unavoidable parts.
 
-That is: the interpreter and NumPy, one sequential read of the file, and the fit alone on points in memory. All in
-processes of their own, best of several runs on a warm page cache.
+These are: the interpreter and NumPy, one sequential read of the file, and the fit alone on points in memory. Each is
+measured in separate processes, best of several runs on a warm page cache. Results are written to
+build/benchmark/job.json and printed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.methods import HEAP_VARIABLES, THREAD_VARIABLES
+from benchmarks import machine
+from benchmarks.results import QUICK, Document
 from kmeans.system import usable_cpus
 
 RUNS = 7
@@ -47,41 +49,38 @@ with ThreadPool(int(sys.argv[3])) as pool:
     print(time.perf_counter() - started)
 """
 
-ENVIRONMENT = {
-    **os.environ,
-    **dict.fromkeys(THREAD_VARIABLES, "1"),
-    **HEAP_VARIABLES,
-}
+ENVIRONMENT = {**os.environ, **machine.ONE_THREAD, **machine.allocator_variables("train")}
+DOCUMENT = Document("job", lambda content: {"total": content["start"] + content["read"] + content["fit"]})
 
 
 def main() -> None:
-    """Print the times and the ratio."""
+    """Measure, and print the times and the ratio."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.job", description=__doc__)
     parser.add_argument("file", type=Path, help="RecordIO-protobuf")
     parser.add_argument("--k", type=int, default=10, help="clusters (default: 10)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         _write_job(Path(folder), options.file.resolve(), options.k)
-        job = min(
-            _seconds([sys.executable, "-m", "train"], {"SAGEMAKER_BASE_DIR": folder, "PYTHONDONTWRITEBYTECODE": "1"})
-            for _ in range(RUNS)
-        )
-    started = min(_seconds([sys.executable, "-c", "import numpy"], {}) for _ in range(RUNS))
-    empty = min(_seconds([sys.executable, "-c", "pass"], {}) for _ in range(RUNS))
-    read = min(_seconds([sys.executable, "-c", READ, str(options.file)], {}) for _ in range(RUNS)) - empty
-    fit = min(_fit_seconds(options.file, options.k) for _ in range(RUNS))
-    total = started + read + fit
-    print(f"interpreter and NumPy {started:.3f} s")
-    print(f"one read of the file  {read:.3f} s")
-    print(f"the fit alone         {fit:.3f} s")
-    print(f"sum                   {total:.3f} s")
-    print(f"the job               {job:.3f} s, {job / total:.2f} times the sum")
+        job = _best(["-m", "train"], SAGEMAKER_BASE_DIR=folder, PYTHONDONTWRITEBYTECODE="1")
+    content = {
+        "machine": machine.description(),
+        "start": _best(["-c", "import numpy"]),
+        "read": _best(["-c", READ, str(options.file)]) - _best(["-c", "pass"]),
+        "fit": min(_fit_seconds(options.file, options.k) for _ in range(RUNS)),
+        "job": job,
+    }
+    print(DOCUMENT.write(QUICK, content))
 
 
-def _seconds(command: list[str], more: dict[str, str]) -> float:
-    began = time.perf_counter()
-    subprocess.run(command, env={**ENVIRONMENT, **more}, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
+def _best(arguments: list[str], **variables: str) -> float:
+    """Return the shortest time of several runs of Python with ``arguments``, in seconds."""
+    times = []
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        command, environment = [sys.executable, *arguments], {**ENVIRONMENT, **variables}
+        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+        times.append(time.perf_counter() - began)
+    return min(times)
 
 
 def _fit_seconds(file: Path, k: int) -> float:

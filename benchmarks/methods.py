@@ -1,7 +1,7 @@
 """The methods that are compared, each with the settings that make its curve.
 
-A peer is imported when it is first run: each method has a process of its own (``benchmarks.runner``), and brings its
-threads with it.
+A peer is imported when it is first run: each method has a separate process (``benchmarks.runner``) with its own
+threads.
 """
 
 from __future__ import annotations
@@ -12,32 +12,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from benchmarks.cases import FEW, GROUPS, MANY, TABLES, Case, Group
-from benchmarks.machine import heap_variables
+from benchmarks.machine import ONE_THREAD, THREAD_VARIABLES, allocator_variables
 from kmeans.arrays import Float32
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-# The heap of a job.
-HEAP_VARIABLES = heap_variables("train")
 
 Options = Mapping[str, int | float | bool | str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One point of a method's curve.
+    """One setting of a method: a point of its curve.
 
-    Attributes
-    ----------
-    name
-        What the table calls it.
-    options
-        What the method is told, in its own words.
-    default
-        Whether this is what the method does if it is told nothing.
-    groups
-        Groups of cases that it is run on.
-    seeds
-        Number of runs at most; None for as many as the group has.
+    ``options`` are the method's own parameters. ``default`` marks the setting that the method has without options.
+    ``groups`` are the groups of cases that it is run on; ``seeds`` is the maximum number of runs, None for that of the
+    group.
     """
 
     name: str
@@ -47,10 +34,7 @@ class Variant:
     seeds: int | None = None
 
     def is_for(self, case: Case, rows: int) -> bool:
-        """Return whether it is run on ``case``, which has ``rows`` rows.
-
-        A sample must be smaller than all of them.
-        """
+        """Return whether it is run on ``case``, which has ``rows`` rows; a sample must be smaller than that."""
         sample = int(self.options.get("rows_per_cluster") or 0) * case.k
         return case.group in self.groups and (case.group is FEW or sample < rows)
 
@@ -59,18 +43,9 @@ class Variant:
 class Method:
     """A way to find k centers.
 
-    Attributes
-    ----------
-    name
-        What ``--methods`` and the table call it.
-    run
-        From points (n, d), k, seed, threads and a variant's options to centers (k, d).
-    variants
-        From the cheapest to the most expensive: when one is cut by the time limit, those after it are left out.
-    ours
-        Whether it is this project's.
-    cosine
-        Options that make it minimize 1 - cosine; None if it can't.
+    ``run`` computes centers (k, d) from points (n, d), k, a seed, a number of threads and a variant's options.
+    ``variants`` are in order of their cost: if one exceeds the time limit, the following ones are left out. ``ours``
+    marks this project's methods. ``cosine`` has the options that make it minimize 1 - cosine; None if it cannot.
     """
 
     name: str
@@ -80,10 +55,7 @@ class Method:
     cosine: Options | None = None
 
     def variants_for(self, case: Case, rows: int) -> tuple[Variant, ...]:
-        """Return the variants that are run on ``case``, which has ``rows`` rows.
-
-        They have the options of its metric.
-        """
+        """Return the variants that are run on ``case``, which has ``rows`` rows, with the options of its metric."""
         chosen = tuple(variant for variant in self.variants if variant.is_for(case, rows))
         if case.metric == "euclidean":
             return chosen
@@ -92,20 +64,21 @@ class Method:
         return tuple(replace(variant, options={**variant.options, **self.cosine}) for variant in chosen)
 
     def environment(self, threads: int) -> dict[str, str]:
-        """Return the variables of its process: all threads for OpenMP and BLAS.
+        """Return the environment variables of its process.
 
-        For ours those of ``container/bin/train``: ``kmeans.threads`` brings the threads, the heap keeps what is freed.
+        OpenMP and BLAS of a peer use all threads. Our methods have the settings of ``container/bin/train``:
+        ``kmeans.threads`` starts the threads, and the allocator keeps freed memory.
         """
         if not self.ours:
             return dict.fromkeys(THREAD_VARIABLES, str(threads))
-        return {**dict.fromkeys(THREAD_VARIABLES, "1"), **HEAP_VARIABLES}
+        return {**ONE_THREAD, **allocator_variables("train")}
 
 
 def _kmeans(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
-    """Fit as ``train`` does, but for the pass that counts the rows of each cluster."""
+    """Fit as ``train`` does, except for the pass that counts the rows of each cluster."""
     from kmeans.callbacks import Callbacks  # noqa: PLC0415
     from kmeans.dataset import MemoryRows  # noqa: PLC0415
-    from kmeans.fitting import fit_centers  # noqa: PLC0415 - in its own process only, as all below
+    from kmeans.fitting import fit_centers  # noqa: PLC0415 - only in its own process, like all imports below
     from kmeans.settings import Settings  # noqa: PLC0415
     from kmeans.threads import ThreadPool  # noqa: PLC0415
 
@@ -116,24 +89,21 @@ def _kmeans(points: Float32, k: int, seed: int, threads: int, options: Options) 
 
 
 def _kmeans_on_a_sample(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
-    """Fit to so many rows per cluster, as faiss and SuperKMeans do by default (256)."""
+    """Fit to a sample of ``rows_per_cluster`` rows per cluster; faiss and SuperKMeans do so by default, with 256."""
     others = {name: value for name, value in options.items() if name != "rows_per_cluster"}
     size = k * int(options["rows_per_cluster"] or 0)
     return _kmeans(points, k, seed, threads, {"refine_sample_size": size, **others})
 
 
 def _mini_batch(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
-    """Fit scikit-learn's; its threads are OpenMP's."""
+    """Fit scikit-learn's MiniBatchKMeans with OpenMP's threads."""
     from sklearn.cluster import MiniBatchKMeans  # noqa: PLC0415
 
     return _as_float32(MiniBatchKMeans(k, random_state=seed, **options).fit(points).cluster_centers_)
 
 
 def _lloyd(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
-    """Fit scikit-learn's full Lloyd from greedy k-means++ starts, by default one.
-
-    Its threads are OpenMP's.
-    """
+    """Fit scikit-learn's KMeans from greedy k-means++ starts, by default one, with OpenMP's threads."""
     from sklearn.cluster import KMeans  # noqa: PLC0415
 
     estimator = KMeans(k, algorithm="lloyd", random_state=seed, **{"n_init": 1, **options})
@@ -149,7 +119,7 @@ def _breathing(points: Float32, k: int, seed: int, threads: int, options: Option
 
 
 def _faiss(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
-    """Fit faiss as it comes: on a sample of 256 rows per cluster."""
+    """Fit faiss with its defaults: on a sample of 256 rows per cluster."""
     import faiss  # noqa: PLC0415
 
     faiss.omp_set_num_threads(threads)
@@ -164,7 +134,7 @@ def _faiss_all_rows(points: Float32, k: int, seed: int, threads: int, options: O
 
 
 def _superkmeans(points: Float32, k: int, seed: int, threads: int, options: Options) -> Float32:
-    """Fit SuperKMeans as it comes: on a sample of 256 rows per cluster; above 100,000 rows in its hierarchical mode."""
+    """Fit SuperKMeans with its defaults: on 256 rows per cluster, hierarchically above 100,000 rows."""
     from superkmeans import SuperKMeans  # noqa: PLC0415
 
     return _as_float32(SuperKMeans(k, points.shape[1], n_threads=threads, seed=seed, **options).train(points))
@@ -231,7 +201,7 @@ METHODS = (
         "scikit-learn MiniBatchKMeans",
         _mini_batch,
         (Variant("default", default=True, groups=GROUPS), Variant("batch_size=4096", {"batch_size": 4096})),
-        # It knows squared distances only, which are 2 (1 - cosine) where rows and centers have length 1.
+        # It only has squared distances, which are 2 (1 - cosine) where rows and centers have length 1.
         cosine={},
     ),
     Method(
@@ -243,11 +213,7 @@ METHODS = (
             Variant("n_init=30", {"n_init": 30}, groups=(TABLES,), seeds=1),
         ),
     ),
-    Method(
-        "breathing k-means",
-        _breathing,
-        (Variant("default", default=True, groups=(TABLES,)),),
-    ),
+    Method("breathing k-means", _breathing, (Variant("default", default=True, groups=(TABLES,)),)),
     Method(
         "faiss",
         _faiss,

@@ -1,8 +1,8 @@
-"""Requests that come when they come: sent at times fixed beforehand, and timed from there.
+"""Requests at times that are set in advance; the response time is measured from these times.
 
-A client that waits for an answer before it asks again asks less when the server is slow, and so leaves out the very
-requests that would have waited ("coordinated omission"). Here a request that is late because the one before it was, or
-because this client was, has waited since it should have been sent. https://github.com/giltene/wrk2 has the reasons.
+A client that waits for an answer before its next request sends fewer requests when the server is slow, and so omits
+those that would have waited ("coordinated omission"). Here the time of a late request starts when it was due, no matter
+why it is late. See https://github.com/giltene/wrk2.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import cast
 
 from benchmarks.servers import HOST, Question
 
-# asyncio sleeps whole milliseconds: the rest of the time until a request is due it looks at its sockets instead.
+# asyncio sleeps whole milliseconds: for the rest of the time until a request is due the client polls its sockets.
 SPIN_SECONDS = 0.003
 
 LIMIT_SECONDS = 60.0
@@ -25,30 +25,13 @@ LENGTH = b"content-length:"
 
 
 class OverloadError(Exception):
-    """The server did not keep up, or did not answer with 200."""
+    """The server was too slow, or did not answer with 200."""
 
 
 def measure(port: int, question: Question, times: Sequence[float]) -> list[float]:
-    """Ask a question at each of these times; return how long each answer took from then.
+    """Send a request at each of ``times`` (seconds from now, ascending) and return the seconds to each answer.
 
-    Parameters
-    ----------
-    port
-        Of the server.
-    question
-        The same each time.
-    times
-        Seconds from the beginning, ascending.
-
-    Returns
-    -------
-    list of float
-        Seconds, in the order of ``times``.
-
-    Raises
-    ------
-    OverloadError
-        If an answer isn't 200, or a connection ends too early.
+    Raises OverloadError if an answer is not 200, or a connection ends too early.
     """
     collected = gc.isenabled()
     gc.disable()
@@ -62,7 +45,7 @@ def measure(port: int, question: Question, times: Sequence[float]) -> list[float
 async def _measure(port: int, question: Question, times: Sequence[float]) -> list[float]:
     client = _Client(port, _request(question))
     try:
-        # The first connection, and what the server does once, don't count.
+        # The first connection and the server's first request are not counted.
         await client.ask(time.perf_counter())
         began = time.perf_counter()
         waiting = []
@@ -80,7 +63,7 @@ async def _sleep_until(moment: float) -> None:
     left = moment - time.perf_counter()
     if left > SPIN_SECONDS:
         await asyncio.sleep(left - SPIN_SECONDS)
-    # At least once, so that answers are read even if requests are late.
+    # Yield at least once, so that answers are read even if requests are late.
     await asyncio.sleep(0)
     while time.perf_counter() < moment:
         await asyncio.sleep(0)
@@ -98,7 +81,7 @@ def _request(question: Question) -> bytes:
 
 
 class _Client:
-    """As many connections as requests are under way; idle ones are used again, the last one first."""
+    """A pool with one connection per pending request; idle connections are reused, the last one first."""
 
     def __init__(self, port: int, request: bytes) -> None:
         self._port = port
@@ -137,7 +120,7 @@ class _Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def ask(self, request: bytes) -> asyncio.Future[float]:
-        """Send a request and return the moment that its answer will be complete."""
+        """Send a request and return a future of the time at which its answer is complete."""
         self._answer = asyncio.get_running_loop().create_future()
         self._received.clear()
         self._length = None

@@ -1,4 +1,4 @@
--- What wrk sends and reports: wrk ... -s post.lua URL -- BODY_FILE CONTENT_TYPE ACCEPT
+-- Request and report of wrk: wrk ... -s post.lua URL -- BODY_FILE CONTENT_TYPE ACCEPT
 
 function init(args)
    local file = assert(io.open(args[1], "rb"))

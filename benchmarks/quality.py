@@ -1,4 +1,4 @@
-"""The quality of centers, by code that no method shares."""
+"""The quality of centers, computed by code that no method shares."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.data_sets import Labels
 from kmeans.arrays import Float32
 
 Float64 = NDArray[np.float64]
-Labels = NDArray[np.int64]
 Metric = Literal["euclidean", "cosine"]
 
-BLOCK_VALUES = 4 << 20
+BATCH_VALUES = 4 << 20
 
-# Up to this number of rows times centers, labels are computed in float64: in tables with heavy tails it is needed.
+# Up to this number of rows times centers, labels are computed in float64, which tables with heavy tails need.
 EXACT_PRODUCTS = 1 << 22
 
-# A cluster of fewer rows is hardly one.
+# A cluster with fewer rows counts as tiny.
 FEW_ROWS = 3
 
 
@@ -28,16 +28,10 @@ FEW_ROWS = 3
 class Quality:
     """Quality of the centers of one fit.
 
-    Attributes
-    ----------
-    loss
-        Mean over all rows of the squared distance to the nearest center, or of 1 - cosine.
-    smallest, largest
-        Rows of the smallest and of the largest cluster; 0 for a center without rows.
-    under_three
-        Number of clusters with fewer than 3 rows.
-    adjusted_rand_index
-        Agreement with known labels: 1 if the clusters are the same, about 0 for random ones; None without labels.
+    ``loss`` is the mean over all rows of the squared distance to the nearest center, or of 1 - cosine. ``smallest`` and
+    ``largest`` are rows of a cluster (0 for a center without rows), ``under_three`` is the number of clusters with
+    fewer than 3 rows. ``adjusted_rand_index`` is the agreement with known labels: 1 if the clusters are the same, about
+    0 for random ones; None without labels.
     """
 
     loss: float
@@ -50,15 +44,15 @@ class Quality:
 def quality(points: Float32, centers: Float32, metric: Metric = "euclidean", known: Labels | None = None) -> Quality:
     """Return the quality of ``centers`` (k, d) for all rows of ``points`` (n, d).
 
-    Float32 only decides which center is nearest (where it errs, two are equally near to seven digits); the distance to
-    that one and the sum are computed in float64.
+    Float32 only decides which center is nearest (where it is wrong, two are equally near to seven digits). The distance
+    to that center and the sum are computed in float64.
     """
     nearest = _nearest_by_cosine if metric == "cosine" else _nearest
     labels = np.empty(len(points), np.int64)
     total, first = 0.0, 0
-    for block_labels, losses in nearest(points, centers):
-        labels[first : first + len(block_labels)] = block_labels
-        first += len(block_labels)
+    for batch_labels, losses in nearest(points, centers):
+        labels[first : first + len(batch_labels)] = batch_labels
+        first += len(batch_labels)
         total += losses
     sizes = np.bincount(labels, minlength=len(centers))
     return Quality(
@@ -70,33 +64,33 @@ def quality(points: Float32, centers: Float32, metric: Metric = "euclidean", kno
     )
 
 
-def _blocks(points: Float32, centers: Float32) -> Iterator[Float32]:
-    rows = max(1, BLOCK_VALUES // max(centers.shape))
+def _batches(points: Float32, centers: Float32) -> Iterator[Float32]:
+    rows = max(1, BATCH_VALUES // max(centers.shape))
     for first in range(0, len(points), rows):
         yield points[first : first + rows]
 
 
 def _nearest(points: Float32, centers: Float32) -> Iterator[tuple[Labels, float]]:
-    """Yield the labels of each block of rows, and the sum of their squared distances."""
+    """Yield the labels of each batch of rows, and the sum of their squared distances."""
     exact = centers.astype(np.float64)
     decisive = exact if len(points) * len(centers) <= EXACT_PRODUCTS else centers
     norms = np.einsum("ij,ij->i", decisive, decisive)
-    for block in _blocks(points, centers):
-        labels = (norms - 2 * (block @ decisive.T)).argmin(axis=1)
-        differences = block - exact[labels]
+    for batch in _batches(points, centers):
+        labels = (norms - 2 * (batch @ decisive.T)).argmin(axis=1)
+        differences = batch - exact[labels]
         yield labels, float(np.einsum("ij,ij->", differences, differences))
 
 
 def _nearest_by_cosine(points: Float32, centers: Float32) -> Iterator[tuple[Labels, float]]:
-    """Yield the labels of each block of rows, and the sum of 1 - cosine.
+    """Yield the labels of each batch of rows, and the sum of 1 - cosine.
 
     A row or center of zeros has cosine 0.
     """
     exact = _unit(centers)
     decisive = exact.astype(np.float32)
-    for block in _blocks(points, centers):
-        labels = (block @ decisive.T).argmax(axis=1)
-        cosines = np.einsum("ij,ij->i", _unit(block), exact[labels])
+    for batch in _batches(points, centers):
+        labels = (batch @ decisive.T).argmax(axis=1)
+        cosines = np.einsum("ij,ij->i", _unit(batch), exact[labels])
         yield labels, float((1 - cosines).sum())
 
 

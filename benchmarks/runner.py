@@ -1,8 +1,6 @@
-"""Runs of methods on one case: each method in a process of its own, one run at a time, turn and turn about.
+"""Runs of methods on one case: one process per method, which keeps the points in memory, one run at a time.
 
-The processes live as long as the case, with the points in memory; a run is timed within the process, around the fit
-alone. All methods take their turn for one seed before the next seed begins, so that a busy minute of the machine
-falls on all of them alike.
+A run is timed within the process, around the fit alone.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,10 +20,10 @@ from benchmarks.machine import busy_seconds
 from benchmarks.methods import METHODS, Method, Variant
 from kmeans.arrays import Float32
 
-# A small fit first: imports, threads, code pages. It isn't counted.
+# A small fit first imports modules, starts threads and loads code. It is not counted.
 WARM_UP_ROWS, WARM_UP_CLUSTERS = 5_000, 10
 
-# Threads that spin for work (OpenMP's, BLAS's) are asleep after this; others shall have the CPUs to themselves.
+# After this time threads that spin for work (OpenMP's, BLAS's) are asleep, and the next run has the CPUs to itself.
 SETTLE_SECONDS = 0.05
 
 START_SECONDS = 300.0
@@ -33,16 +31,10 @@ START_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """One fit.
+    """The time of one fit, and its centers (k, d).
 
-    Attributes
-    ----------
-    seconds, cpu_seconds
-        On the clock; of the CPUs, of all threads of the process.
-    others
-        CPUs that other processes used meanwhile.
-    centers
-        Shape (k, d).
+    ``cpu_seconds`` are user and system time of all threads of the process. ``others`` is the mean number of CPUs that
+    other processes used during the fit.
     """
 
     seconds: float
@@ -53,26 +45,15 @@ class Timed:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Why there are no centers: the error's text, or the time limit."""
+    """The reason why there are no centers: the error's text, or the time limit."""
 
     reason: str
 
 
 class MethodProcess:
-    """A process that holds the points of a case and fits one method to them on demand.
+    """A process that holds the points of a case, read from an NPY file, and fits ``method`` to them on demand.
 
-    Parameters
-    ----------
-    method
-        Whose fits these are.
-    points_file
-        NPY file of the points; read into the process's own memory.
-    k
-        Clusters.
-    threads
-        Threads of every fit.
-    first
-        Variant of the small fit that isn't counted.
+    ``first`` is the variant of the small fit that is not counted.
     """
 
     def __init__(self, method: Method, points_file: Path, k: int, threads: int, *, first: Variant) -> None:
@@ -80,10 +61,10 @@ class MethodProcess:
         self._first = first
         self._environment = method.environment(threads)
         self._process: multiprocessing.process.BaseProcess | None = None
-        self._connection: Connection[tuple[Variant, int] | None, Timed | Failed] | None = None
+        self._connection: Connection[tuple[Variant, int], Timed | Failed] | None = None
 
     def run(self, variant: Variant, seed: int, limit: float) -> Timed | Failed:
-        """Fit once; after ``limit`` seconds the process is ended, and the next run begins a new one."""
+        """Fit once; after ``limit`` seconds the process is killed, and the next run starts a new one."""
         connection = self._started()
         if isinstance(connection, Failed):
             return connection
@@ -97,7 +78,7 @@ class MethodProcess:
             self.end()
             return Failed("its process died")
 
-    def _started(self) -> Connection[tuple[Variant, int] | None, Timed | Failed] | Failed:
+    def _started(self) -> Connection[tuple[Variant, int], Timed | Failed] | Failed:
         if self._connection is None:
             context = multiprocessing.get_context("spawn")
             self._connection, theirs = context.Pipe()
@@ -108,16 +89,16 @@ class MethodProcess:
                 self._process.start()
             theirs.close()
             if not self._connection.poll(START_SECONDS):
-                raise TimeoutError(f"{self._arguments[0]} didn't start")
+                raise TimeoutError(f"{self._arguments[0]} did not start")
             ready = self._connection.recv()
             if isinstance(ready, Failed):
-                # A setting that this version doesn't know must not end a benchmark of hours.
+                # A setting that this version does not have must not end a benchmark of hours.
                 self.end()
                 return ready
         return self._connection
 
     def end(self) -> None:
-        """End the process, whatever it is doing."""
+        """Kill the process."""
         if self._process is not None and self._connection is not None:
             self._process.kill()
             self._process.join()
@@ -140,7 +121,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def _serve(
-    connection: Connection[Timed | Failed, tuple[Variant, int] | None],
+    connection: Connection[Timed | Failed, tuple[Variant, int]],
     method_name: str,
     points_file: Path,
     k: int,
@@ -148,31 +129,26 @@ def _serve(
     *,
     first: Variant,
 ) -> None:
-    """Be the process: warm up, then a fit for each message until the other side closes."""
+    """Warm up, then fit once per message until the other side closes; the main function of the process."""
     method = next(method for method in METHODS if method.name == method_name)
     points: Float32 = np.load(points_file)
     warm_up = min(WARM_UP_ROWS, len(points)), min(WARM_UP_CLUSTERS, k)
     connection.send(_timed(method, points[: warm_up[0]], warm_up[1], first, 0, threads=threads))
-    while True:
-        try:
-            message = connection.recv()
-        except EOFError:
-            return
-        if message is None:
-            return
-        variant, seed = message
-        time.sleep(SETTLE_SECONDS)
-        connection.send(_timed(method, points, k, variant, seed, threads=threads))
+    with suppress(EOFError):
+        while True:
+            variant, seed = connection.recv()
+            time.sleep(SETTLE_SECONDS)
+            connection.send(_timed(method, points, k, variant, seed, threads=threads))
 
 
 def _timed(method: Method, points: Float32, k: int, variant: Variant, seed: int, *, threads: int) -> Timed | Failed:
     busy, cpu, started = busy_seconds(), time.process_time(), time.perf_counter()
     try:
         centers = method.run(points, k, seed, threads, variant.options)
-    except Exception as error:  # one method's failure must not end the others
+    except Exception as error:  # the failure of one method must not end the others
         return Failed(f"{type(error).__name__}: {error}")
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
     if len(centers) > k or not np.isfinite(centers).all():
-        return Failed(f"expected at most {k} finite centers, found {len(centers)}, or values that aren't finite")
+        return Failed(f"expected at most {k} finite centers, found {len(centers)}, or values that are not finite")
     others = max(0.0, busy_seconds() - busy - cpu_seconds) / seconds
     return Timed(seconds, cpu_seconds, others, centers)

@@ -1,78 +1,54 @@
 """``python -m benchmarks.scaling``: jobs on one host and on two, each host a container pinned to one CPU.
 
-Needs Docker, the image, and two CPUs that nobody else uses. Whole jobs are run, on files, and their own logs say where
-the time went. Measured are strong and weak scaling, what it takes to add up sums over the hosts, and how well a model
-of the cost (``benchmarks.cost_model``) predicts the first from the second and from small jobs on one host. Written to
-docs/scaling.md, with a picture and all figures as JSON.
+Needs Docker, the image, and two idle CPUs. Whole jobs run on files, and their logs contain the time of each phase. The
+benchmark measures strong and weak scaling, the cost of adding up sums over the hosts, and how well a model of the cost
+(``benchmarks.cost_model``) predicts the scaling from these sums and from small jobs on one host. Results are written to
+docs/scaling.json, and rendered to docs/scaling.md and a picture.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.cluster import Cluster, ContainerError
+from benchmarks import machine
+from benchmarks.containers import Cluster, ContainerError
 from benchmarks.cost_model import Shape
-from benchmarks.machine import processor
-from benchmarks.scaling_report import (
-    APART,
-    BESIDE,
-    CALIBRATION,
-    CHECK,
-    DEFAULT,
-    MAIN,
-    START,
-    Exchange,
-    Figures,
-    Run,
-    draw,
-    markdown,
-)
+from benchmarks.results import DOCS, Content
+from benchmarks.scaling_report import APART, BESIDE, CALIBRATION, CHECK, DEFAULT, DOCUMENT, MAIN, START, Exchange, Run
 from kmeans.arrays import Float32
 from kmeans.formats import recordio
 
 ALLREDUCE = Path(__file__).with_name("allreduce.py").resolve()
 
-# Points lie in a plane of so many dimensions, around centers that overlap there, and a little off it.
+# Points are in a plane of TRUE_DIMENSIONS, around centers that overlap there, with noise in all columns.
 TRUE_CLUSTERS, TRUE_DIMENSIONS, SPREAD, NOISE = 200, 32, 0.6, 0.3
 
-# Each data set is so many files, from which jobs take as many as they need, and two small ones.
+# Files of each data set, of which a job uses as many as it needs, and small files.
 SHARDS, SMALL_SHARDS = 8, 2
 
 SHAPES = (Shape(784, 10), MAIN, Shape(784, 1000), Shape(64, 100))
 EXCHANGED = (Shape(1, 1), Shape(64, 10), Shape(64, 100), *(Shape(784, k) for k in (10, 30, 100, 300, 1000)))
-# The last are more than there are CPUs.
+# Four hosts are more than there are CPUs.
 EXCHANGING_HOSTS = (2, 4)
 
-# Moves on all rows: of what the model's rates come from, and of what it is to predict.
+# Moves on all rows: of the jobs that the model's rates come from, and of those that it predicts.
 CALIBRATION_MOVES, CHECK_MOVES = (3, 30), 10
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured.
-
-    Attributes
-    ----------
-    shard_rows, small_rows
-        Rows of a file, and of a small one.
-    seeds
-        Runs of each job of the main shape.
-    shapes
-        Of the jobs.
-    """
+    """Effort of the measurement: rows of a file and of a small one, runs of each main job, shapes of the jobs."""
 
     shard_rows: int
     small_rows: int
@@ -85,18 +61,21 @@ QUICK = Plan(shard_rows=10_000, small_rows=2_000, seeds=1, shapes=(MAIN, Shape(6
 QUICK_OUTPUT = Path("build/scaling")
 
 
-class Bench:
-    """Runs the jobs of a plan and keeps what they took.
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job on ``shards`` files, or on the small ones if there are none; ``moves`` is exact if it is given."""
 
-    Parameters
-    ----------
-    plan
-        How much is measured.
-    cluster
-        Where.
-    folder
-        Where the data are written, once.
-    """
+    kind: str
+    shape: Shape
+    shards: int
+    hosts: int
+    replicated: bool = False
+    moves: int | None = None
+    seed: int = 0
+
+
+class Bench:
+    """Runs the jobs of a plan on a cluster, with data written once to ``folder``, and keeps their times."""
 
     def __init__(self, plan: Plan, cluster: Cluster, folder: Path) -> None:
         self._plan = plan
@@ -123,157 +102,140 @@ class Bench:
                 self.exchanges.append(Exchange(hosts, shape.clusters, shape.columns, **seconds))
 
     def calibrate(self) -> None:
-        """Run the small jobs on one host that the model's rates come from, and those that tell what a start takes.
+        """Run the small jobs on one host that the model's rates come from, and jobs that measure the start.
 
-        Hosts that are containers of one machine share its memory, so the same jobs run two at a time too.
+        Hosts that are containers of one machine share its memory, so the same jobs also run two at a time.
         """
         for shape in self._plan.shapes:
             for moves in CALIBRATION_MOVES:
                 for kind in (CALIBRATION, BESIDE):
-                    self._run(kind, shape, 0, 1, moves=moves)
-                    self._run(kind, shape, 1, 1, moves=moves)
+                    for shards in (0, 1):
+                        self._run(Job(kind, shape, shards, 1, moves=moves))
         for seed in range(3):
-            self._run(START, self._plan.shapes[0], 0, 2, moves=CALIBRATION_MOVES[0], seed=seed)
+            self._run(Job(START, self._plan.shapes[0], 0, 2, moves=CALIBRATION_MOVES[0], seed=seed))
 
     def scale(self) -> None:
-        """Run jobs on one host and on two, turn and turn about.
+        """Run jobs on one host and on two.
 
-        The machine's speed changes from minute to minute, so what is compared is run one after the other, and each
-        time in the reverse order.
+        The machine's speed changes from minute to minute, so runs that are compared follow one another, with each seed
+        in the reverse order.
         """
         for seed in range(self._plan.seeds):
-            for hosts, replicated in ((1, False), (2, False), (2, True))[:: -1 if seed % 2 else 1]:
-                self._run(DEFAULT, MAIN, SHARDS, hosts, replicated=replicated, seed=seed)
+            jobs = [
+                Job(DEFAULT, MAIN, SHARDS, hosts, replicated, seed=seed)
+                for hosts, replicated in ((1, False), (2, False), (2, True))
+            ]
+            for job in jobs[:: -1 if seed % 2 else 1]:
+                self._run(job)
             self._compare(MAIN, SHARDS, seed)
         for shape in self._plan.shapes:
             if shape != MAIN:
-                # What a quarter of the rows cost with 1,000 clusters is enough.
+                # With 1,000 clusters a quarter of the rows is enough.
                 self._compare(shape, SHARDS if shape.clusters < 1000 else SHARDS // 4)
-            self._run(CHECK, shape, 0, 2, moves=CHECK_MOVES)
+            self._run(Job(CHECK, shape, 0, 2, moves=CHECK_MOVES))
 
     def _compare(self, shape: Shape, shards: int, seed: int = 0) -> None:
         """Run a job on one host, on two, on two that both have all rows, and half of it on one.
 
-        Of the main shape, half of it also twice at a time.
+        Half of a job of the main shape also runs twice at a time.
         """
-        for hosts, taken, replicated in (
-            (1, shards, False),
-            (2, shards, False),
-            (2, shards, True),
-            (1, shards // 2, False),
-        )[:: -1 if seed % 2 else 1]:
-            self._run(CHECK, shape, taken, hosts, replicated=replicated, moves=CHECK_MOVES, seed=seed)
-            if shape == MAIN and taken < shards:
-                self._run(APART, shape, taken, 1, moves=CHECK_MOVES, seed=seed)
+        jobs = [
+            Job(CHECK, shape, taken, hosts, replicated, CHECK_MOVES, seed)
+            for hosts, taken, replicated in (
+                (1, shards, False),
+                (2, shards, False),
+                (2, shards, True),
+                (1, shards // 2, False),
+            )
+        ]
+        for job in jobs[:: -1 if seed % 2 else 1]:
+            self._run(job)
+            if shape == MAIN and job.shards < shards:
+                self._run(Job(APART, shape, job.shards, 1, moves=CHECK_MOVES, seed=seed))
 
-    def _run(
-        self,
-        kind: str,
-        shape: Shape,
-        shards: int,
-        hosts: int,
-        *,
-        replicated: bool = False,
-        moves: int | None = None,
-        seed: int = 0,
-    ) -> None:
-        """Run a job on so many files, or on the small ones; with a number of ``moves`` neither more nor fewer."""
-        fixed = {} if moves is None else {"refine_max_iter": moves, "local_lloyd_tol": 0}
+    def _run(self, job: Job) -> None:
+        """Run a job, keep its times, and print a line."""
+        shape, shards = job.shape, job.shards
+        fixed = {} if job.moves is None else {"refine_max_iter": job.moves, "local_lloyd_tol": 0}
         numbers = range(shards) if shards else range(SHARDS, SHARDS + SMALL_SHARDS)
-        files = [_shard(self._folder, shape.columns, number) for number in numbers]
-        is_apart = kind in (BESIDE, APART)
+        is_apart = job.kind in (BESIDE, APART)
         times = self._cluster.train(
-            2 if is_apart else hosts,
-            files,
-            replicated=replicated,
+            2 if is_apart else job.hosts,
+            [_shard(self._folder, shape.columns, number) for number in numbers],
+            replicated=job.replicated,
             apart=is_apart,
             k=shape.clusters,
-            seed=seed,
+            seed=job.seed,
             **fixed,
         )
         run = Run(
-            kind=kind,
+            kind=job.kind,
             columns=shape.columns,
             clusters=shape.clusters,
             rows=shards * self._plan.shard_rows or SMALL_SHARDS * self._plan.small_rows,
-            hosts=hosts,
-            seed=seed,
-            replicated=replicated,
-            moves=times.moves,
-            with_all=times.with_all,
-            with_nearby=times.with_nearby,
-            seconds=round(times.seconds, 4),
-            phases=dict(times.phases),
-            mean_squared_distance=times.mean_squared_distance,
-            others=round(times.others, 2),
+            hosts=job.hosts,
+            seed=job.seed,
+            replicated=job.replicated,
+            **asdict(times),
         )
         self.runs.append(run)
         print(
-            f"{kind}: {run.rows} x {run.columns}, k = {run.clusters}, {hosts} host(s), seed {seed}: "
+            f"{run.kind}: {run.rows} x {run.columns}, k = {run.clusters}, {run.hosts} host(s), seed {run.seed}: "
             f"{run.seconds:.2f} s, fit {run.fit:.2f} s, {run.moves} moves, others {run.others:.2f} CPUs",
             file=sys.stderr,
         )
 
 
 def main() -> int:
-    """Measure, or draw again, and return the exit code."""
-    import docker.errors  # noqa: PLC0415 - not for drawing again
+    """Measure, or only render, and return the exit code."""
+    import docker.errors  # noqa: PLC0415 - not for rendering
 
     options = _options()
-    raw = options.output / "scaling.json"
     if options.redraw:
-        _write(options.output, Figures.read(raw))
+        print(DOCUMENT.render(options.output))
         return 0
     if len(os.sched_getaffinity(0)) < 2:
-        print("Two hosts need two CPUs, and this process may use one only.", file=sys.stderr)
+        print("Two hosts need two CPUs, and this process may only use one.", file=sys.stderr)
         return 1
-    plan = QUICK if options.quick else FULL
-    began, load = time.perf_counter(), os.getloadavg()
     try:
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder, Cluster(options.image, Path(folder)) as cluster:
-            bench = Bench(plan, cluster, Path(folder))
-            for work in (bench.write_data, bench.exchange, bench.calibrate, bench.scale):
-                work()
-            image = cluster.label
+        content = _measure(options)
     except docker.errors.DockerException as error:
         print(f"Docker can't run {options.image}: {error}", file=sys.stderr)
         return 1
     except ContainerError as error:
         print(f"A container failed:\n{error}", file=sys.stderr)
         return 1
-    machine = {
-        "machine": f"{processor()}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "image": image,
-        "duration": f"{(time.perf_counter() - began) / 60:.1f} minutes",
-        "load average before the run": " ".join(f"{value:.1f}" for value in load),
-    }
-    if options.quick:
-        machine["note"] = "a smoke test: few rows, one run of each job"
-    options.output.mkdir(parents=True, exist_ok=True)
-    figures = Figures(machine, tuple(bench.exchanges), tuple(bench.runs))
-    figures.write(raw)
-    _write(options.output, figures)
-    print((options.output / "scaling.md").read_text())
+    print(DOCUMENT.write(options.output, content))
     return 0
 
 
-def _write(folder: Path, figures: Figures) -> None:
-    (folder / "scaling.md").write_text(markdown(figures))
-    draw(figures, folder / "scaling.svg")
+def _measure(options: argparse.Namespace) -> Content:
+    began, measured_on = time.perf_counter(), machine.description()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder, Cluster(options.image, Path(folder)) as cluster:
+        bench = Bench(QUICK if options.quick else FULL, cluster, Path(folder))
+        for work in (bench.write_data, bench.exchange, bench.calibrate, bench.scale):
+            work()
+    measured_on |= {"image": cluster.label, "duration": f"{(time.perf_counter() - began) / 60:.1f} minutes"}
+    if options.quick:
+        measured_on["note"] = "a smoke test: few rows, one run of each job"
+    return {
+        "machine": measured_on,
+        "exchanges": [asdict(each) for each in bench.exchanges],
+        "runs": [asdict(run) for run in bench.runs],
+    }
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
     parser.add_argument("--image", default="kmeans:latest", help="default: kmeans:latest")
     parser.add_argument("--output", type=Path, help=f"folder (default: docs; with --quick {QUICK_OUTPUT})")
-    parser.add_argument("--folder", type=Path, help="where 4 GB of data go meanwhile (default: the system's)")
+    parser.add_argument("--folder", type=Path, help="temporary folder of 4 GB of data (default: the system's)")
     parser.add_argument("--quick", action="store_true", help="a smoke test: a tenth of the rows")
-    parser.add_argument("--redraw", action="store_true", help="write table and picture again, from scaling.json")
+    parser.add_argument("--redraw", action="store_true", help="only render text and picture, from scaling.json")
     options = parser.parse_args()
     if options.folder is not None and not options.folder.is_dir():
         parser.error(f"--folder {options.folder}: there is no such folder")
-    options.output = options.output or (QUICK_OUTPUT if options.quick else Path("docs"))
+    options.output = options.output or (QUICK_OUTPUT if options.quick else DOCS)
     return options
 
 
@@ -282,7 +244,7 @@ def _shard(folder: Path, columns: int, number: int) -> Path:
 
 
 def _write_shard(folder: Path, columns: int, number: int, rows: int) -> None:
-    """Write a file and have it on disk: writing back shall not fall into a run."""
+    """Write a file to disk completely, so that no write happens during a run."""
     with _shard(folder, columns, number).open("wb") as file:
         file.write(recordio.encode(_points(columns, number, rows)))
         file.flush()

@@ -1,4 +1,4 @@
-"""The servers that are measured, each a process with one worker on the CPU it is given, all asked in the same way."""
+"""The servers that are measured: each is a process with one worker, pinned to a given CPU."""
 
 from __future__ import annotations
 
@@ -20,45 +20,34 @@ import orjson
 from numpy.typing import NDArray
 
 from benchmarks import bodies
-from benchmarks.machine import heap_variables
+from benchmarks.machine import ONE_THREAD, PROJECT, allocator_variables
 from kmeans import artifact
 from kmeans.arrays import Float32
 from kmeans.formats.media_type import CSV, JSON
 from kmeans.model import KMeansModel
 
 HOST = "127.0.0.1"
-PROJECT = Path(__file__).resolve().parents[1]
 START_SECONDS = 120.0
 
-# A server that uses no CPU for a moment (several of the system's ticks) has nothing left to do.
+# A server that uses no CPU time during a step (several ticks of the system) is idle.
 IDLE_SECONDS, IDLE_STEP_SECONDS = 30.0, 0.05
 
 OURS, SAMPLE, MLFLOW, LIMIT = "ours", "AWS's sample", "MLflow", "the limit"
 
-# As many requests at a time as ours answers.
+# Four threads, as many as our server has.
 GUNICORN = ("-m", "gunicorn", "--workers", "1", "--worker-class", "gthread", "--threads", "4", "--keep-alive", "65")
 
 ENVIRONMENT = {
-    **dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1"),
+    **ONE_THREAD,
     "PYTHONPATH": str(PROJECT),
-    # MLflow would report to its makers that it is used.
+    # Without it MLflow would send usage data.
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is posted to a server.
-
-    Attributes
-    ----------
-    path
-        Beginning with a slash.
-    content_type, accept
-        The headers.
-    body
-        Rows (n, d) as this server wants them.
-    """
+    """A POST request: path with a leading slash, headers, and the rows (n, d) in the form that the server expects."""
 
     path: str
     content_type: str
@@ -66,13 +55,7 @@ class Question:
     body: bytes
 
     def ask(self, port: int) -> bytes:
-        """Return the answer.
-
-        Raises
-        ------
-        ValueError
-            If its status isn't 200.
-        """
+        """Send the request and return the answer; raise ValueError if its status is not 200."""
         with closing(http.client.HTTPConnection(HOST, port, timeout=60)) as connection:
             connection.request("POST", self.path, self.body, {"Content-Type": self.content_type, "Accept": self.accept})
             response = connection.getresponse()
@@ -84,18 +67,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of server.
+    """A kind of server: its name, its components (``title``), and the media types of requests that it reads.
 
-    Attributes
-    ----------
-    name, title
-        In the table; what it consists of.
-    formats
-        Media types of requests that it reads.
-    encode
-        Rows, media type -> body.
-    labels
-        Answer, media type of the request -> labels (n,).
+    ``encode`` converts rows and a media type to a body, ``labels`` an answer and the media type of the request to
+    labels (n,).
     """
 
     name: str
@@ -105,13 +80,13 @@ class Kind:
     labels: Callable[[bytes, str], NDArray[Any]]
 
     def question(self, points: Float32, media_type: str) -> Question:
-        """Return ``points`` as this server is asked about them."""
+        """Return the request for ``points``."""
         return Question("/invocations", media_type, media_type, self.encode(points, media_type))
 
 
 def _mlflow_body(points: Float32, media_type: str) -> bytes:
     if media_type == CSV:
-        # Its CSV has a header.
+        # MLflow's CSV has a header.
         return b",".join(b"c%d" % column for column in range(points.shape[1])) + b"\n" + bodies.encode(points, CSV)
     return b'{"inputs":' + bodies.as_json(points) + b"}"
 
@@ -120,7 +95,7 @@ KINDS = (
     Kind(OURS, "this project's server", bodies.FORMATS, bodies.encode, bodies.labels),
     Kind(
         SAMPLE,
-        "Flask, gunicorn, pandas, scikit-learn: CSV alone",
+        "Flask, gunicorn, pandas, scikit-learn: only CSV",
         (CSV,),
         bodies.encode,
         lambda answer, _: np.array([float(line) for line in answer.split()]),
@@ -136,14 +111,9 @@ KINDS = (
 
 
 class Servers:
-    """Servers that run at the same time; only the one that is asked computes.
+    """Servers that run at the same time on the CPU with the number ``cpu``; models and logs are in ``folder``.
 
-    Parameters
-    ----------
-    folder
-        For models and logs.
-    cpu
-        Number of the CPU that all of them share.
+    Only the server that gets requests uses the CPU.
     """
 
     def __init__(self, folder: Path, cpu: int) -> None:
@@ -161,45 +131,38 @@ class Servers:
     def start(self, name: str, centers: Float32) -> int:
         """Start a server of the kind ``name`` with these centers and return its port; it may not be ready yet."""
         port = free_port()
-        folder = self._folder / str(port)
-        folder.mkdir()
+        folder = _made(self._folder / str(port))
         file = folder / "centers.npy"
         np.save(file, centers)
         if name == OURS:
             artifact.save(KMeansModel(centers), _made(folder / "model"))
             variables = {
-                **heap_variables("serve"),
+                **allocator_variables("serve"),
                 "SAGEMAKER_BASE_DIR": str(folder),
                 "SAGEMAKER_BIND_TO_PORT": str(port),
                 "SAGEMAKER_MODEL_SERVER_WORKERS": "1",
             }
             self._run(["-m", "serve"], port, folder, variables)
         elif name == SAMPLE:
-            app = "benchmarks.serving_peers.sample:create_app()"
-            self._run([*GUNICORN, "--bind", f"{HOST}:{port}", app], port, folder, {"CENTERS": str(file)})
+            self._run_gunicorn("sample", port, folder, {"CENTERS": str(file)})
         else:
             model = folder / "mlflow"
-            self._finish(["-m", "benchmarks.serving_peers.mlflow_model", str(file), str(model)], folder)
+            self._finish(["-m", "benchmarks.serving_peers", str(file), str(model)], folder)
             command = ["-m", "mlflow", "models", "serve", "--model-uri", str(model), "--env-manager", "local"]
             self._run([*command, "--host", HOST, "--port", str(port), "--workers", "1"], port, folder, {})
         return port
 
     def start_limit(self, lengths: set[int]) -> int:
-        """Start the server that answers constants of these lengths and return its port."""
+        """Start the server that answers with constants of these lengths and return its port."""
         port = free_port()
-        folder = _made(self._folder / str(port))
-        app = "benchmarks.serving_peers.limit:app"
         variables = {"ANSWER_LENGTHS": ",".join(map(str, sorted(lengths)))}
-        self._run([*GUNICORN, "--bind", f"{HOST}:{port}", app], port, folder, variables)
+        self._run_gunicorn("limit", port, _made(self._folder / str(port)), variables)
         return port
 
     def wait_until_ready(self, port: int) -> None:
         """Wait until the server answers a ping.
 
-        Raises
-        ------
-        RuntimeError
-            If it ends instead, or doesn't come up; the text is what it printed.
+        Raises RuntimeError with the server's output if it ends, or does not start in time.
         """
         end = time.monotonic() + START_SECONDS
         while not _answers(port):
@@ -209,24 +172,25 @@ class Servers:
             time.sleep(0.05)
 
     def wait_until_idle(self, port: int) -> None:
-        """Wait until the server computes no more: a client that went away left requests behind.
+        """Wait until the server has finished all requests, including those that a client has abandoned.
 
-        Raises
-        ------
-        RuntimeError
-            If it goes on and on.
+        Raises RuntimeError if it does not become idle in time.
         """
         end = time.monotonic() + IDLE_SECONDS
         before, now = -1.0, self.cpu_seconds(port)
         while now > before:
             if time.monotonic() > end:
-                raise RuntimeError("a server computes though nobody asks it")
+                raise RuntimeError("a server uses CPU time though no requests are sent")
             time.sleep(IDLE_STEP_SECONDS)
             before, now = now, self.cpu_seconds(port)
 
     def cpu_seconds(self, port: int) -> float:
-        """Return what the processes of a server have used so far."""
+        """Return the CPU time of a server's processes so far."""
         return _cpu_seconds(self._processes[port].pid)
+
+    def _run_gunicorn(self, app: str, port: int, folder: Path, variables: Mapping[str, str]) -> None:
+        name = f"benchmarks.serving_peers:{app}()"
+        self._run([*GUNICORN, "--bind", f"{HOST}:{port}", name], port, folder, variables)
 
     def _run(self, arguments: Sequence[str], port: int, folder: Path, variables: Mapping[str, str]) -> None:
         log = self._stack.enter_context((folder / "log").open("wb"))
@@ -251,7 +215,7 @@ class Servers:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return an unused port."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
@@ -259,7 +223,7 @@ def free_port() -> int:
 
 @contextmanager
 def pinned(cpu: int) -> Iterator[None]:
-    """Let this thread, and the processes it starts, run on one CPU."""
+    """Pin this thread, and the processes that it starts, to one CPU."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {cpu})
     try:
@@ -290,7 +254,7 @@ def _answers(port: int) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a server and all processes that it started: they are a group of their own."""
+    """Stop a server and all processes that it started, which are one process group."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     try:
@@ -301,7 +265,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Return user and system time of a process and of all below it, as Linux tells."""
+    """Return user and system time of a process and its descendants, as Linux reports."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

@@ -1,34 +1,33 @@
-"""``python -m benchmarks.soak``: a small container at saturation for half an hour, by good, large and broken requests.
+"""``python -m benchmarks.soak``: a small container at saturation, with good, large and broken requests.
 
-The image serves with 512 MB and 0.7 CPUs while more clients than it has threads ask without a pause. Every answer is
-compared with the first of its kind, whose labels are compared with brute force. A ping is sent each second, memory is
-read every two seconds. Any answer that isn't the expected one, any broken connection and any restart is an error.
+For half an hour the image serves with 512 MB and 0.7 CPUs, and more clients than it has threads send requests without a
+pause. Every answer is compared with the first of its kind, whose labels are compared with brute force. A ping is sent
+each second, and memory is read every two seconds. Any unexpected answer, broken connection or restart is an error.
+Results are written to docs/soak.json, and rendered to docs/soak.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import docker
 import numpy as np
 
-from benchmarks import bodies
-from benchmarks.machine import processor
-from benchmarks.soak_clients import HOST, Clients
-from benchmarks.soak_report import MEBIBYTE, Sample, as_json, drift, summary
-from benchmarks.soak_requests import requests
+from benchmarks import bodies, machine
+from benchmarks.data_sets import folder_of
+from benchmarks.results import DOCS, Content, Document
+from benchmarks.soak_clients import HOST, PING_LIMIT_SECONDS, Clients, requests
 from kmeans import artifact
 from kmeans.model import KMeansModel
 
@@ -36,16 +35,93 @@ PORT = 8080
 MEMORY, CPUS = "512m", 0.7
 CLUSTERS, ROWS = 10, 10_000
 
-# A worker answers four requests at a time: the others wait, so that it is never idle.
+# A worker answers four requests at a time; the others wait, so that it is never idle.
 CLIENTS = 8
-# Bodies that are under way make up much of the memory: the median of a window needs many samples.
+# Much of the memory is used by bodies that are being received: the median of a window needs many samples.
 SAMPLE_EVERY_SECONDS, FEWEST_SAMPLES = 2.0, 30
-SAMPLES_PER_LINE = 150  # that tell how it goes
+# Samples per line of progress.
+SAMPLES_PER_LINE = 150
 START_SECONDS = 60.0
+
+# Fractions of the whole time: the warm-up, and the windows after it and at the end that are compared.
+WARM_UP, WINDOW = 1 / 6, 1 / 6
+FLAT = 0.02
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Memory and CPU time of the container ``seconds`` after the start of the load.
+
+    ``memory_bytes`` are those of its cgroup without the cache of files, ``resident_bytes`` those of each process.
+    """
+
+    seconds: float
+    memory_bytes: int
+    resident_bytes: dict[int, int]
+    cpu_seconds: float
+
+    @property
+    def resident(self) -> int:
+        """Resident memory of all processes; shared pages count for each."""
+        return sum(self.resident_bytes.values())
+
+
+def drift(samples: Sequence[Sample], seconds: float, figure: Callable[[Sample], float]) -> dict[str, float]:
+    """Return the change of a figure after the warm-up of a load of ``seconds``; each window needs a sample.
+
+    ``first`` and ``last`` are medians of the windows after the warm-up and at the end, ``drift`` is last / first - 1,
+    and ``per_hour`` is the slope of a line through all samples after the warm-up, relative to ``first``.
+    """
+    warm, window = WARM_UP * seconds, WINDOW * seconds
+    counted = [sample for sample in samples if sample.seconds >= warm]
+    first = median(figure(sample) for sample in counted if sample.seconds < warm + window)
+    last = median(figure(sample) for sample in counted if sample.seconds >= seconds - window)
+    slope = np.polyfit([sample.seconds for sample in counted], [figure(sample) for sample in counted], 1)[0]
+    return {
+        "first": first,
+        "last": last,
+        "drift": last / first - 1,
+        "per_hour": float(slope) * 3600 / first,
+        "max": max(map(figure, samples)),
+    }
+
+
+def goals(report: Content) -> list[tuple[str, bool, str]]:
+    """Return each goal: its title, whether it is met, and the measured value."""
+    restarted = report["processes_ever"] - max(report["processes"])
+    disagreement = abs(report["server_counted_200"] - report["clients_counted_200"])
+    drifted, slowest = report["memory"]["drift"], report["pings"]["max"]
+    stopped = f"exit code {report['exit_code']} after {report['stop_seconds']:.1f} s"
+    return [
+        ("no error", report["errors"] == 0, f"{report['errors']} in {report['requests']:,} requests"),
+        ("no answer of 500 or more", report["server_counted_500"] == 0, f"{report['server_counted_500']:.0f}"),
+        ("the server's counter agrees", disagreement == 0, f"{report['server_counted_200']:,.0f} answers of 200"),
+        (f"memory is flat within {FLAT:.0%} after warm-up", abs(drifted) <= FLAT, f"{drifted:+.2%}"),
+        (
+            f"every ping is answered within {PING_LIMIT_SECONDS:g} s",
+            slowest < PING_LIMIT_SECONDS,
+            f"at most {1000 * slowest:.0f} ms",
+        ),
+        (
+            "no process was restarted or killed",
+            restarted == 0 and not report["out_of_memory"],
+            f"{restarted} restarted",
+        ),
+        ("SIGTERM stops the server", report["exit_code"] == 0, stopped),
+    ]
+
+
+def context(content: Content) -> Content:
+    """Return what the template shows."""
+    return {"goals": goals(content), "mebibyte": MEBIBYTE, "warm_up": WARM_UP, "window": WINDOW}
+
+
+DOCUMENT = Document("soak", context)
 
 
 class Container:
-    """A container that serves, seen through the Docker engine."""
+    """A container that serves, observed through the Docker engine."""
 
     def __init__(self, engine: Any, container: Any) -> None:
         self._engine = engine
@@ -53,7 +129,7 @@ class Container:
 
     @property
     def port(self) -> int:
-        """The port of this machine behind which its own is found."""
+        """The port of this machine that is mapped to the container's port."""
         self._container.reload()
         return int(self._container.attrs["NetworkSettings"]["Ports"][f"{PORT}/tcp"][0]["HostPort"])
 
@@ -63,10 +139,10 @@ class Container:
         return str(self._container.image.id)
 
     def sample(self, began: float) -> Sample:
-        """Return what it takes now."""
+        """Return the current memory and CPU time."""
         stats = self._engine.api.stats(self._container.id, stream=False, one_shot=True)
         memory = stats["memory_stats"]
-        # Version 1 of cgroups calls the files' pages `cache`, version 2 `file`. Both count shared memory as such.
+        # Version 1 of cgroups calls the files' pages `cache`, version 2 `file`. Both include shared memory.
         detail = memory["stats"]
         files = detail.get("cache", detail.get("file", 0)) - detail.get("shmem", 0)
         processes = self._container.top(ps_args="-eo pid,rss")["Processes"]
@@ -78,7 +154,7 @@ class Container:
         )
 
     def stop(self) -> tuple[int, bool, float]:
-        """Send SIGTERM; return exit code, whether memory ran out at any time, and how long the end took."""
+        """Send SIGTERM; return the exit code, whether memory ran out at any time, and the seconds until the end."""
         began = time.monotonic()
         self._container.stop(timeout=30)
         seconds = time.monotonic() - began
@@ -87,15 +163,15 @@ class Container:
         return int(state["ExitCode"]), bool(state["OOMKilled"]), seconds
 
     def log_tail(self) -> str:
-        """Return the last lines of what it printed."""
+        """Return the last lines of its output."""
         return str(self._container.logs(tail=20).decode(errors="replace"))
 
 
 @contextmanager
 def container(image: str, model: Path) -> Iterator[Container]:
-    """Start the image as small as an endpoint may be, on a read-only file system; remove it at the end."""
+    """Start the image with the resources of a small endpoint, on a read-only file system; remove it at the end."""
     engine = docker.from_env()
-    # Not `run`, which would look for a missing image on the Internet.
+    # `run` would look for a missing image on the Internet.
     made = engine.containers.create(
         image,
         "serve",
@@ -121,26 +197,23 @@ def container(image: str, model: Path) -> Iterator[Container]:
 def main() -> int:
     """Run the soak and return the exit code."""
     options = _options()
-    file = options.output / "soak.json"
     if options.redraw:
-        (options.output / "soak.md").write_text(summary(json.loads(file.read_text())))
+        print(DOCUMENT.render(options.output))
         return 0
-    seconds = 60 * options.minutes
     points = bodies.images(options.mnist)[:ROWS]
-    generator = np.random.default_rng(0)
-    centers = points[generator.choice(len(points), CLUSTERS, replace=False)]
+    centers = points[np.random.default_rng(0).choice(len(points), CLUSTERS, replace=False)]
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
         model.mkdir()
         artifact.save(KMeansModel(centers), model)
         for path in (Path(folder), model, *model.iterdir()):
-            path.chmod(0o755)  # the container's root has no more rights than others
+            path.chmod(0o755)  # the container's root has no capabilities
         try:
             with container(options.image, model) as served:
                 clients = Clients(served.port, requests(points, centers))
                 _wait_until_up(clients, served)
                 clients.rehearse()
-                samples = _load(clients, served, seconds)
+                samples = _load(clients, served, 60 * options.minutes)
                 report = _report(options, clients, samples, served)
         except docker.errors.ImageNotFound:
             print(f"There is no image {options.image}: make image, or --image NAME.", file=sys.stderr)
@@ -148,10 +221,7 @@ def main() -> int:
         except docker.errors.DockerException as error:
             print(f"A Docker engine is needed: {error}.", file=sys.stderr)
             return 2
-    options.output.mkdir(parents=True, exist_ok=True)
-    file.write_text(as_json(report))
-    (options.output / "soak.md").write_text(summary(report))
-    print(summary(report))
+    print(DOCUMENT.write(options.output, report))
     return 0
 
 
@@ -164,10 +234,10 @@ def _wait_until_up(clients: Clients, served: Container) -> None:
 
 
 def _load(clients: Clients, served: Container, seconds: float) -> list[Sample]:
-    """Ask with all clients for so long; return what the container took meanwhile."""
+    """Run all clients for ``seconds``; return the samples of the container."""
     began = time.monotonic()
     end = began + seconds
-    # As daemons they don't keep an interrupted measurement going.
+    # Daemon threads end with an interrupted measurement.
     threads = [threading.Thread(target=clients.ask_until, args=(end, seed), daemon=True) for seed in range(CLIENTS)]
     threads.append(threading.Thread(target=clients.ping_until, args=(end,), daemon=True))
     for thread in threads:
@@ -192,8 +262,8 @@ def _load(clients: Clients, served: Container, seconds: float) -> list[Sample]:
     return samples
 
 
-def _report(options: argparse.Namespace, clients: Clients, samples: list[Sample], served: Container) -> dict[str, Any]:
-    """Stop the container and return all that was measured."""
+def _report(options: argparse.Namespace, clients: Clients, samples: list[Sample], served: Container) -> Content:
+    """Stop the container and return all results."""
     seconds = 60 * options.minutes
     image, counted = served.image, clients.metrics()
     exit_code, out_of_memory, stop_seconds = served.stop()
@@ -202,8 +272,8 @@ def _report(options: argparse.Namespace, clients: Clients, samples: list[Sample]
     rehearsed = sum(request.status == 200 for request in clients.mix)
     cpu = (samples[-1].cpu_seconds - samples[0].cpu_seconds) / (samples[-1].seconds - samples[0].seconds)
     return {
-        "machine": f"{processor()}, {os.cpu_count()} CPUs",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": f"{machine.processor()}, {os.cpu_count()} CPUs",
+        "date": machine.today(),
         "image": image,
         "limits": {"memory": MEMORY, "cpus": CPUS},
         "minutes": options.minutes,
@@ -246,15 +316,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--image", default="kmeans:latest", help="default: kmeans:latest")
     parser.add_argument("--minutes", type=float, default=30.0, help="default: 30")
     parser.add_argument(
-        "--mnist", type=Path, help="folder of MNIST's files; default: KMEANS_MNIST_DIR; else drawn rows"
+        "--mnist", type=Path, help="folder of MNIST's files; default: KMEANS_MNIST_DIR, otherwise generated rows"
     )
-    parser.add_argument(
-        "--output", type=Path, default=Path("docs"), help="folder of soak.json and soak.md; default: docs"
-    )
-    parser.add_argument("--redraw", action="store_true", help="soak.md again, from the output's JSON")
+    parser.add_argument("--output", type=Path, default=DOCS, help="folder of soak.json and soak.md; default: docs")
+    parser.add_argument("--redraw", action="store_true", help="only render soak.md, from the output's JSON")
     options = parser.parse_args()
-    folder = os.environ.get("KMEANS_MNIST_DIR")
-    options.mnist = options.mnist or (Path(folder) if folder else None)
+    options.mnist = folder_of("mnist", options.mnist)
     return options
 
 

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from benchmarks import clustering, curves, report, synthetic, tables
-from benchmarks.cases import CASES, FEW, FOLDER_VARIABLES, GROUPS, MANY, QUICK_CASES, TABLES, Case, load
-from benchmarks.curves import Run, as_json, from_json, points_of
+from benchmarks import clustering, data_sets, results
+from benchmarks.cases import CASES, FEW, GROUPS, MANY, QUICK_CASES, TABLES, Case
+from benchmarks.clustering_report import DOCUMENT, Run, as_json, from_json, front, points_of
+from benchmarks.data_sets import FOLDER_VARIABLES, Labels, load
 from benchmarks.methods import METHODS, REFERENCE, Method, Variant
-from benchmarks.quality import Labels, adjusted_rand_index, quality
+from benchmarks.quality import adjusted_rand_index, quality
+from benchmarks.results import Content
 from benchmarks.runner import Failed, MethodProcess
 from kmeans.arrays import Float32
 
@@ -62,14 +64,14 @@ def test_quality_cosine_ignores_length_of_centers() -> None:
     assert quality(points, centers * lengths, "cosine").loss == pytest.approx(quality(points, centers, "cosine").loss)
 
 
-def test_quality_many_blocks_equals_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quality_many_batches_equal_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     points, centers = points_and_centers()
     known = np.arange(len(points)) % 3
     whole = quality(points, centers, known=known)
-    monkeypatch.setattr("benchmarks.quality.BLOCK_VALUES", 100)
-    blocks = quality(points, centers, known=known)
-    assert blocks.loss == pytest.approx(whole.loss)
-    assert dataclasses.replace(blocks, loss=whole.loss) == whole
+    monkeypatch.setattr("benchmarks.quality.BATCH_VALUES", 100)
+    batches = quality(points, centers, known=known)
+    assert batches.loss == pytest.approx(whole.loss)
+    assert dataclasses.replace(batches, loss=whole.loss) == whole
 
 
 def test_quality_counts_clusters_under_three_rows() -> None:
@@ -106,12 +108,12 @@ def test_cases_quick_are_known_and_of_each_group() -> None:
 
 
 def test_cases_data_is_available() -> None:
-    known = {*FOLDER_VARIABLES, *synthetic.GENERATED, *(table.name for table in tables.TABLES), "pixels"}
+    known = {*FOLDER_VARIABLES, *data_sets.GENERATED, *data_sets.TABLES}
     assert {case.data for case in CASES} <= known
 
 
 def test_cases_include_eight_real_tables() -> None:
-    assert len({table.file for table in tables.TABLES}) >= 8
+    assert len({table.file for table in data_sets.TABLES.values()}) >= 8
 
 
 @pytest.mark.parametrize("data", SMALL)
@@ -141,16 +143,16 @@ def test_load_embeddings_are_float32_of_length_one(tmp_path: Path) -> None:
 
 
 def test_mixture_labels_match_the_centers() -> None:
-    points, labels = synthetic.mixture(3_000, 8, 5, scale=20, seed=1)
+    points, labels = data_sets.mixture(3_000, 8, 5, scale=20, seed=1)
     assert labels is not None
     means = np.array([points[labels == label].mean(axis=0) for label in range(5)])
     assert quality(points, means.astype(np.float32), known=labels).adjusted_rand_index == 1
 
 
 def test_mixture_rows_of_all_batches_are_shifted(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, _ = synthetic.mixture(50, 2, 3, scale=5, exponent=1, seed=1)
-    monkeypatch.setattr(synthetic, "BATCH_ROWS", 7)
-    np.testing.assert_array_equal(synthetic.mixture(50, 2, 3, scale=5, exponent=1, seed=1)[0], whole)
+    whole, _ = data_sets.mixture(50, 2, 3, scale=5, exponent=1, seed=1)
+    monkeypatch.setattr(data_sets, "BATCH_ROWS", 7)
+    np.testing.assert_array_equal(data_sets.mixture(50, 2, 3, scale=5, exponent=1, seed=1)[0], whole)
 
 
 def package_with(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,21 +165,21 @@ def package_with(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_read_table_skips_rows_with_missing_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package_with(tmp_path, "year,a,b\n1,2,3\n1,,4\n2,5,6\n1,7,8\n", monkeypatch)
-    table = tables.Table("sales", "", "shop", "sales.csv", ("b", "a"), 2, 1, {"year": "1"})
-    assert tables.read(table).tolist() == [[3, 2], [8, 7]]
-    scaled = tables.read(dataclasses.replace(table, is_scaled=True))
+    table = data_sets.Table("sales", "", "shop", "sales.csv", ("b", "a"), 2, 1, {"year": "1"})
+    assert data_sets.read_table(table).tolist() == [[3, 2], [8, 7]]
+    scaled = data_sets.read_table(dataclasses.replace(table, is_scaled=True))
     assert scaled.std(axis=0) == pytest.approx([1, 1])
 
 
 def test_read_table_with_other_rows_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package_with(tmp_path, "a\n1\n2\n", monkeypatch)
     with pytest.raises(ValueError, match="expected 3 whole rows, found 2"):
-        tables.read(tables.Table("sales", "", "shop", "sales.csv", ("a",), 3, 1))
+        data_sets.read_table(data_sets.Table("sales", "", "shop", "sales.csv", ("a",), 3, 1))
 
 
 def test_read_table_without_package_names_it() -> None:
     with pytest.raises(ModuleNotFoundError, match="no_such_package is not installed"):
-        tables.read(tables.Table("", "", "no_such_package", "x.csv", ("a",), 1, 1))
+        data_sets.read_table(data_sets.Table("", "", "no_such_package", "x.csv", ("a",), 1, 1))
 
 
 # --- methods
@@ -269,8 +271,17 @@ def many_runs() -> list[Run]:
     ]
 
 
+def stored(runs: list[Run]) -> Content:
+    return {
+        "machine": {"machine": "this", "date": "2026-01-02", "versions": "kmeans 1 (abc), Python 3"},
+        "efforts": {"many": {"seeds": 3, "slow_seeds": 1, "limit": 240}},
+        "protocol": {"slow_seconds": 30, "repeats": 2, "repeated_seconds": 5},
+        "runs": [as_json(run) for run in runs],
+    }
+
+
 def markdown(runs: list[Run]) -> str:
-    return report.markdown(runs, {"machine": "this"}, ["a note"])
+    return DOCUMENT.markdown(stored(runs))
 
 
 def line_of(text: str, start: str) -> str:
@@ -287,6 +298,21 @@ def test_run_json_in_docs_loads() -> None:
     runs = [from_json(record) for record in content["runs"]]
     assert all(run.loss is not None or run.failure for run in runs)
     assert "## MNIST, 60,000 x 784, k = 10" in markdown(runs)
+
+
+def test_report_run_without_cpu_seconds_leaves_the_cell_empty() -> None:
+    """The first results have no CPU time, and those of other cases no clusters' sizes."""
+    text = markdown([Run("mnist-10", "kmeans", "default", 0, seconds=2.0, loss=1.5)])
+    assert line_of(text, "| kmeans | **default**").startswith("| kmeans | **default** | 1 | 2 (2-2) |  |  | 1.5000")
+
+
+def test_report_has_cpu_seconds_next_to_wall_seconds() -> None:
+    runs = [dataclasses.replace(run, cpu_seconds=7.5) for run in (*many_runs(), *table_runs())]
+    text = markdown(runs)
+    assert line_of(text, f"| {MANY_CASE.name} ").startswith(f"| {MANY_CASE.name} | 1 | 7.5 |")
+    assert line_of(text, "| kmeans | **default**").startswith("| kmeans | **default** | 1 | 1 (1-1) | 7.5 |")
+    cpu = text[text.index("## Tables: CPU seconds") :]
+    assert line_of(cpu, f"| {TABLE_CASE.title}").count(" 7.5 |") == 3
 
 
 def test_run_json_knows_the_first_name_of_loss() -> None:
@@ -405,16 +431,25 @@ def test_quick_cuts_rows_and_clusters_but_not_tables(monkeypatch: pytest.MonkeyP
     assert clustering._fitting(BY_NAME["few-rows-95"], quick).k == 95
 
 
-def test_update_keeps_runs_that_are_not_repeated(tmp_path: Path) -> None:
+def test_update_keeps_runs_that_are_not_repeated() -> None:
     runs = [*many_runs(), *table_runs()]
-    clustering._write_raw(tmp_path, runs, {"machine": "this"}, ["a note"])
+    before = json.loads(results.as_json(stored(runs)))
     ours = [method for method in METHODS if method.ours]
-    kept, before = clustering._kept(tmp_path / "benchmark.json", [MANY_CASE], ours)
-    assert before["notes"] == ["a note"]
+    kept = clustering.kept_runs(before, [MANY_CASE], ours)
     assert [run for run in runs if run not in kept] == [runs[0]]
+
+
+def test_update_records_what_was_run_later() -> None:
+    before, ours = stored(many_runs()), [method for method in METHODS if method.ours]
+    now = {"machine": "that", "date": "2026-03-04", "versions": "kmeans 2 (def), Python 3", "threads": "2"}
+    updated = clustering._updated(before, {**before, "machine": now, "efforts": {}}, [MANY_CASE], ours)
+    assert updated["machine"] == before["machine"]
+    line = line_of(DOCUMENT.markdown(updated), "- run later")
+    assert "on another machine (that), on 2026-03-04 by kmeans 2 (def): kmeans; kmeans, on a sample" in line
+    assert line.endswith(f"on {MANY_CASE.name}")
 
 
 def test_sorted_drops_runs_of_unknown_cases() -> None:
     gone = dataclasses.replace(many_runs()[0], case="gone")
-    assert clustering._sorted([gone, *reversed(many_runs())])[0].method == "kmeans"
-    assert curves.front([]) == []
+    assert clustering.sorted_runs([gone, *reversed(many_runs())])[0].method == "kmeans"
+    assert front([]) == []

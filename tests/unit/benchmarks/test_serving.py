@@ -1,20 +1,22 @@
-"""What the load benchmark and the soak say must follow from what they measured."""
+"""The load benchmark and the soak: requests, measurement, and documents that follow from the results."""
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
-from benchmarks import bodies, serving_report
+from benchmarks import bodies
 from benchmarks.open_loop import OverloadError, measure
+from benchmarks.results import Content, as_json
 from benchmarks.servers import LIMIT, MLFLOW, OURS, SAMPLE, Question
-from benchmarks.serving_report import Cell, HalfLoad, Report, Run, goals
-from benchmarks.soak_report import Sample, drift
-from benchmarks.soak_requests import labels
+from benchmarks.serving_report import DOCUMENT, Cell, HalfLoad, Report, Run, disturbed, from_json, goals
+from benchmarks.soak import Sample, drift
+from benchmarks.soak_clients import labels
 from kmeans.formats.instances import Predictions
 from kmeans.formats.media_type import CSV, JSON, JSON_LINES, RECORDIO
 from serve.negotiation import DECODERS, ENCODERS
@@ -105,7 +107,12 @@ def report(ours: float, peer: float, limit: float, tail: float) -> Report:
         for arrivals in ("fixed", "random")
     ]
     loads += [HalfLoad(cell.of(LIMIT), "fixed", limit / 2, 100, 0.001, 0.007, 0.0) for cell in (many, one)]
-    return Report({"machine": "none"}, runs, loads)
+    return Report(runs, loads)
+
+
+def stored(report: Report) -> Content:
+    runs, half_loads = ([asdict(each) for each in found] for found in (report.runs, report.half_loads))
+    return {"machine": {"machine": "none"}, "runs": runs, "half_loads": half_loads}
 
 
 def met(report: Report) -> dict[tuple[str, str], bool]:
@@ -128,13 +135,13 @@ def test_what_a_peer_can_not_do_is_no_goal_and_is_said() -> None:
     whole = report(ours=300, peer=100, limit=600, tail=1)
     less = replace(whole, runs=[run for run in whole.runs if run.cell.server != SAMPLE])
     assert not [goal for goal in goals(less) if SAMPLE in goal.title]
-    assert "| CSV, 1 x 13 | 300 | can't | 100 (ours: 3.0 x) | 600 | 0.50 |" in serving_report.markdown(less)
+    assert "| CSV, 1 x 13 | 300 | can't | 100 (ours: 3.0 x) | 600 | 0.50 |" in DOCUMENT.markdown(stored(less))
 
 
 def test_the_median_of_the_rounds_counts() -> None:
     cell = Cell(OURS, CSV, 1, 13)
     runs = [Run(cell, rate, 0.001, 0.002, 0.0) for rate in (900.0, 1000.0, 100.0)]
-    found = Report({}, runs, []).of(cell)
+    found = Report(runs, []).of(cell)
     assert found is not None
     assert found.requests_per_second == 900
 
@@ -147,14 +154,14 @@ def test_disturbed_runs_count_only_where_there_are_no_others() -> None:
         Run(other, 7.0, 0.001, 0.002, others=0.9),
         Run(other, 10.0, 0.001, 0.002, others=0.5),
     ]
-    whole = Report({}, runs, [])
+    whole = Report(runs, [])
     assert [found.requests_per_second for found in map(whole.of, (cell, other)) if found] == [1000, 10]
-    assert serving_report.disturbed(runs) == {other}
+    assert disturbed(runs) == {other}
 
 
 def test_the_figures_can_be_read_again() -> None:
     whole = report(ours=300, peer=100, limit=600, tail=1)
-    assert serving_report.from_json(serving_report.as_json(whole)) == whole
+    assert from_json(json.loads(as_json(stored(whole)))) == whole
 
 
 def samples(*mebibytes: float) -> list[Sample]:

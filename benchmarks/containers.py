@@ -1,4 +1,4 @@
-"""The hosts of a job as containers of the image, each pinned to one CPU, on a bridge network of their own."""
+"""The hosts of a job: containers of the image, each pinned to one CPU, on a separate bridge network."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import busy_seconds
-from benchmarks.methods import HEAP_VARIABLES
+from benchmarks.machine import allocator_variables, busy_seconds
 
-# What hangs is an error, not a figure.
+# A container that runs longer is an error.
 LIMIT_SECONDS = 300
 
 READ_BYTES = 4 << 20
@@ -26,30 +25,23 @@ READ_BYTES = 4 << 20
 PROGRAM = "/benchmark.py"
 
 PHASE = re.compile(r"\] (\w+) took: [\d.]+%, \(([\d.]+) secs\)")
-TOTAL = re.compile(r"\] TOTAL took: ([\d.]+)")
 MOVES = re.compile(r"\] refined the centers (\d+) times")
 COMPARED = re.compile(r"\] compared rows (\d+) times with all \d+ centers(?:, (\d+) times with those around)?")
 QUALITY = re.compile(r"train mean_squared_distance <loss>=(\S+)")
-# What the shell says last: user and system time of the shell itself, and of its children.
+# The last output of the shell: user and system time of the shell itself, and of its children.
 CPU_TIMES = re.compile(r"(?:(\d+)m([\d.]+)s (\d+)m([\d.]+)s\n){2}\Z")
 
 
 class ContainerError(Exception):
-    """A container failed; the text is what it printed."""
+    """A container failed; the text is its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Containers that began at once and have ended.
+    """Containers that were started together and have ended.
 
-    Attributes
-    ----------
-    seconds
-        From the start of the first to the end of the last.
-    others
-        CPUs that were busy with anything else meanwhile.
-    outputs
-        What each printed, by number of the host.
+    ``seconds`` is the time from the start of the first to the end of the last, ``others`` the mean number of CPUs that
+    other processes used, and ``outputs`` has the output of each host.
     """
 
     seconds: float
@@ -59,30 +51,15 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class JobTimes:
-    """Where the time of one job went.
+    """The time of one job.
 
-    Attributes
-    ----------
-    seconds
-        Of ``docker run`` on all hosts: from the start of the first container to the end of the last.
-    phases
-        Seconds by name: ``read``, ``seed``, ``stream``, ``shrink``, ``refine``, ``count``, ``write``; of the host that
-        took the longest.
-    total
-        Seconds of the process that trains, by its log.
-    moves
-        How many times phase 3 moved the centers on all rows.
-    with_all, with_nearby
-        How many times it compared a row with all centers, and with those around its own; of all hosts.
-    mean_squared_distance
-        Of all rows to their nearest center, at the end.
-    others
-        CPUs that were busy with anything else meanwhile.
+    ``seconds`` is the time of ``docker run`` on all hosts, ``phases`` has the seconds of each phase on the slowest one,
+    and ``others`` is the mean number of CPUs that other processes used. ``moves``, ``with_all`` and ``with_nearby``
+    count as in :class:`benchmarks.cost_model.Fit`; the distance is the mean over all rows at the end.
     """
 
     seconds: float
-    phases: Mapping[str, float]
-    total: float
+    phases: dict[str, float]
     moves: int
     with_all: int
     with_nearby: int
@@ -91,23 +68,14 @@ class JobTimes:
 
 
 class Cluster:
-    """Runs jobs and programs in containers; a context that takes its network away at the end.
+    """Runs jobs and programs in containers of ``image``; as a context it removes its network at the end.
 
-    Parameters
-    ----------
-    image
-        Name of the image. The image is looked up once: the name may be given to another meanwhile.
-    folder
-        Where each host's ``/opt/ml`` is made, on the file system that the data are on.
-
-    Attributes
-    ----------
-    label
-        What the image is.
+    The image is looked up once, because its name may be given to another image meanwhile; ``label`` describes it. Each
+    host's ``/opt/ml`` is created in ``folder``, which must be on the file system of the data.
     """
 
     def __init__(self, image: str, folder: Path) -> None:
-        import docker  # noqa: PLC0415 - not for drawing again
+        import docker  # noqa: PLC0415 - not for rendering
 
         self._engine = docker.from_env(timeout=LIMIT_SECONDS)
         found = self._engine.images.get(image)
@@ -140,15 +108,10 @@ class Cluster:
         apart: bool = False,
         **hyperparameters: float,
     ) -> JobTimes:
-        """Run a job on the files ``shards``, which the ``hosts`` share; ``replicated`` ones each of them has all.
+        """Run a job on the files ``shards``, distributed over the ``hosts``, or ``replicated`` on each of them.
 
-        If they are ``apart``, each has all files and does the whole job by itself, at the same time as the others; the
-        times are those of the slowest.
-
-        Raises
-        ------
-        ContainerError
-            If it fails.
+        With ``apart`` each host has all files and runs the whole job alone, at the same time as the others; the times
+        are those of the slowest. Raises ContainerError if a container fails.
         """
         names = _names(hosts)
         with self._folders(names) as folders:
@@ -163,12 +126,9 @@ class Cluster:
             return _times(ended, jobs=hosts if apart else 1)
 
     def run(self, hosts: int, program: Path, *arguments: str) -> Ended:
-        """Run a Python ``program`` on each of the ``hosts``; its arguments are all their names, and ``arguments``.
+        """Run a Python ``program`` on each of the ``hosts`` with the arguments: names of all hosts, ``arguments``.
 
-        Raises
-        ------
-        ContainerError
-            If it fails.
+        Raises ContainerError if it fails.
         """
         names = _names(hosts)
         return self._run(
@@ -188,7 +148,7 @@ class Cluster:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _run(self, names: Sequence[str], command: str, mounts: Sequence[tuple[Path, str]]) -> Ended:
-        # The shell tells what CPU time its children took; it adds 1 ms.
+        # The shell reports the CPU time of its children.
         script = f"{command}; code=$?; times; exit $code"
         with ExitStack() as stack:
             containers = []
@@ -198,7 +158,7 @@ class Cluster:
                     ["sh", "-c", script],
                     hostname=name,
                     cpuset_cpus=str(self._cpus[number % len(self._cpus)]),
-                    environment=HEAP_VARIABLES,  # as container/bin/train says; for programs too
+                    environment=allocator_variables("train"),  # as in container/bin/train; for programs, too
                     network=self._network,
                     networking_config={self._network: self._engine.api.create_endpoint_config(aliases=[name])},
                     volumes={str(source): {"bind": target, "mode": "rw"}},
@@ -216,7 +176,7 @@ class Cluster:
 
 
 def _bring_into_memory(files: Sequence[Path]) -> None:
-    """Read the files: the system may have given up their pages, and a disk shall not be in the figures."""
+    """Read the files into the page cache, so that the disk does not affect the measurement."""
     buffer = bytearray(READ_BYTES)
     for path in files:
         with path.open("rb", buffering=0) as file:
@@ -246,7 +206,7 @@ def _write_configuration(
 
 
 def _cpu_seconds(output: str) -> float:
-    """Return the CPU time of a container's processes; 0 if it isn't there."""
+    """Return the CPU time of a container's processes; 0 if it is not in the output."""
     found = CPU_TIMES.search(output)
     if found is None:
         return 0.0
@@ -255,22 +215,21 @@ def _cpu_seconds(output: str) -> float:
 
 
 def _times(ended: Ended, jobs: int) -> JobTimes:
-    """Return the times of the slowest host; each of the ``jobs``, which are alike, made as many comparisons."""
+    """Return the times of the slowest host, and the comparisons of one of the ``jobs``, which are alike."""
     phases: dict[str, float] = {}
     for output in ended.outputs:
         for name, seconds in PHASE.findall(output):
             phases[name] = max(phases.get(name, 0.0), float(seconds))
     moves, quality = (pattern.search(ended.outputs[0]) for pattern in (MOVES, QUALITY))
     if moves is None or quality is None:
-        raise ContainerError(f"expected how the fit ended in the log of the leader, found:\n{ended.outputs[0]}")
+        raise ContainerError(f"expected the result of the fit in the log of the leader, found:\n{ended.outputs[0]}")
     compared = [(int(all_), int(nearby or 0)) for output in ended.outputs for all_, nearby in COMPARED.findall(output)]
     return JobTimes(
-        seconds=ended.seconds,
+        seconds=round(ended.seconds, 4),
         phases=phases,
-        total=max(float(seconds) for output in ended.outputs for seconds in TOTAL.findall(output)),
         moves=int(moves[1]),
         with_all=sum(all_ for all_, _ in compared) // jobs,
         with_nearby=sum(nearby for _, nearby in compared) // jobs,
         mean_squared_distance=float(quality[1]),
-        others=ended.others,
+        others=round(ended.others, 2),
     )
