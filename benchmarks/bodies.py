@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sklearn.datasets import load_wine
 from benchmarks import data_sets
 from kmeans.arrays import Float32
 from kmeans.formats import recordio
-from kmeans.formats.media_type import CSV, JSON, RECORDIO
+from kmeans.formats.media_type import CSV, JSON, JSON_LINES, NPY, RECORDIO
 
 FORMATS = (CSV, JSON, RECORDIO)
 
@@ -41,12 +42,23 @@ def wines() -> Float32:
 
 
 def encode(points: Float32, media_type: str) -> bytes:
-    """Return ``points`` (n, d) as the body of a request, each number with the fewest digits that identify it."""
+    """Return ``points`` (n, d) as the body of a request, numbers of text with the fewest digits that identify them."""
     if media_type == RECORDIO:
         return recordio.encode(points)
+    if media_type == NPY:
+        return npy(points)
     if media_type == CSV:
         return as_json(points).replace(b"],[", b"\n").strip(b"[]") + b"\n"
+    if media_type == JSON_LINES:
+        return b'{"features":' + as_json(points)[1:-1].replace(b"],[", b']}\n{"features":[') + b"}"
     return b'{"instances":[{"features":' + as_json(points)[1:-1].replace(b"],[", b']},{"features":[') + b"}]}"
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    """Return ``array`` as an NPY file; an array of objects is pickled."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 def as_json(points: Float32) -> bytes:
@@ -60,7 +72,11 @@ def labels(answer: bytes, media_type: str) -> NDArray[np.float64]:
         return np.frombuffer(answer, RECORDIO_ANSWER)["label"].astype(np.float64)
     if media_type == CSV:
         return np.array([float(line.partition(b",")[0]) for line in answer.splitlines()])
-    predictions: list[dict[str, Any]] = orjson.loads(answer)["predictions"]
+    predictions: list[dict[str, Any]] = (
+        [orjson.loads(line) for line in answer.splitlines()]
+        if media_type == JSON_LINES
+        else orjson.loads(answer)["predictions"]
+    )
     return np.array([float(row["closest_cluster"]) for row in predictions])
 
 

@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -282,19 +282,16 @@ def _options() -> argparse.Namespace:
     return options
 
 
-class _names:  # noqa: N801 - reads as a function
-    """Parses a list of known names."""
+def _names(known: Sequence[str], separator: str = ",") -> Callable[[str], list[str]]:
+    """Return a parser of lists of ``known`` names."""
 
-    def __init__(self, known: Iterable[str], separator: str = ",") -> None:
-        self._known = list(known)
-        self._separator = separator
-
-    def __call__(self, text: str) -> list[str]:
-        names = [name.strip() for name in text.split(self._separator)]
-        for name in names:
-            if name not in self._known:
-                raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(map(repr, self._known))}")
+    def parse(text: str) -> list[str]:
+        names = [name.strip() for name in text.split(separator)]
+        for name in (name for name in names if name not in known):
+            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(map(repr, known))}")
         return names
+
+    return parse
 
 
 if __name__ == "__main__":

@@ -175,7 +175,6 @@ def context(content: Content) -> Content:
     rows = [_row_of_table(case, points, columns) for case, points in of_tables]
     return {
         "groups": {case.group.name for case, _ in cases},
-        "reference": REFERENCE,
         "summary": [_summary(case, points) for case, points in cases],
         "cases": [_case(case, points) for case, points in cases if case.group is not TABLES],
         "columns": columns,

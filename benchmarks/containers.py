@@ -49,24 +49,6 @@ class Ended:
     outputs: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class JobTimes:
-    """The time of one job.
-
-    ``seconds`` is the time of ``docker run`` on all hosts, ``phases`` has the seconds of each phase on the slowest one,
-    and ``others`` is the mean number of CPUs that other processes used. ``moves``, ``with_all`` and ``with_nearby``
-    count as in :class:`benchmarks.cost_model.Fit`; the distance is the mean over all rows at the end.
-    """
-
-    seconds: float
-    phases: dict[str, float]
-    moves: int
-    with_all: int
-    with_nearby: int
-    mean_squared_distance: float
-    others: float
-
-
 class Cluster:
     """Runs jobs and programs in containers of ``image``; as a context it removes its network at the end.
 
@@ -107,11 +89,12 @@ class Cluster:
         replicated: bool = False,
         apart: bool = False,
         **hyperparameters: float,
-    ) -> JobTimes:
+    ) -> dict[str, Any]:
         """Run a job on the files ``shards``, distributed over the ``hosts``, or ``replicated`` on each of them.
 
-        With ``apart`` each host has all files and runs the whole job alone, at the same time as the others; the times
-        are those of the slowest. Raises ContainerError if a container fails.
+        With ``apart`` each host has all files and runs the whole job alone, at the same time as the others. Returns
+        times and results by the names of :class:`benchmarks.scaling_report.Run`; phases are those of the slowest host.
+        Raises ContainerError if a container fails.
         """
         names = _names(hosts)
         with self._folders(names) as folders:
@@ -214,7 +197,7 @@ def _cpu_seconds(output: str) -> float:
     return 60 * (minutes + more_minutes) + seconds + more_seconds
 
 
-def _times(ended: Ended, jobs: int) -> JobTimes:
+def _times(ended: Ended, jobs: int) -> dict[str, Any]:
     """Return the times of the slowest host, and the comparisons of one of the ``jobs``, which are alike."""
     phases: dict[str, float] = {}
     for output in ended.outputs:
@@ -224,12 +207,12 @@ def _times(ended: Ended, jobs: int) -> JobTimes:
     if moves is None or quality is None:
         raise ContainerError(f"expected the result of the fit in the log of the leader, found:\n{ended.outputs[0]}")
     compared = [(int(all_), int(nearby or 0)) for output in ended.outputs for all_, nearby in COMPARED.findall(output)]
-    return JobTimes(
-        seconds=round(ended.seconds, 4),
-        phases=phases,
-        moves=int(moves[1]),
-        with_all=sum(all_ for all_, _ in compared) // jobs,
-        with_nearby=sum(nearby for _, nearby in compared) // jobs,
-        mean_squared_distance=float(quality[1]),
-        others=round(ended.others, 2),
-    )
+    return {
+        "moves": int(moves[1]),
+        "with_all": sum(all_ for all_, _ in compared) // jobs,
+        "with_nearby": sum(nearby for _, nearby in compared) // jobs,
+        "seconds": round(ended.seconds, 4),
+        "phases": phases,
+        "mean_squared_distance": float(quality[1]),
+        "others": round(ended.others, 2),
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +23,9 @@ DOCS, QUICK = Path("docs"), Path("build/benchmark")
 class Document:
     """The JSON, the text and the picture of one benchmark; all three have the same name.
 
-    ``context`` derives the template's variables from the JSON, ``draw`` the picture from these variables. The fields
-    of the JSON are variables of the template, too. ``template`` is the name of the template if it is another.
+    ``context`` derives the template's variables from the JSON, ``draw`` the picture from these variables. The template
+    also gets the fields of the JSON and the upper-case constants of the module of ``context``. The template has the
+    same name unless ``template`` is given.
     """
 
     name: str
@@ -46,20 +48,18 @@ class Document:
     def render(self, folder: Path) -> str:
         """Render text and picture from the JSON in ``folder``, and return the text."""
         content = self.read(folder)
-        variables = {**content, **self.context(content)}
-        text = self._text(variables)
+        text = self.markdown(content)
         (folder / f"{self.name}.md").write_text(text)
         if self.draw is not None:
-            self.draw(variables, folder / f"{self.name}{self.picture}")
+            self.draw(self.context(content), folder / f"{self.name}{self.picture}")
         return text
 
     def markdown(self, content: Content) -> str:
         """Return the text for ``content`` without writing a file."""
-        return self._text({**content, **self.context(content)})
-
-    def _text(self, variables: Content) -> str:
+        module = sys.modules[self.context.__module__]
+        constants = {name: value for name, value in vars(module).items() if name.isupper()}
         template = _templates().get_template(f"{self.template or self.name}.md.j2")
-        return template.render({"json": f"{self.name}.json", **variables})
+        return template.render({"json": f"{self.name}.json", **constants, **content, **self.context(content)})
 
 
 def as_json(content: Content) -> str:

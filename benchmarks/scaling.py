@@ -168,16 +168,8 @@ class Bench:
             seed=job.seed,
             **fixed,
         )
-        run = Run(
-            kind=job.kind,
-            columns=shape.columns,
-            clusters=shape.clusters,
-            rows=shards * self._plan.shard_rows or SMALL_SHARDS * self._plan.small_rows,
-            hosts=job.hosts,
-            seed=job.seed,
-            replicated=job.replicated,
-            **asdict(times),
-        )
+        rows = shards * self._plan.shard_rows or SMALL_SHARDS * self._plan.small_rows
+        run = Run(job.kind, shape.columns, shape.clusters, rows, job.hosts, job.seed, job.replicated, **times)
         self.runs.append(run)
         print(
             f"{run.kind}: {run.rows} x {run.columns}, k = {run.clusters}, {run.hosts} host(s), seed {run.seed}: "

@@ -10,22 +10,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from benchmarks.cost_model import (
-    FLOAT64_BYTES,
-    Effort,
-    Fit,
-    Measured,
-    Network,
-    Rates,
-    Shape,
-    efficiency,
-    effort_of,
-    message,
-    network_of,
-    predict,
-    rates_of,
-    rows_for,
-)
+from benchmarks import cost_model
+from benchmarks.cost_model import FLOAT64_BYTES, Effort, Fit, Measured, Network, Rates, Shape, efficiency, predict
 from benchmarks.results import Content, Document, picture
 
 # Kinds of runs. The model's rates come from CALIBRATION, each job alone, and from BESIDE, two jobs at the same time;
@@ -69,7 +55,7 @@ class Exchange:
     @property
     def numbers(self) -> int:
         """Number of values in the message."""
-        return message(self.clusters, self.columns)
+        return cost_model.message(self.clusters, self.columns)
 
     @property
     def is_fitted(self) -> bool:
@@ -163,14 +149,15 @@ def model_of(runs: Sequence[Run], exchanges: Sequence[Exchange]) -> JobModel:
     by_hosts = {1: _of(runs, CALIBRATION), 2: _of(runs, BESIDE)}
     shapes = dict.fromkeys(run.shape for run in by_hosts[1])
     largest = max(run.bytes for run in by_hosts[1])
+    fitted = [each for each in exchanges if each.hosts == 2 and each.is_fitted]
 
     def measured(hosts: int, shape: Shape) -> list[Measured]:
         return [run.measured for run in by_hosts[hosts] if run.shape == shape]
 
     return JobModel(
-        here={hosts: {shape: rates_of(measured(hosts, shape)) for shape in shapes} for hosts in by_hosts},
-        efforts={shape: effort_of(measured(1, shape)) for shape in shapes},
-        network=network_of({each.numbers: each.mean for each in exchanges if each.hosts == 2 and each.is_fitted}),
+        here={hosts: {shape: cost_model.rates_of(measured(hosts, shape)) for shape in shapes} for hosts in by_hosts},
+        efforts={shape: cost_model.effort_of(measured(1, shape)) for shape in shapes},
+        network=cost_model.network_of({each.numbers: each.mean for each in fitted}),
         read_per_byte={
             hosts: median(run.read / run.bytes for run in found if run.bytes == largest)
             for hosts, found in by_hosts.items()
@@ -246,18 +233,6 @@ def context(content: Content) -> Content:
     apart = _of(runs, APART)
     return {
         "others": max((run.others for run in runs if run.seconds > SHORT_SECONDS), default=0.0),
-        "constants": {
-            "short_seconds": SHORT_SECONDS,
-            "disturbed_cpus": DISTURBED_CPUS,
-            "goal": GOAL,
-            "tolerance": TOLERANCE,
-            "main": MAIN,
-            "wire_latency": WIRE_LATENCY,
-            "paper_moves": PAPER_MOVES,
-            "paper_columns": PAPER_COLUMNS,
-            "paper_hosts": PAPER_HOSTS,
-            "choice": CHOICE,
-        },
         "moves": max((run.moves for run in check), default=0),
         "model": model,
         "strong": {
@@ -294,7 +269,7 @@ def _forecast(model: JobModel) -> Content:
         for hosts in PAPER_HOSTS:
             network = by_name[CHOICE]
             with_rows: Callable[[float], Fit] = partial(_on_paper, model, shape, hosts)
-            rows = rows_for(GOAL, with_rows, rates, network)
+            rows = cost_model.rows_for(GOAL, with_rows, rates, network)
             fit, alone = (predict(fit_of(rows=rows, hosts=count), rates, network) for count in (hosts, 1))
             choices.append({"clusters": shape.clusters, "hosts": hosts, "rows": rows, "fit": fit, "alone": alone})
     return {"networks": list(by_name), "efficiencies": efficiencies, "choices": choices}

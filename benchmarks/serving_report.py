@@ -169,12 +169,8 @@ def context(content: Content) -> Content:
     report = from_json(content)
     return {
         "report": report,
-        "goals": goals(report),
-        "limit": LIMIT,
-        "peers": PEERS,
-        "servers": SERVERS,
         "kinds": KINDS,
-        "disturbed_cpus": DISTURBED_CPUS,
+        "goals": goals(report),
         "disturbed_runs": sum(run.others > DISTURBED_CPUS for run in report.runs),
         "disturbed_cells": disturbed(report.runs),
     }

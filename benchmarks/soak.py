@@ -114,7 +114,7 @@ def goals(report: Content) -> list[tuple[str, bool, str]]:
 
 def context(content: Content) -> Content:
     """Return what the template shows."""
-    return {"goals": goals(content), "mebibyte": MEBIBYTE, "warm_up": WARM_UP, "window": WINDOW}
+    return {"goals": goals(content)}
 
 
 DOCUMENT = Document("soak", context)

@@ -28,6 +28,9 @@ PING_EVERY_SECONDS = 1.0
 # Maximum number of errors that are kept as text.
 KEPT_ERRORS = 20
 
+# Types of good requests and of their answers.
+FORMATS = ((CSV, CSV), (CSV, JSON), (JSON, JSON), (JSON_LINES, JSON_LINES), (RECORDIO, RECORDIO), (NPY, JSON))
+
 # Weights of the requests: good ones by their rows, for each format; large ones; broken ones.
 WEIGHTS = {1: 80.0, 10: 40.0, 100: 20.0, 1000: 4.0}
 LARGE, BROKEN = 0.5, 8.0
@@ -95,22 +98,13 @@ def requests(points: Float32, centers: Float32) -> list[Request]:
     found = bodies.nearest(points, centers)
 
     def good(content_type: str, accept: str, rows: int, weight: float, chunk: int | None = None) -> Request:
-        encode = {JSON_LINES: _json_lines, NPY: _npy}.get(content_type, lambda rows: bodies.encode(rows, content_type))
         name = f"{_short(content_type)} to {_short(accept)}, {rows:,} rows{' in chunks' if chunk else ''}"
-        return Request(name, weight, 200, encode(points[:rows]), content_type, accept, labels=found[:rows], chunk=chunk)
+        body = bodies.encode(points[:rows], content_type)
+        return Request(name, weight, 200, body, content_type, accept, labels=found[:rows], chunk=chunk)
 
     row = bodies.encode(points[:1], CSV)
     mix = [
-        good(content_type, accept, rows, weight)
-        for content_type, accept in (
-            (CSV, CSV),
-            (CSV, JSON),
-            (JSON, JSON),
-            (JSON_LINES, JSON_LINES),
-            (RECORDIO, RECORDIO),
-            (NPY, JSON),
-        )
-        for rows, weight in WEIGHTS.items()
+        good(content_type, accept, rows, weight) for content_type, accept in FORMATS for rows, weight in WEIGHTS.items()
     ]
     mix += [
         good(CSV, JSON, 100, WEIGHTS[100], chunk=8192),
@@ -130,7 +124,7 @@ def broken(row: bytes) -> list[Request]:
         Request("one column too few", BROKEN, 400, b",".join(cells[:-1])),
         Request("JSON, nested 100,000 deep", BROKEN, 400, b"[" * 100_000, JSON),
         Request("RecordIO, cut off", BROKEN, 400, records[:-9], RECORDIO),
-        Request("NPY with a pickle", BROKEN, 400, _pickled(), NPY),
+        Request("NPY with a pickle", BROKEN, 400, bodies.npy(np.array([None])), NPY),
         Request("a type that nobody reads", BROKEN, 415, row, "application/x-pickle"),
         Request("an answer that nobody writes", BROKEN, 406, row, CSV, "image/png"),
         Request("a path that isn't there", BROKEN, 404, row, path="/predict"),
@@ -140,35 +134,9 @@ def broken(row: bytes) -> list[Request]:
     ]
 
 
-def labels(answer: bytes, media_type: str) -> NDArray[np.float64]:
-    """Return the labels (n,) in an answer, also of JSON Lines."""
-    if media_type == JSON_LINES:
-        answer, media_type = b'{"predictions":[' + b",".join(answer.splitlines()) + b"]}", JSON
-    return bodies.labels(answer, media_type)
-
-
 def _chunks(content: bytes, size: int) -> Iterator[bytes]:
     for start in range(0, len(content), size):
         yield content[start : start + size]
-
-
-def _json_lines(points: Float32) -> bytes:
-    return b'{"features":' + bodies.as_json(points)[1:-1].replace(b"],[", b']}\n{"features":[') + b"}"
-
-
-def _npy(points: Float32) -> bytes:
-    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {points.shape}, }}"
-    return _npy_header(header) + points.tobytes()
-
-
-def _pickled() -> bytes:
-    """Return the start of an NPY file with an array of objects, which NumPy would unpickle."""
-    return _npy_header("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }") + b"\x80\x04N."
-
-
-def _npy_header(text: str) -> bytes:
-    line = text.ljust(117) + "\n"
-    return b"\x93NUMPY\x01\x00" + len(line).to_bytes(2, "little") + line.encode()
 
 
 def _short(media_type: str) -> str:
@@ -203,7 +171,7 @@ class Clients:
                 status, answer = request.ask(connection)
             if status != request.status:
                 raise ValueError(f"{request.name}: expected {request.status}, found {status}: {answer[:300]!r}")
-            if request.labels is not None and not np.array_equal(labels(answer, request.accept), request.labels):
+            if request.labels is not None and not np.array_equal(bodies.labels(answer, request.accept), request.labels):
                 raise ValueError(f"{request.name}: the labels are not those of brute force")
             self.answers[request.name] = answer
 

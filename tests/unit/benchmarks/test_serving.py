@@ -16,9 +16,8 @@ from benchmarks.results import Content, as_json
 from benchmarks.servers import LIMIT, MLFLOW, OURS, SAMPLE, Question
 from benchmarks.serving_report import DOCUMENT, Cell, HalfLoad, Report, Run, disturbed, from_json, goals
 from benchmarks.soak import Sample, drift
-from benchmarks.soak_clients import labels
 from kmeans.formats.instances import Predictions
-from kmeans.formats.media_type import CSV, JSON, JSON_LINES, RECORDIO
+from kmeans.formats.media_type import CSV, JSON, JSON_LINES, NPY, RECORDIO
 from serve.negotiation import DECODERS, ENCODERS
 
 POINTS = np.random.default_rng(0).normal(size=(7, 13)).astype(np.float32)
@@ -26,7 +25,7 @@ QUESTION = Question("/invocations", CSV, CSV, b"1,2\n")
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n0\n"
 
 
-@pytest.mark.parametrize("media_type", bodies.FORMATS)
+@pytest.mark.parametrize("media_type", [*bodies.FORMATS, JSON_LINES, NPY])
 def test_a_body_holds_the_rows_bit_by_bit(media_type: str) -> None:
     found = DECODERS[media_type](bodies.encode(POINTS, media_type), POINTS.shape[1])
     np.testing.assert_array_equal(found.points, POINTS)
@@ -35,7 +34,7 @@ def test_a_body_holds_the_rows_bit_by_bit(media_type: str) -> None:
 @pytest.mark.parametrize("media_type", [*bodies.FORMATS, JSON_LINES])
 def test_labels_are_found_in_an_answer(media_type: str) -> None:
     answer = ENCODERS[media_type](Predictions(np.array([3.0, 0.0, 250.0]), np.array([0.5, 1.25, 9.0])))
-    assert labels(answer, media_type).tolist() == [3, 0, 250]
+    assert bodies.labels(answer, media_type).tolist() == [3, 0, 250]
 
 
 def test_brute_force_finds_the_nearest_center() -> None:
