@@ -171,13 +171,9 @@ OURS = (
 
 def _sample(rows: int, factor: int, trials: int, groups: tuple[Group, ...] = (FEW,)) -> Variant:
     """Return a variant that is fitted to a sample of ``rows`` rows per cluster."""
-    options = {
-        "rows_per_cluster": rows,
-        "extra_center_factor": factor,
-        "local_lloyd_num_trials": trials,
-        "local_lloyd_tol": 1e-3,
-    }
-    return Variant(f"{rows} rows per cluster, extra_center_factor={factor}, {trials} trials", options, groups=groups)
+    options = {"rows_per_cluster": rows, "extra_center_factor": factor, "local_lloyd_num_trials": trials}
+    name = f"{rows} rows per cluster, extra_center_factor={factor}, {trials} trials"
+    return Variant(name, {**options, "local_lloyd_tol": 1e-3}, groups=groups)
 
 
 METHODS = (
@@ -186,13 +182,8 @@ METHODS = (
         "kmeans, on a sample",
         _kmeans_on_a_sample,
         (
-            _sample(32, 1, 1, groups=(FEW, MANY)),
-            _sample(128, 1, 1, groups=(FEW, MANY)),
-            _sample(128, 2, 1),
-            _sample(256, 3, 1),
-            _sample(256, 10, 1),
-            _sample(256, 3, 3),
-            _sample(512, 3, 3),
+            *(_sample(rows, 1, 1, groups=(FEW, MANY)) for rows in (32, 128)),
+            *(_sample(*each) for each in ((128, 2, 1), (256, 3, 1), (256, 10, 1), (256, 3, 3), (512, 3, 3))),
         ),
         ours=True,
         cosine={"distance_metric": "cosine"},
@@ -217,10 +208,7 @@ METHODS = (
     Method(
         "faiss",
         _faiss,
-        (
-            Variant("niter=10", {"niter": 10}),
-            Variant("default (niter=25)", default=True, groups=(FEW, MANY)),
-        ),
+        (Variant("niter=10", {"niter": 10}), Variant("default (niter=25)", default=True, groups=(FEW, MANY))),
         cosine={"spherical": True},
     ),
     Method(
@@ -234,10 +222,7 @@ METHODS = (
         cosine={"spherical": True},
     ),
     Method(
-        "SuperKMeans",
-        _superkmeans,
-        (Variant("default", default=True, groups=(FEW, MANY)),),
-        cosine={"angular": True},
+        "SuperKMeans", _superkmeans, (Variant("default", default=True, groups=(FEW, MANY)),), cosine={"angular": True}
     ),
     Method(
         "SuperKMeans, all rows",

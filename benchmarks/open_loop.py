@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import time
 from collections.abc import Sequence
 from typing import cast
@@ -21,7 +22,8 @@ SPIN_SECONDS = 0.003
 LIMIT_SECONDS = 60.0
 
 HEAD_END = b"\r\n\r\n"
-LENGTH = b"content-length:"
+# A status line with 200, and header lines that include the length of the body.
+HEAD = re.compile(rb"\S+ 200 [^\r]*\r\n(?:[^\r]+\r\n)*?content-length: *(\d+)\r\n(?:[^\r]+\r\n)*\r\n", re.IGNORECASE)
 
 
 class OverloadError(Exception):
@@ -114,7 +116,6 @@ class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._answer: asyncio.Future[float] | None = None
         self._received = bytearray()
-        self._length: int | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -123,7 +124,6 @@ class _Connection(asyncio.Protocol):
         """Send a request and return a future of the time at which its answer is complete."""
         self._answer = asyncio.get_running_loop().create_future()
         self._received.clear()
-        self._length = None
         if self.transport.is_closing():
             self._fail("the server has closed the connection")
         else:
@@ -133,23 +133,15 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         now = time.perf_counter()
         self._received += data
-        if self._length is None and HEAD_END in self._received:
-            self._read_head()
-        is_complete = self._length is not None and len(self._received) >= self._length
-        if is_complete and self._answer is not None and not self._answer.done():
+        head = HEAD.match(self._received)
+        if head is None:
+            if HEAD_END in self._received:
+                self._fail(f"expected 200 and a Content-Length, found {bytes(self._received[:200])!r}")
+        elif len(self._received) >= head.end() + int(head[1]) and self._answer is not None and not self._answer.done():
             self._answer.set_result(now)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._fail(f"the connection ended before the answer did: {error}")
-
-    def _read_head(self) -> None:
-        head, _, _ = bytes(self._received).partition(HEAD_END)
-        status, *fields = head.lower().split(b"\r\n")
-        lengths = [int(field[len(LENGTH) :]) for field in fields if field.startswith(LENGTH)]
-        if b" 200 " not in status + b" " or not lengths:
-            self._fail(f"expected 200 and a Content-Length, found {head[:200]!r}")
-        else:
-            self._length = len(head) + len(HEAD_END) + lengths[0]
 
     def _fail(self, text: str) -> None:
         if self._answer is not None and not self._answer.done():

@@ -8,11 +8,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -82,7 +82,8 @@ class MethodProcess:
         if self._connection is None:
             context = multiprocessing.get_context("spawn")
             self._connection, theirs = context.Pipe()
-            with _environment(self._environment):
+            # The process inherits them: libraries read them when they are imported.
+            with mock.patch.dict(os.environ, self._environment):
                 self._process = context.Process(
                     target=_serve, args=(theirs, *self._arguments), kwargs={"first": self._first}, daemon=True
                 )
@@ -104,20 +105,6 @@ class MethodProcess:
             self._process.join()
             self._connection.close()
         self._process = self._connection = None
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _serve(

@@ -8,7 +8,6 @@ from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
 
 from benchmarks import cost_model
 from benchmarks.cost_model import FLOAT64_BYTES, Effort, Fit, Measured, Network, Rates, Shape, efficiency, predict
@@ -285,45 +284,34 @@ def _paper_shapes(model: JobModel) -> list[Shape]:
 
 def draw(variables: Content, file: Path) -> None:
     """Draw exchanges, predictions next to measurements, and the forecast of the efficiency."""
-    model: JobModel = variables["model"]
-    with picture(file, 1, 3, (16 / 3, 4.8)) as (_, panels):
-        _draw_exchanges(panels[0], model, variables["exchanged"][2])
-        _draw_predictions(panels[1], model, variables["predicted"])
-        _draw_forecast(panels[2], model)
-        for panel in panels:
+    model, checked = variables["model"], variables["predicted"]
+    exchanges = sorted(variables["exchanged"][2], key=lambda each: each.numbers)
+    with picture(file, 1, 3, (16 / 3, 4.8)) as (_, (left, middle, right)):
+        sizes = [FLOAT64_BYTES * each.numbers for each in exchanges]
+        left.loglog(sizes, [1e3 * each.mean for each in exchanges], "o", label="mean")
+        left.loglog(sizes, [1e3 * each.median for each in exchanges], "_", markersize=12, label="median")
+        left.loglog(sizes, [1e3 * model.network.exchange(2, each.numbers) for each in exchanges], "-", label="model")
+        left.set(title="Adding up sums over two hosts", xlabel="bytes", ylabel="ms")
+        for hosts, marker, label in ((1, "s", "one host"), (2, "o", "two hosts")):
+            runs = [run for run in checked if run.hosts == hosts]
+            middle.loglog([run.fit for run in runs], [model.fit(run) for run in runs], marker, label=label)
+        ends = [min(run.fit for run in checked) / 1.3, max(run.fit for run in checked) * 1.3]
+        middle.loglog(ends, ends, "k-", linewidth=0.8)
+        low, high = ([end * factor for end in ends] for factor in (1 - TOLERANCE, 1 + TOLERANCE))
+        middle.fill_between(ends, low, high, alpha=0.15)
+        title = f"Fits: model and measurement (band: {TOLERANCE:.0%})"
+        middle.set(title=title, xlabel="measured, s", ylabel="model, s")
+        counts = [2**power for power in range(8)]
+        for number, shape in enumerate(_paper_shapes(model)):
+            for rows, style in ((1e6, ":"), (1e8, "-")):
+                fits = [_on_paper(model, shape, hosts, rows) for hosts in counts]
+                values = [efficiency(fit, model.rates[shape], networks(model)[CHOICE]) for fit in fits]
+                label = f"k = {shape.clusters}, {rows / 1e6:.0f} million rows"
+                right.semilogx(counts, values, style, color=f"C{number}", label=label)
+        right.set(title=f"On paper: efficiency at {CHOICE}", xlabel="hosts", ylim=(0, 1.05))
+        for panel in (left, middle, right):
             panel.grid(visible=True, which="major", alpha=0.25)
             panel.legend(frameon=False, fontsize=8)
-
-
-def _draw_exchanges(panel: Any, model: JobModel, exchanges: Sequence[Exchange]) -> None:
-    ordered = sorted(exchanges, key=lambda each: each.numbers)
-    sizes = [FLOAT64_BYTES * each.numbers for each in ordered]
-    panel.loglog(sizes, [1e3 * each.mean for each in ordered], "o", label="mean")
-    panel.loglog(sizes, [1e3 * each.median for each in ordered], "_", markersize=12, label="median")
-    panel.loglog(sizes, [1e3 * model.network.exchange(2, each.numbers) for each in ordered], "-", label="model")
-    panel.set(title="Adding up sums over two hosts", xlabel="bytes", ylabel="ms")
-
-
-def _draw_predictions(panel: Any, model: JobModel, checked: Sequence[Run]) -> None:
-    for hosts, marker, label in ((1, "s", "one host"), (2, "o", "two hosts")):
-        runs = [run for run in checked if run.hosts == hosts]
-        panel.loglog([run.fit for run in runs], [model.fit(run) for run in runs], marker, label=label)
-    ends = [min(run.fit for run in checked) / 1.3, max(run.fit for run in checked) * 1.3]
-    panel.loglog(ends, ends, "k-", linewidth=0.8)
-    low, high = ([end * factor for end in ends] for factor in (1 - TOLERANCE, 1 + TOLERANCE))
-    panel.fill_between(ends, low, high, alpha=0.15)
-    panel.set(title=f"Fits: model and measurement (band: {TOLERANCE:.0%})", xlabel="measured, s", ylabel="model, s")
-
-
-def _draw_forecast(panel: Any, model: JobModel) -> None:
-    counts = [2**power for power in range(8)]
-    network = networks(model)[CHOICE]
-    for number, shape in enumerate(_paper_shapes(model)):
-        for rows, style in ((1e6, ":"), (1e8, "-")):
-            values = [efficiency(_on_paper(model, shape, hosts, rows), model.rates[shape], network) for hosts in counts]
-            label = f"k = {shape.clusters}, {rows / 1e6:.0f} million rows"
-            panel.semilogx(counts, values, style, color=f"C{number}", label=label)
-    panel.set(title=f"On paper: efficiency at {CHOICE}", xlabel="hosts", ylim=(0, 1.05))
 
 
 DOCUMENT = Document("scaling", context, draw)

@@ -165,7 +165,7 @@ class Servers:
         Raises RuntimeError with the server's output if it ends, or does not start in time.
         """
         end = time.monotonic() + START_SECONDS
-        while not _answers(port):
+        while not answers_ping(port):
             if self._processes[port].poll() is not None or time.monotonic() > end:
                 log = (self._folder / str(port) / "log").read_text(errors="replace")
                 raise RuntimeError(f"a server doesn't start:\n{log[-3000:]}")
@@ -243,7 +243,8 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _answers(port: int) -> bool:
+def answers_ping(port: int) -> bool:
+    """Return whether a server on this machine answers a ping with 200."""
     with (
         suppress(OSError, http.client.HTTPException),
         closing(http.client.HTTPConnection(HOST, port, timeout=5)) as connection,

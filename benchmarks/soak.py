@@ -27,7 +27,8 @@ import numpy as np
 from benchmarks import bodies, machine
 from benchmarks.data_sets import folder_of
 from benchmarks.results import DOCS, Content, Document
-from benchmarks.soak_clients import HOST, PING_LIMIT_SECONDS, Clients, requests
+from benchmarks.servers import HOST, answers_ping
+from benchmarks.soak_clients import PING_LIMIT_SECONDS, Clients, requests
 from kmeans import artifact
 from kmeans.model import KMeansModel
 
@@ -211,7 +212,7 @@ def main() -> int:
         try:
             with container(options.image, model) as served:
                 clients = Clients(served.port, requests(points, centers))
-                _wait_until_up(clients, served)
+                _wait_until_up(served)
                 clients.rehearse()
                 samples = _load(clients, served, 60 * options.minutes)
                 report = _report(options, clients, samples, served)
@@ -225,9 +226,9 @@ def main() -> int:
     return 0
 
 
-def _wait_until_up(clients: Clients, served: Container) -> None:
+def _wait_until_up(served: Container) -> None:
     end = time.monotonic() + START_SECONDS
-    while not clients.is_up():
+    while not answers_ping(served.port):
         if time.monotonic() > end:
             raise TimeoutError(f"the container doesn't answer pings:\n{served.log_tail()}")
         time.sleep(0.1)

@@ -9,17 +9,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import bodies
+from benchmarks.servers import HOST
 from kmeans.arrays import Float32
 from kmeans.formats.media_type import CSV, JSON, JSON_LINES, NPY, RECORDIO
-
-HOST = "127.0.0.1"
 
 # A slower answer is an error; SageMaker waits 2 s for a ping.
 LIMIT_SECONDS, PING_LIMIT_SECONDS = 60.0, 2.0
@@ -219,13 +218,6 @@ class Clients:
             text = connection.getresponse().read().decode()
         lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
         return {name: float(value) for name, _, value in lines}
-
-    def is_up(self) -> bool:
-        """Return whether a ping is answered with 200."""
-        with suppress(OSError, http.client.HTTPException), closing(self._connection(PING_LIMIT_SECONDS)) as connection:
-            connection.request("GET", "/ping")
-            return connection.getresponse().status == 200
-        return False
 
     def _connection(self, seconds: float = LIMIT_SECONDS) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(HOST, self.port, timeout=seconds)
