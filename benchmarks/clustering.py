@@ -54,7 +54,7 @@ def main() -> int:
     methods = [method for method in METHODS if not options.methods or method.name in options.methods]
     before = DOCUMENT.read(options.output) if options.update else None
     runs = kept_runs(before, cases, methods) if before else []
-    started = time.perf_counter()
+    started, text = time.perf_counter(), "No case was run."
     with tempfile.TemporaryDirectory() as folder:
         content = _content(options, cases, sources=_freeze(Path(folder)))
         if before:
@@ -66,7 +66,8 @@ def main() -> int:
             for case in (case for case in cases if case.data == data):
                 runs += Comparison(_fitting(case, options), data_set, file, methods, options).runs()
                 spent = f"{(time.perf_counter() - started) / 60:.1f} minutes"
-                content["machine"] = {"duration": spent, **content["machine"]}
+                if not before:
+                    content["machine"]["duration"] = spent
                 content["runs"] = [as_json(run) for run in sorted_runs(runs)]
                 # After every case, so that results are kept if the benchmark is interrupted.
                 text = DOCUMENT.write(options.output, content)
@@ -107,7 +108,7 @@ def _updated(before: Content, content: Content, cases: Sequence[Case], methods: 
     }
     return {
         **content,
-        "machine": {name: value for name, value in then.items() if name != "duration"},
+        "machine": then,
         "efforts": {**content["efforts"], **before.get("efforts", {})},
         "later": [*before.get("later", []), run],
     }

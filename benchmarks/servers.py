@@ -147,7 +147,12 @@ class Servers:
             self._run_gunicorn("sample", port, folder, {"CENTERS": str(file)})
         else:
             model = folder / "mlflow"
-            self._finish(["-m", "benchmarks.serving_peers", str(file), str(model)], folder)
+            subprocess.run(
+                [sys.executable, "-m", "benchmarks.serving_peers", str(file), str(model)],
+                cwd=folder,
+                env=_environment({}),
+                check=True,
+            )
             command = ["-m", "mlflow", "models", "serve", "--model-uri", str(model), "--env-manager", "local"]
             self._run([*command, "--host", HOST, "--port", str(port), "--workers", "1"], port, folder, {})
         return port
@@ -205,13 +210,6 @@ class Servers:
             )
         self._processes[port] = process
         self._stack.callback(_end, process)
-
-    def _finish(self, arguments: Sequence[str], folder: Path) -> None:
-        done = subprocess.run(
-            [sys.executable, *arguments], cwd=folder, env=_environment({}), capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
 
 
 def free_port() -> int:

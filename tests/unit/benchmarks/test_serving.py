@@ -26,25 +26,25 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n0\n"
 
 
 @pytest.mark.parametrize("media_type", [*bodies.FORMATS, JSON_LINES, NPY])
-def test_a_body_holds_the_rows_bit_by_bit(media_type: str) -> None:
+def test_encode_keeps_the_rows_bit_by_bit(media_type: str) -> None:
     found = DECODERS[media_type](bodies.encode(POINTS, media_type), POINTS.shape[1])
     np.testing.assert_array_equal(found.points, POINTS)
 
 
 @pytest.mark.parametrize("media_type", [*bodies.FORMATS, JSON_LINES])
-def test_labels_are_found_in_an_answer(media_type: str) -> None:
+def test_labels_of_an_answer_are_read(media_type: str) -> None:
     answer = ENCODERS[media_type](Predictions(np.array([3.0, 0.0, 250.0]), np.array([0.5, 1.25, 9.0])))
     assert bodies.labels(answer, media_type).tolist() == [3, 0, 250]
 
 
-def test_brute_force_finds_the_nearest_center() -> None:
+def test_nearest_matches_the_definition() -> None:
     centers = np.array([[0, 0], [10, 0]], np.float32)
     assert bodies.nearest(np.array([[4, 0], [6, 9], [-1, 0]], np.float32), centers).tolist() == [0, 1, 0]
 
 
 @contextmanager
 def server(*, holds: int = 1, answer: bytes = ANSWER) -> Iterator[int]:
-    """Answer nothing until ``holds`` requests are there, each on a connection of its own; the first comes alone."""
+    """Answer nothing until ``holds`` requests are there, each on a separate connection; the first comes alone."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def read(connection: socket.socket) -> None:
@@ -77,18 +77,18 @@ def server(*, holds: int = 1, answer: bytes = ANSWER) -> Iterator[int]:
         assert not thread.is_alive()
 
 
-def test_a_request_does_not_wait_for_the_answer_to_the_one_before() -> None:
+def test_measure_does_not_wait_for_earlier_answers() -> None:
     with server(holds=3) as port:
         assert len(measure(port, QUESTION, [0.0, 0.0, 0.0])) == 3
 
 
-def test_a_request_that_is_sent_late_has_waited_since_it_was_due() -> None:
+def test_measure_late_request_counts_from_its_due_time() -> None:
     with server() as port:
         (seconds,) = measure(port, QUESTION, [-5.0])
     assert 5 < seconds < 10
 
 
-def test_another_answer_than_200_ends_the_measurement() -> None:
+def test_measure_answer_503_raises_overload_error() -> None:
     with (
         pytest.raises(OverloadError, match=r"expected 200 .* found b'HTTP/1\.1 503"),
         server(answer=b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n") as port,
@@ -118,7 +118,7 @@ def met(report: Report) -> dict[tuple[str, str], bool]:
     return {(goal.title, goal.question): goal.is_met for goal in goals(report)}
 
 
-def test_goals_are_met_from_their_figures_on() -> None:
+def test_goals_at_their_limits_are_met() -> None:
     just = met(report(ours=300, peer=100, limit=600, tail=2.9))
     assert len(just) == 7
     assert all(just.values())
@@ -130,14 +130,14 @@ def test_goals_are_met_from_their_figures_on() -> None:
     }
 
 
-def test_what_a_peer_can_not_do_is_no_goal_and_is_said() -> None:
+def test_goals_skip_requests_that_a_peer_cannot_read() -> None:
     whole = report(ours=300, peer=100, limit=600, tail=1)
     less = replace(whole, runs=[run for run in whole.runs if run.cell.server != SAMPLE])
     assert not [goal for goal in goals(less) if SAMPLE in goal.title]
     assert "| CSV, 1 x 13 | 300 | can't | 100 (ours: 3.0 x) | 600 | 0.50 |" in DOCUMENT.markdown(stored(less))
 
 
-def test_the_median_of_the_rounds_counts() -> None:
+def test_report_of_cell_takes_the_median_of_rounds() -> None:
     cell = Cell(OURS, CSV, 1, 13)
     runs = [Run(cell, rate, 0.001, 0.002, 0.0) for rate in (900.0, 1000.0, 100.0)]
     found = Report(runs, []).of(cell)
@@ -145,7 +145,7 @@ def test_the_median_of_the_rounds_counts() -> None:
     assert found.requests_per_second == 900
 
 
-def test_disturbed_runs_count_only_where_there_are_no_others() -> None:
+def test_report_disturbed_runs_count_only_without_others() -> None:
     cell, other = Cell(OURS, CSV, 1, 13), Cell(OURS, CSV, 1000, 784)
     runs = [
         Run(cell, 500.0, 0.001, 0.002, others=0.8),
@@ -158,7 +158,7 @@ def test_disturbed_runs_count_only_where_there_are_no_others() -> None:
     assert disturbed(runs) == {other}
 
 
-def test_the_figures_can_be_read_again() -> None:
+def test_results_json_round_trip_is_the_same() -> None:
     whole = report(ours=300, peer=100, limit=600, tail=1)
     assert from_json(json.loads(as_json(stored(whole)))) == whole
 
@@ -167,7 +167,7 @@ def samples(*mebibytes: float) -> list[Sample]:
     return [Sample(10.0 * i, int(size * 2**20), {7: 1}, 0.0) for i, size in enumerate(mebibytes)]
 
 
-def test_drift_leaves_out_the_warm_up_and_compares_the_ends() -> None:
+def test_drift_skips_the_warm_up_and_compares_the_ends() -> None:
     rising = samples(10, 50, *(100 for _ in range(5)), *(110 for _ in range(5)))
     found = drift(rising, 120.0, lambda sample: sample.memory_bytes)
     assert found["first"] == 100 * 2**20
@@ -176,12 +176,12 @@ def test_drift_leaves_out_the_warm_up_and_compares_the_ends() -> None:
     assert found["per_hour"] > 0
 
 
-def test_memory_that_only_trembles_has_no_drift() -> None:
+def test_drift_of_noise_is_zero() -> None:
     found = drift(samples(*[100, 101, 100, 99] * 6), 240.0, lambda sample: sample.memory_bytes)
     assert abs(found["drift"]) < 0.01
 
 
 @pytest.mark.parametrize("media_type", [JSON, RECORDIO])
-def test_the_shortest_digits_are_enough_for_a_float32(media_type: str) -> None:
+def test_encode_shortest_digits_identify_a_float32(media_type: str) -> None:
     tiny = np.array([[1e-7, 16777217.0, 0.1, 1 / 3]], np.float32)
     np.testing.assert_array_equal(DECODERS[media_type](bodies.encode(tiny, media_type), 4).points, tiny)
