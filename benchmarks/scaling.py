@@ -25,7 +25,7 @@ from benchmarks import machine
 from benchmarks.containers import Cluster, ContainerError
 from benchmarks.cost_model import Shape
 from benchmarks.results import DOCS, Content
-from benchmarks.scaling_report import APART, BESIDE, CALIBRATION, CHECK, DEFAULT, DOCUMENT, MAIN, START, Exchange, Run
+from benchmarks.scaling_report import APART, BESIDE, CALIBRATION, CHECK, DEFAULT, DOCUMENT, MAIN, START, Run
 from kmeans.arrays import Float32
 from kmeans.formats import recordio
 
@@ -82,7 +82,7 @@ class Bench:
         self._cluster = cluster
         self._folder = folder
         self.runs: list[Run] = []
-        self.exchanges: list[Exchange] = []
+        self.exchanges: list[Content] = []
 
     def write_data(self) -> None:
         """Write the files of all data sets."""
@@ -99,7 +99,7 @@ class Bench:
             found = json.loads(next(line for line in printed.splitlines() if line.startswith("{")))
             for shape in EXCHANGED:
                 seconds = found[f"{shape.clusters}x{shape.columns}"]
-                self.exchanges.append(Exchange(hosts, shape.clusters, shape.columns, **seconds))
+                self.exchanges.append({"hosts": hosts, **asdict(shape), **seconds})
 
     def calibrate(self) -> None:
         """Run the small jobs on one host that the model's rates come from, and jobs that measure the start.
@@ -212,7 +212,7 @@ def _measure(options: argparse.Namespace) -> Content:
         measured_on["note"] = "a smoke test: few rows, one run of each job"
     return {
         "machine": measured_on,
-        "exchanges": [asdict(each) for each in bench.exchanges],
+        "exchanges": bench.exchanges,
         "runs": [asdict(run) for run in bench.runs],
     }
 

@@ -36,33 +36,6 @@ CHOICE = "10 Gbit/s"
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
-    """Seconds of adding up the sums of a pass over ``hosts``: mean, median and minimum of many exchanges."""
-
-    hosts: int
-    clusters: int
-    columns: int
-    mean: float
-    median: float
-    min: float
-
-    @property
-    def shape(self) -> Shape:
-        """Columns and clusters."""
-        return Shape(self.columns, self.clusters)
-
-    @property
-    def numbers(self) -> int:
-        """Number of values in the message."""
-        return cost_model.message(self.clusters, self.columns)
-
-    @property
-    def is_fitted(self) -> bool:
-        """Whether the model's network comes from it."""
-        return self.shape in FITTED_EXCHANGES
-
-
-@dataclass(frozen=True, slots=True)
 class Run:
     """One job: ``docker run`` seconds, seconds of its phases, its quality, CPUs of other processes.
 
@@ -143,12 +116,12 @@ class JobModel:
         return self.start[run.hosts] + self.read_per_byte[run.hosts] * run.bytes + self.fit(run)
 
 
-def model_of(runs: Sequence[Run], exchanges: Sequence[Exchange]) -> JobModel:
+def model_of(runs: Sequence[Run], exchanges: Sequence[Content]) -> JobModel:
     """Return the model with the best parameters for the calibrations; it uses no other runs."""
     by_hosts = {1: _of(runs, CALIBRATION), 2: _of(runs, BESIDE)}
     shapes = dict.fromkeys(run.shape for run in by_hosts[1])
     largest = max(run.bytes for run in by_hosts[1])
-    fitted = [each for each in exchanges if each.hosts == 2 and each.is_fitted]
+    fitted = [each for each in exchanges if each["hosts"] == 2 and each["is_fitted"]]
 
     def measured(hosts: int, shape: Shape) -> list[Measured]:
         return [run.measured for run in by_hosts[hosts] if run.shape == shape]
@@ -156,7 +129,7 @@ def model_of(runs: Sequence[Run], exchanges: Sequence[Exchange]) -> JobModel:
     return JobModel(
         here={hosts: {shape: cost_model.rates_of(measured(hosts, shape)) for shape in shapes} for hosts in by_hosts},
         efforts={shape: cost_model.effort_of(measured(1, shape)) for shape in shapes},
-        network=cost_model.network_of({each.numbers: each.mean for each in fitted}),
+        network=cost_model.network_of({each["numbers"]: each["mean"] for each in fitted}),
         read_per_byte={
             hosts: median(run.read / run.bytes for run in found if run.bytes == largest)
             for hosts, found in by_hosts.items()
@@ -224,7 +197,14 @@ def networks(model: JobModel) -> dict[str, Network]:
 def context(content: Content) -> Content:
     """Return what the template shows."""
     runs = [Run(**record) for record in content["runs"]]
-    exchanges = [Exchange(**record) for record in content["exchanges"]]
+    exchanges = [
+        {
+            **each,
+            "numbers": cost_model.message(each["clusters"], each["columns"]),
+            "is_fitted": Shape(each["columns"], each["clusters"]) in FITTED_EXCHANGES,
+        }
+        for each in content["exchanges"]
+    ]
     default, check = _of(runs, DEFAULT), _of(runs, CHECK)
     model = model_of(runs, exchanges)
     predicted = [*check, *default]
@@ -249,7 +229,7 @@ def context(content: Content) -> Content:
                 ("whole jobs", [abs(model.job(run) / run.seconds - 1) for run in predicted]),
             )
         ],
-        "exchanged": {hosts: [each for each in exchanges if each.hosts == hosts] for hosts in (2, 4)},
+        "exchanged": {hosts: [each for each in exchanges if each["hosts"] == hosts] for hosts in (2, 4)},
         "predicted": sorted(predicted, key=lambda run: (run.columns, run.clusters, run.rows, run.hosts)),
         **_forecast(model),
     }
@@ -285,12 +265,12 @@ def _paper_shapes(model: JobModel) -> list[Shape]:
 def draw(variables: Content, file: Path) -> None:
     """Draw exchanges, predictions next to measurements, and the forecast of the efficiency."""
     model, checked = variables["model"], variables["predicted"]
-    exchanges = sorted(variables["exchanged"][2], key=lambda each: each.numbers)
+    exchanges = sorted(variables["exchanged"][2], key=lambda each: each["numbers"])
     with picture(file, 1, 3, (16 / 3, 4.8)) as (_, (left, middle, right)):
-        sizes = [FLOAT64_BYTES * each.numbers for each in exchanges]
-        left.loglog(sizes, [1e3 * each.mean for each in exchanges], "o", label="mean")
-        left.loglog(sizes, [1e3 * each.median for each in exchanges], "_", markersize=12, label="median")
-        left.loglog(sizes, [1e3 * model.network.exchange(2, each.numbers) for each in exchanges], "-", label="model")
+        sizes = [FLOAT64_BYTES * each["numbers"] for each in exchanges]
+        left.loglog(sizes, [1e3 * each["mean"] for each in exchanges], "o", label="mean")
+        left.loglog(sizes, [1e3 * each["median"] for each in exchanges], "_", markersize=12, label="median")
+        left.loglog(sizes, [1e3 * model.network.exchange(2, each["numbers"]) for each in exchanges], "-", label="model")
         left.set(title="Adding up sums over two hosts", xlabel="bytes", ylabel="ms")
         for hosts, marker, label in ((1, "s", "one host"), (2, "o", "two hosts")):
             runs = [run for run in checked if run.hosts == hosts]
