@@ -1,1 +1,1 @@
-"""Measurements: each prints what it measured, none passes or fails. Timings never stand in tests."""
+"""Benchmarks: each measures, and stores and prints its results; none passes or fails. Timings are not in tests."""
