@@ -261,7 +261,8 @@ def _options() -> argparse.Namespace:
     groups, cases, methods = ([each.name for each in known] for known in (GROUPS, CASES, METHODS))
     seeds = ", ".join(f"{each.name} {each.seeds}" for each in GROUPS)
     limits = ", ".join(f"{each.name} {each.limit:g}" for each in GROUPS)
-    add("--groups", nargs="+", choices=groups, default=groups, metavar="GROUP", help=f"of {groups}; default: all")
+    group_help = f"groups of cases, of {', '.join(groups)}; default: all"
+    add("--groups", nargs="+", choices=groups, default=groups, metavar="GROUP", help=group_help)
     add("--cases", type=_names(cases), help=f"comma-separated, of {', '.join(cases)}; default: all of the groups")
     add("--methods", type=_names(methods, separator=";"), help=f"separated by ;, of {'; '.join(methods)}; default: all")
     add("--seeds", type=int, help=f"runs of each setting; default: {seeds}, with --quick {QUICK_SEEDS}")
