@@ -16,6 +16,10 @@ from benchmarks.results import Content, Document, picture
 # Losses with a smaller relative difference are equal: centers are float32.
 TOLERANCE = 1e-6
 
+# The protocol of the first files, which do not store it: seconds of a slow run; repeats of disturbed runs, and the
+# seconds up to which a run is repeated.
+FIRST_PROTOCOL = {"slow_seconds": 30.0, "repeats": 2, "repeated_seconds": 5.0}
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -180,10 +184,12 @@ def context(content: Content) -> Content:
         "columns": columns,
         "tables": rows,
         "largest": {column: _largest([row["cells"][column]["ratios"] for row in rows]) for column in columns},
-        # Fields that the first files do not have.
+        # The first files do not have these fields, but notes as text.
         "efforts": content.get("efforts", {}),
+        "protocol": content.get("protocol", FIRST_PROTOCOL),
         "quick": content.get("quick"),
         "later": content.get("later", []),
+        "notes": [note for note in content.get("notes", []) if note.startswith("run later")],
     }
 
 

@@ -306,6 +306,15 @@ def test_report_run_without_cpu_seconds_leaves_the_cell_empty() -> None:
     assert line_of(text, "| kmeans | **default**").startswith("| kmeans | **default** | 1 | 2 (2-2) |  |  | 1.5000")
 
 
+def test_report_first_format_is_rendered() -> None:
+    """The first files have notes as text instead of fields."""
+    runs = [as_json(run) for run in many_runs()]
+    notes = ["5 seeds (0 to 4)", "run later than the others, on 2026-01-02: kmeans"]
+    text = DOCUMENT.markdown({"machine": {"machine": "this"}, "notes": notes, "runs": runs})
+    assert "- run later than the others, on 2026-01-02: kmeans\n" in text
+    assert "a run of at most 5 s that was disturbed is repeated up to 2 times" in text
+
+
 def test_report_has_cpu_seconds_next_to_wall_seconds() -> None:
     runs = [dataclasses.replace(run, cpu_seconds=7.5) for run in (*many_runs(), *table_runs())]
     text = markdown(runs)
