@@ -104,9 +104,9 @@ class Report:
         return Run(cell, rate, p50, p99, max(run.others for run in runs))
 
     def rate(self, cell: Cell) -> float | None:
-        """Return the median of the requests per second of a cell, or None if there is none."""
+        """Return the median of the requests per second of a cell, or None if nothing was answered."""
         run = self.of(cell)
-        return run.requests_per_second if run else None
+        return (run.requests_per_second or None) if run else None
 
     def half_load(self, cell: Cell, arrivals: str) -> HalfLoad:
         """Return the medians of a cell's measurements at half load."""

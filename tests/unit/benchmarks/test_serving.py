@@ -137,6 +137,12 @@ def test_goals_skip_requests_that_a_peer_cannot_read() -> None:
     assert "| CSV, 1 x 13 | 300 | can't | 100 (ours: 3.0 x) | 600 | 0.50 |" in DOCUMENT.markdown(stored(less))
 
 
+def test_goals_skip_a_peer_without_answers() -> None:
+    silent = report(ours=300, peer=0, limit=600, tail=1)
+    assert not [goal for goal in goals(silent) if SAMPLE in goal.title]
+    assert "| CSV, 1 x 13 | 300 | can't | can't | 600 | 0.50 |" in DOCUMENT.markdown(stored(silent))
+
+
 def test_report_of_cell_takes_the_median_of_rounds() -> None:
     cell = Cell(OURS, CSV, 1, 13)
     runs = [Run(cell, rate, 0.001, 0.002, 0.0) for rate in (900.0, 1000.0, 100.0)]
