@@ -1,9 +1,13 @@
-"""Objects by their ``s3://`` addresses: in S3, and in a folder of this machine that stands for it."""
+"""Objects by their ``s3://`` addresses, in S3 and in a folder of this machine that stands for it; ``model.tar.gz``."""
 
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import re
+import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -192,3 +196,74 @@ class FolderObjects:
 def _is_temporary(name: str) -> bool:
     file = name.rpartition("/")[2]
     return file.startswith(".") and file.endswith(".tmp")
+
+
+LARGEST_MODEL = 16 << 30
+
+
+def pack(folders: Iterable[Path]) -> bytes:
+    """Return a gzipped tar of all files of the folders; of files with the same name the first folder's."""
+    files: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                files.setdefault(path.relative_to(folder).as_posix(), path)
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz", compresslevel=1) as archive:
+        for name, path in files.items():
+            archive.add(path, name, recursive=False)
+    return content.getvalue()
+
+
+def unpack(content: bytes, folder: Path, source: str) -> None:
+    """Unpack a gzipped tar into a new folder.
+
+    Raises
+    ------
+    WorkflowError
+        If it is none, is larger than 16 GiB, or holds anything that would lie outside of the folder.
+    """
+    folder.mkdir(parents=True)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
+            if sum(member.size for member in archive.getmembers()) > LARGEST_MODEL:
+                raise WorkflowError(f"{source} holds more than {LARGEST_MODEL >> 30} GiB.")
+            archive.extractall(folder, filter="data")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise WorkflowError(f"{source} is no model.tar.gz that can be unpacked: {error}.") from None
+
+
+PREFIX, MANIFEST = "S3Prefix", "ManifestFile"
+
+
+def find_objects(objects: FolderObjects, place: dict[str, str]) -> list[tuple[str, str]]:
+    """Return the objects of an S3DataSource, each as its address and its name within the data.
+
+    Raises
+    ------
+    WorkflowError
+        If there are none, or if a manifest isn't ``[{"prefix": "s3://..."}, "name", ...]``.
+    """
+    uri = place["S3Uri"]
+    if place["S3DataType"] == MANIFEST:
+        prefix, names = _manifest(objects.get(uri), uri)
+        return [(prefix + name, name) for name in names]
+    addresses = objects.find(uri)
+    if not addresses:
+        raise WorkflowError(f"No S3 objects found under S3 URL {uri!r} given in input data source.")
+    # A prefix may name a folder, or be the beginning of names.
+    inside, beside = f"{uri.rstrip('/')}/", f"{uri.rpartition('/')[0]}/"
+    return [(address, address.removeprefix(inside if address.startswith(inside) else beside)) for address in addresses]
+
+
+def _manifest(content: bytes, uri: str) -> tuple[str, list[str]]:
+    """Return what all names of a manifest begin with, and the names."""
+    try:
+        head, *names = json.loads(content)
+        prefix = head["prefix"]
+    except (ValueError, TypeError, KeyError):
+        prefix, names = "", []
+    texts = [name for name in names if isinstance(name, str) and ".." not in name.split("/")]
+    if not isinstance(prefix, str) or not texts or len(texts) != len(names):
+        raise WorkflowError(f'{uri} is no manifest: expected [{{"prefix": "s3://bucket/"}}, "name", ...].')
+    return prefix, texts

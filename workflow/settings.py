@@ -1,8 +1,9 @@
-"""Where a workflow runs and under which names, as one typed object."""
+"""Where a workflow runs and under which names; names and numbers as options take them."""
 
 from __future__ import annotations
 
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ ANY_ACCOUNT = "123456789012"
 ANY_ROLE = f"arn:aws:iam::{ANY_ACCOUNT}:role/KMeansWorkflow"
 
 # With the time behind it, and what SageMaker adds to it, a name has at most 63 characters; of a tuning job 32.
-NAME = re.compile(r"[a-zA-Z0-9](-?[a-zA-Z0-9])*")
+NAME_START = re.compile(r"[a-zA-Z0-9](-?[a-zA-Z0-9])*")
 LONGEST_NAME = 16
 
 
@@ -62,7 +63,7 @@ class Settings:
     is_dry_run: bool = False
 
     def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.name) or len(self.name) > LONGEST_NAME:
+        if not NAME_START.fullmatch(self.name) or len(self.name) > LONGEST_NAME:
             raise WorkflowError(
                 f"--name: expected at most {LONGEST_NAME} letters, digits and hyphens, found {self.name!r}."
             )
@@ -86,3 +87,48 @@ class Settings:
 def region_of(given: str | None, environment: Mapping[str, str]) -> str | None:
     """Return the region that was given or that the environment names; None: what the AWS profile says."""
     return given or environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
+
+
+# SageMaker's rule, which botocore's model leaves to the service. Names become folders and prefixes of objects here.
+NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
+LONGEST, LONGEST_OF_TUNING = 63, 32
+
+
+def is_name(text: str, longest: int = LONGEST) -> bool:
+    """Tell whether SageMaker takes a name."""
+    return NAME.fullmatch(text) is not None and len(text) <= longest
+
+
+def checked(option: str, name: str, longest: int = LONGEST) -> str:
+    """Return a name that ``option`` gave.
+
+    Raises
+    ------
+    WorkflowError
+        If SageMaker would refuse it.
+    """
+    if not is_name(name, longest):
+        raise WorkflowError(
+            f"{option}: expected at most {longest} letters, digits and hyphens, neither the first nor the last of them "
+            f"a hyphen, found {name!r}."
+        )
+    return name
+
+
+def positive(text: str) -> int:
+    """Return an integer of at least 1."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ArgumentTypeError(f"expected an integer of at least 1, found {text!r}")
+    return number
+
+
+def percent(text: str) -> int:
+    """Return an integer from 1 to 100."""
+    number = positive(text)
+    if number > 100:
+        raise ArgumentTypeError(f"expected an integer from 1 to 100, found {text!r}")
+    return number

@@ -26,9 +26,8 @@ from tests.contract.server import HOST
 from workflow.errors import WorkflowError
 from workflow.local.engine import Engine
 from workflow.local.hosting import Hosting
-from workflow.local.registry import Registry
 from workflow.local.service import SageMaker
-from workflow.local.streams import LogStreams
+from workflow.local.state import LogStreams, Registry
 from workflow.objects import FolderObjects, S3Objects
 
 from .laptop import REGION

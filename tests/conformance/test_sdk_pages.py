@@ -25,9 +25,9 @@ from tests.contract.samples import digits, nearest, read_centers
 from tests.contract.server import HOST, accepts_connections, free_port
 from tests.contract.waiting import wait_until
 from train import hyperparameters
-from workflow.local import archive
-from workflow.local.validation import check as check_request
-from workflow.requests.metrics import metric_definitions
+from workflow.local.state import check as check_request
+from workflow.objects import unpack
+from workflow.requests.training import metric_definitions
 
 from .account import CREDENTIALS, Account, open_account
 from .amazon import sagemaker
@@ -95,7 +95,7 @@ class Run:
     def centers(self, folder: Path) -> Any:
         bucket, _, key = self.found["model_uri"].removeprefix("s3://").partition("/")
         content = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-        archive.unpack(content, folder / "model", self.found["model_uri"])
+        unpack(content, folder / "model", self.found["model_uri"])
         return read_centers(folder / "model")
 
 
@@ -301,7 +301,7 @@ def test_the_class_takes_what_the_image_takes(moto: str, monkeypatch: pytest.Mon
 
 
 def test_the_page_of_the_sdk_3_trains_in_local_mode(sdk3_here: Run, tmp_path: Path) -> None:
-    archive.unpack(sdk3_here.model, tmp_path / "model", "the model in compressed_artifacts")
+    unpack(sdk3_here.model, tmp_path / "model", "the model in compressed_artifacts")
     _, distances = nearest(digits()[TEST_ROWS], read_centers(tmp_path / "model"))
     (told,) = re.findall(r"#quality_metric: host=algo-1, test msd <loss>=(\S+)", sdk3_here.log)
     assert np.isclose(float(told), float((distances**2).mean()), rtol=1e-5)

@@ -19,16 +19,13 @@ from kmeans import artifact
 from kmeans.formats import recordio
 from kmeans.model import KMeansModel
 from workflow.__main__ import main
-from workflow.clients import Clients
 from workflow.errors import JobFailedError, WorkflowError, explain
 from workflow.ledger import Ledger
-from workflow.local.archive import pack
-from workflow.logs import TRAINING, LogTail
-from workflow.objects import S3Objects
+from workflow.objects import S3Objects, pack
 from workflow.settings import Settings
-from workflow.steps import tune
-from workflow.waiting import wait_for_endpoint, wait_for_training
-from workflow.workspace import open_workspace
+from workflow.steps.train import Tune
+from workflow.waiting import TRAINING, LogTail, wait_for_endpoint, wait_for_training
+from workflow.workspace import Clients, open_workspace
 
 from .conftest import Run
 
@@ -92,8 +89,8 @@ class Ok:
 def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setattr("workflow.clients.AWS_POLL_SECONDS", 0.01)
-    monkeypatch.setattr("workflow.clients.AWS_LOG_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr("workflow.workspace.AWS_POLL_SECONDS", 0.01)
+    monkeypatch.setattr("workflow.workspace.AWS_LOG_DELAY_SECONDS", 0.0)
     account = Account()
     make = boto3.Session.client
 
@@ -341,7 +338,7 @@ def test_an_endpoint_that_does_not_come_up_is_not_waited_for_without_end(
 ) -> None:
     upload(trained, tmp_path)
     run("deploy", *ACCOUNT, *IMAGE, "--endpoint-name", "digits")
-    monkeypatch.setattr("workflow.steps.delete.LONGEST_CHANGE_SECONDS", 0)
+    monkeypatch.setattr("workflow.steps.inventory.LONGEST_CHANGE_SECONDS", 0)
     account.answers["DeleteEndpoint"] = [refused("DeleteEndpoint", "ValidationException")]
     account.answers["DescribeEndpoint"] = [endpoint_is("Creating")] * 3
     assert "The endpoint digits is still Creating after 0 s: try again later" in run("delete", *ACCOUNT, fails=True)
@@ -486,7 +483,7 @@ def test_a_search_tells_how_far_it_is_and_fails_without_a_best_job(account: Acco
         open_workspace(Settings("aws", tmp_path / "workflow", region=REGION), said.append) as work,
         pytest.raises(WorkflowError, match="None of the training jobs of the tuning job search has come to a good end"),
     ):
-        tune.carry_out(work, {}, Namespace(follow="search"))
+        Tune().carry_out(work, {}, Namespace(follow="search"))
     assert [line.split("s  ")[1] for line in said] == [
         "InProgress: of 8 training jobs 0 completed, 2 in progress, 0 stopped, 0 failed",
         "InProgress: of 8 training jobs 1 completed, 1 in progress, 0 stopped, 1 failed",

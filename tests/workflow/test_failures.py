@@ -20,9 +20,8 @@ from workflow.errors import WorkflowError
 from workflow.local import hosting, service
 from workflow.local.engine import host_port
 from workflow.local.hosting import Hosting
-from workflow.local.registry import Registry
 from workflow.local.service import open_service
-from workflow.local.streams import LogStreams
+from workflow.local.state import LogStreams, Registry
 from workflow.local.training import TrainingJob
 from workflow.objects import FolderObjects
 

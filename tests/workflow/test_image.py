@@ -28,7 +28,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for name in ("make", "build_and_push.sh"):
         (project / name).write_text(program)
         (project / name).chmod(0o755)
-    monkeypatch.setattr("workflow.steps.image.PROJECT", project)
+    monkeypatch.setattr("workflow.steps.prepare.PROJECT", project)
     monkeypatch.setenv("PATH", f"{project}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr("workflow.local.service.Engine", lambda scope: Silent())
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")

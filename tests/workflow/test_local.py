@@ -18,16 +18,22 @@ from kmeans.formats.media_type import CSV, JSON_LINES, RECORDIO
 from tests.contract.opt_ml import PROJECT
 from tests.contract.samples import nearest
 from workflow.__main__ import main
-from workflow.clients import Clients
 from workflow.errors import JobFailedError, WorkflowError
-from workflow.local.archive import pack, unpack
 from workflow.local.engine import Engine
 from workflow.local.service import Service, open_service
-from workflow.requests.hosting import create_endpoint, create_endpoint_config, create_model, instance_variant
-from workflow.requests.invocation import invoke_endpoint
+from workflow.objects import pack, unpack
+from workflow.requests.inference import (
+    Join,
+    create_endpoint,
+    create_endpoint_config,
+    create_model,
+    create_transform_job,
+    instance_variant,
+    invoke_endpoint,
+)
 from workflow.requests.training import Channel, Instances, Limits, create_training_job
-from workflow.requests.transform import Join, create_transform_job
 from workflow.waiting import wait_for_endpoint, wait_for_training, wait_for_transform
+from workflow.workspace import Clients
 
 from .conftest import Run, leftovers, remove_leftovers
 

@@ -9,8 +9,7 @@ import pytest
 from kmeans.formats import recordio
 from kmeans.formats.media_type import CSV, JSON, JSON_LINES
 from workflow.errors import WorkflowError
-from workflow.local.json_path import select
-from workflow.local.records import answers, filtered, joined, pack, split
+from workflow.local.records import answers, filtered, joined, pack, select, split
 
 ROW = ["7", "0.1", "0.2", "3.0", "1.5"]
 OBJECT = {"id": 4, "features": [1, 2], "inner": {"a": 1, "b": 2}}

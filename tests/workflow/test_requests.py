@@ -16,22 +16,32 @@ from train import files, hyperparameters
 from train.metrics import JobLog
 from workflow.examples import EXAMPLES, markdown, printed
 from workflow.ledger import Ledger
-from workflow.logs import describe_log_streams, get_log_events
-from workflow.requests.algorithm import ANSWER_TYPES, REQUEST_TYPES, TRAINING_TYPES, create_algorithm
-from workflow.requests.hosting import (
+from workflow.requests.inference import (
+    DIGIT_AND_ANSWER,
     create_endpoint,
     create_endpoint_config,
     create_model,
+    create_transform_job,
     instance_variant,
+    invoke_endpoint,
     serverless_variant,
 )
-from workflow.requests.invocation import invoke_endpoint
-from workflow.requests.metrics import METRIC_DEFINITIONS
-from workflow.requests.removal import ENDINGS, endings
-from workflow.requests.training import Channel, Instances, Limits, create_training_job, training_definition
-from workflow.requests.transform import DIGIT_AND_ANSWER, create_transform_job
-from workflow.requests.tuning import create_tuning_job
+from workflow.requests.training import (
+    ANSWER_TYPES,
+    METRIC_DEFINITIONS,
+    REQUEST_TYPES,
+    TRAINING_TYPES,
+    Channel,
+    Instances,
+    Limits,
+    create_algorithm,
+    create_training_job,
+    create_tuning_job,
+    training_definition,
+)
 from workflow.settings import DEFAULT_NAME
+from workflow.steps.inventory import ENDINGS, endings
+from workflow.waiting import describe_log_streams, get_log_events
 
 from .conftest import Run
 from .service_model import OPERATIONS, faults

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kmeans.metric import COSINE
-from workflow.scores import score
+from workflow.steps.validate import score
 
 CENTERS = np.array([[0, 0], [10, 0]], dtype=np.float32)
 POINTS = np.array([[0, 1], [0, 2], [10, 3], [10, 0]], dtype=np.float32)

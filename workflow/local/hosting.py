@@ -16,13 +16,11 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from workflow.errors import WorkflowError
-from workflow.local import archive, engine
+from workflow.local import engine
 from workflow.local.engine import Engine, owner
-from workflow.local.registry import Registry
-from workflow.local.streams import LogStreams
-from workflow.local.validation import check, refusal
-from workflow.logs import ENDPOINTS
-from workflow.objects import FolderObjects
+from workflow.local.state import LogStreams, Registry, check, refusal
+from workflow.objects import FolderObjects, unpack
+from workflow.waiting import ENDPOINTS
 
 KIND = "endpoint"
 
@@ -142,7 +140,7 @@ class Hosting:
             folders = {folder / "models": "/opt/ml/models"}
         else:
             uri = container["ModelDataUrl"]
-            archive.unpack(self._objects.get(uri), folder / "model", uri)
+            unpack(self._objects.get(uri), folder / "model", uri)
             folders = {folder / "model": "/opt/ml/model"}
         options = {}
         if "ServerlessConfig" in variant:
@@ -165,7 +163,7 @@ class Hosting:
         folder = self._folder / endpoint["EndpointName"] / "models" / name / "model"
         if not folder.exists():
             try:
-                archive.unpack(self._objects.get(uri), folder, uri)
+                unpack(self._objects.get(uri), folder, uri)
             except WorkflowError as error:
                 shutil.rmtree(folder.parent, ignore_errors=True)
                 raise refusal("InvokeEndpoint", f"Failed to download model data: {error}") from None

@@ -5,13 +5,61 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from kmeans.formats.media_type import CSV, JSON, JSON_LINES
 from kmeans.formats.recordio.layout import HEADER, MAGIC
 from workflow.errors import WorkflowError
-from workflow.local.json_path import select
+
+_STEP = re.compile(
+    r"""\.?\[\s*(?:
+            (?P<names>'[^']*'(?:\s*,\s*'[^']*')*)
+          | (?P<start>-?\d*)\s*:\s*(?P<end>-?\d*)
+          | (?P<places>-?\d+(?:\s*,\s*-?\d+)*)
+        )\s*\]
+      | \.(?P<name>[A-Za-z_][A-Za-z0-9_-]*)""",
+    re.VERBOSE,
+)
+
+
+def select(path: str, value: Any) -> Any:
+    """Return what ``path`` selects of ``value``.
+
+    Raises
+    ------
+    WorkflowError
+        If the path isn't one of these, or leads to nothing.
+    """
+    if not path.startswith("$"):
+        raise WorkflowError(f"Expected a JSONPath that begins with $, found {path!r}.")
+    position = 1
+    while position < len(path):
+        step = _STEP.match(path, position)
+        if step is None:
+            raise WorkflowError(f"The JSONPath {path!r} can't be read from {path[position:]!r} on.")
+        try:
+            value = _follow(step, value)
+        except (KeyError, IndexError, TypeError):
+            raise WorkflowError(f"The JSONPath {path!r} leads to nothing at {step.group()!r}.") from None
+        position = step.end()
+    return value
+
+
+def _follow(step: re.Match[str], value: Any) -> Any:
+    if step["name"] is not None:
+        return value[step["name"]]
+    if step["names"] is not None:
+        names = re.findall(r"'([^']*)'", step["names"])
+        return value[names[0]] if len(names) == 1 else {name: value[name] for name in names}
+    if not isinstance(value, list):
+        raise TypeError
+    if step["places"] is not None:
+        places = [int(text) for text in step["places"].split(",")]
+        return value[places[0]] if len(places) == 1 else [value[place] for place in places]
+    return value[int(step["start"]) if step["start"] else None : int(step["end"]) if step["end"] else None]
+
 
 RESULT_KEY, INPUT_KEY = "SageMakerOutput", "SageMakerInput"
 

@@ -12,12 +12,9 @@ from typing import Any
 from workflow.errors import WorkflowError
 from workflow.local.engine import DOCKER_ERRORS, Engine, owner
 from workflow.local.hosting import Hosting
-from workflow.local.registry import Registry
-from workflow.local.sources import check_source
-from workflow.local.streams import LogStreams
+from workflow.local.state import LogStreams, Registry, check, check_source, refusal
 from workflow.local.training import TrainingJob
 from workflow.local.transform import TransformJob
-from workflow.local.validation import check, refusal
 from workflow.objects import FolderObjects
 
 # How long the end of a job is waited for when the program ends before it.

@@ -16,14 +16,12 @@ from typing import Any
 from kmeans.errors import KMeansError
 from local_test.feeding import feeding
 from workflow.errors import WorkflowError
-from workflow.local import archive, engine
+from workflow.local import engine
 from workflow.local.engine import DOCKER_ERRORS, Engine, LogCopy, owner
-from workflow.local.registry import Registry
-from workflow.local.sources import find_objects
-from workflow.local.streams import LogStreams
-from workflow.logs import TRAINING
-from workflow.objects import FolderObjects
+from workflow.local.state import LogStreams, Registry
+from workflow.objects import FolderObjects, find_objects, pack
 from workflow.requests.training import CHECKPOINTS, SHARDED
+from workflow.waiting import TRAINING
 
 KIND = "training-job"
 LOOK_SECONDS = 0.05
@@ -262,7 +260,7 @@ class TrainingJob(threading.Thread):
         for folder, name in (("model", "model.tar.gz"), ("output/data", "output.tar.gz")):
             folders = [base / folder for base in bases]
             if folder == "model" or any(any(path.iterdir()) for path in folders):
-                self._objects.put(f"{target}/{name}", archive.pack(folders), "application/gzip")
+                self._objects.put(f"{target}/{name}", pack(folders), "application/gzip")
         self._registry.update(KIND, self.job_name, ModelArtifacts={"S3ModelArtifacts": f"{target}/model.tar.gz"})
 
     def _enter(self, status: str, message: str) -> None:

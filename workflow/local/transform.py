@@ -14,14 +14,12 @@ from typing import Any
 
 from kmeans.errors import KMeansError
 from workflow.errors import WorkflowError
-from workflow.local import archive, engine, records
+from workflow.local import engine, records
 from workflow.local.engine import DOCKER_ERRORS, Engine, LogCopy, owner
 from workflow.local.hosting import START_SECONDS, answers_ping, ask
-from workflow.local.registry import Registry
-from workflow.local.sources import find_objects
-from workflow.local.streams import LogStreams
-from workflow.logs import TRANSFORM
-from workflow.objects import FolderObjects
+from workflow.local.state import LogStreams, Registry
+from workflow.objects import FolderObjects, find_objects, unpack
+from workflow.waiting import TRANSFORM
 
 KIND = "transform-job"
 LOOK_SECONDS = 0.05
@@ -91,7 +89,7 @@ class TransformJob(threading.Thread):
     def _run(self) -> None:
         found = find_objects(self._objects, self._request["TransformInput"]["DataSource"]["S3DataSource"])
         uri = self._model["ModelDataUrl"]
-        archive.unpack(self._objects.get(uri), self._folder / "model", uri)
+        unpack(self._objects.get(uri), self._folder / "model", uri)
         container = self._docker.serve(
             self._model["Image"],
             owner(KIND, self.job_name),

@@ -1,4 +1,4 @@
-"""CreateTrainingJob."""
+"""CreateTrainingJob, CreateHyperParameterTuningJob and CreateAlgorithm."""
 
 from __future__ import annotations
 
@@ -6,7 +6,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workflow.requests.metrics import metric_definitions
+from kmeans.formats.media_type import CSV, JSON, JSON_LINES, NPY, RECORDIO
+from train import hyperparameters
+from train.hyperparameters import Boolean, Choice, Hyperparameter, Integer, Real
+
+NUMBER = r"([-+0-9.eEinfa]+)"
+TUNING_OBJECTIVE = "test:msd"
+
+
+def _quality(channel: str, metric: str) -> dict[str, str]:
+    regex = rf"#quality_metric: host=\S+, {channel} {metric} <loss>={NUMBER}"
+    return {"Name": f"{channel}:{metric}", "Regex": regex}
+
+
+METRIC_DEFINITIONS: tuple[dict[str, str], ...] = (
+    _quality("train", "msd"),
+    _quality("train", "mean_squared_distance"),
+    _quality("test", "msd"),
+    _quality("test", "ssd"),
+    {"Name": "train:progress", "Regex": rf"#progress_metric: host=\S+, completed {NUMBER} %"},
+    {"Name": "train:throughput", "Regex": rf"#throughput_metric: host=\S+, train throughput={NUMBER} records/second"},
+)
+
+
+def metric_definitions() -> list[dict[str, Any]]:
+    """Return them as an AlgorithmSpecification has them."""
+    return [dict(definition) for definition in METRIC_DEFINITIONS]
+
 
 FULLY_REPLICATED, SHARDED = "FullyReplicated", "ShardedByS3Key"
 INPUT_MODES = ("File", "FastFile", "Pipe")
@@ -163,4 +189,130 @@ def training_definition(
         "StoppingCondition": limits.request(),
         "EnableManagedSpotTraining": limits.is_spot,
         "EnableNetworkIsolation": network_isolation,
+    }
+
+
+# With k and the data fixed, these are what the loss depends on; the built-in image tunes the same.
+RANGES: Mapping[str, list[dict[str, Any]]] = {
+    "IntegerParameterRanges": [
+        {"Name": "mini_batch_size", "MinValue": "1000", "MaxValue": "10000", "ScalingType": "Logarithmic"},
+        {"Name": "extra_center_factor", "MinValue": "2", "MaxValue": "10", "ScalingType": "Linear"},
+    ],
+    "CategoricalParameterRanges": [{"Name": "init_method", "Values": ["random", "kmeans++"]}],
+}
+
+
+def create_tuning_job(
+    name: str,
+    *,
+    definition: Mapping[str, Any],
+    hyperparameters: Mapping[str, object],
+    jobs: int,
+    at_a_time: int,
+    strategy: str = "Bayesian",
+) -> dict[str, Any]:
+    """Return the request of a job that trains ``jobs`` times and keeps the model of the least ``test:msd``.
+
+    Parameters
+    ----------
+    name
+        At most 32 letters, digits and hyphens.
+    definition
+        As ``training_definition`` makes it; needs the channel ``test``.
+    hyperparameters
+        Those that stay as they are, ``k`` among them: the loss falls with k, so it can't be tuned by it.
+    """
+    tuned = {row["Name"] for rows in RANGES.values() for row in rows}
+    static = {key: str(value) for key, value in hyperparameters.items() if key not in tuned}
+    return {
+        "HyperParameterTuningJobName": name,
+        "HyperParameterTuningJobConfig": {
+            "Strategy": strategy,
+            "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": TUNING_OBJECTIVE},
+            "ResourceLimits": {"MaxNumberOfTrainingJobs": jobs, "MaxParallelTrainingJobs": at_a_time},
+            "ParameterRanges": {kind: [dict(row) for row in rows] for kind, rows in RANGES.items()},
+            "TrainingJobEarlyStoppingType": "Off",
+        },
+        "TrainingJobDefinition": {**definition, "StaticHyperParameters": static},
+    }
+
+
+TRAINING_TYPES = [CSV, JSON_LINES, RECORDIO, NPY]
+REQUEST_TYPES = [CSV, JSON, JSON_LINES, RECORDIO, NPY]
+ANSWER_TYPES = [JSON, JSON_LINES, CSV, RECORDIO]
+
+TRAINING_INSTANCES = ["ml.m5.large", "ml.m5.xlarge", "ml.c5.xlarge", "ml.c5.2xlarge", "ml.c5.4xlarge"]
+HOSTING_INSTANCES = ["ml.t2.medium", "ml.m5.large", "ml.c5.large", "ml.c5.xlarge"]
+TRANSFORM_INSTANCES = ["ml.m5.large", "ml.m5.xlarge", "ml.c5.xlarge"]
+
+# Those that the loss depends on, and that are no yes-or-no of the job.
+TUNABLE = ("mini_batch_size", "epochs", "init_method", "local_lloyd_init_method", "local_lloyd_max_iter")
+
+CHANNELS = {
+    "train": ("Rows to train on.", True),
+    "test": ("Rows to score the model on.", False),
+    "model": ("A model to go on from.", False),
+}
+
+
+def create_algorithm(name: str, *, image: str) -> dict[str, Any]:
+    """Return the request that makes ``image`` an algorithm of the account, with checked hyperparameters."""
+    return {
+        "AlgorithmName": name,
+        "AlgorithmDescription": "k-means clustering, compatible with the built-in algorithm of SageMaker",
+        "TrainingSpecification": {
+            "TrainingImage": image,
+            "SupportedHyperParameters": [_specification(row) for row in hyperparameters.TABLE],
+            "SupportedTrainingInstanceTypes": TRAINING_INSTANCES,
+            "SupportsDistributedTraining": True,
+            "MetricDefinitions": metric_definitions(),
+            "TrainingChannels": [_channel(channel, *facts) for channel, facts in CHANNELS.items()],
+            "SupportedTuningJobObjectiveMetrics": [{"Type": "Minimize", "MetricName": TUNING_OBJECTIVE}],
+        },
+        "InferenceSpecification": {
+            "Containers": [{"Image": image}],
+            "SupportedTransformInstanceTypes": TRANSFORM_INSTANCES,
+            "SupportedRealtimeInferenceInstanceTypes": HOSTING_INSTANCES,
+            "SupportedContentTypes": REQUEST_TYPES,
+            "SupportedResponseMIMETypes": ANSWER_TYPES,
+        },
+    }
+
+
+def _specification(row: Hyperparameter) -> dict[str, Any]:
+    """Return a row of the table; what may also be ``auto``, and lists, can only be free text."""
+    specification: dict[str, Any] = {
+        "Name": row.name,
+        "Description": row.meaning,
+        "Type": "FreeText",
+        "IsTunable": row.name in TUNABLE,
+        "IsRequired": row.default is None,
+    }
+    if row.default is not None:
+        specification["DefaultValue"] = row.default
+    if isinstance(row.kind, Integer) and not row.kind.auto:
+        limits = {"MinValue": str(row.kind.minimum), "MaxValue": str(hyperparameters.LARGEST_INTEGER)}
+        specification |= {"Type": "Integer", "Range": {"IntegerParameterRangeSpecification": limits}}
+    elif isinstance(row.kind, Real):
+        limits = {"MinValue": f"{row.kind.minimum:g}", "MaxValue": f"{row.kind.maximum:g}"}
+        specification |= {"Type": "Continuous", "Range": {"ContinuousParameterRangeSpecification": limits}}
+    elif isinstance(row.kind, Choice | Boolean):
+        values = list(row.kind.names) if isinstance(row.kind, Choice) else ["true", "false"]
+        specification |= {
+            "Type": "Categorical",
+            "Range": {"CategoricalParameterRangeSpecification": {"Values": values}},
+        }
+    return specification
+
+
+def _channel(name: str, description: str, is_required: bool) -> dict[str, Any]:
+    types = ["application/x-sagemaker-model", NPY] if name == "model" else TRAINING_TYPES
+    modes = ["File"] if name == "model" else list(INPUT_MODES)
+    return {
+        "Name": name,
+        "Description": description,
+        "IsRequired": is_required,
+        "SupportedContentTypes": types,
+        "SupportedCompressionTypes": ["None", "Gzip"],
+        "SupportedInputModes": modes,
     }

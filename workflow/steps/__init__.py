@@ -1,4 +1,4 @@
-"""The steps, each a module: ``configure`` its options, ``plan`` its requests, ``carry_out`` the plan.
+"""The steps, each a class: ``configure`` its options, ``plan`` its requests, ``carry_out`` the plan.
 
 What ``--dry-run`` prints is the plan, and it is the plan that is sent.
 """
@@ -6,12 +6,16 @@ What ``--dry-run`` prints is the plan, and it is the plan that is sent.
 from argparse import ArgumentParser, Namespace
 from typing import Any, Protocol
 
-from workflow.steps import algorithm, data, delete, deploy, image, listing, train, transform, tune, validate
+from workflow.steps.deploy import Deploy, Transform
+from workflow.steps.inventory import Delete, List
+from workflow.steps.prepare import Algorithm, Data, Image
+from workflow.steps.train import Train, Tune
+from workflow.steps.validate import Validate
 from workflow.workspace import Workspace
 
 
 class Step(Protocol):
-    """What each of these modules has."""
+    """What each of these classes has."""
 
     HELP: str
 
@@ -26,14 +30,14 @@ class Step(Protocol):
 
 
 STEPS: dict[str, Step] = {
-    "data": data,
-    "image": image,
-    "train": train,
-    "tune": tune,
-    "deploy": deploy,
-    "transform": transform,
-    "validate": validate,
-    "list": listing,
-    "delete": delete,
-    "algorithm": algorithm,
+    "data": Data(),
+    "image": Image(),
+    "train": Train(),
+    "tune": Tune(),
+    "deploy": Deploy(),
+    "transform": Transform(),
+    "validate": Validate(),
+    "list": List(),
+    "delete": Delete(),
+    "algorithm": Algorithm(),
 }

@@ -1,4 +1,4 @@
-"""Step 3: a training job."""
+"""Step 3: a training job, or the best of several."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from train import hyperparameters
 from workflow import dataset
 from workflow.dataset import TEST, TRAIN, TRAIN_PARTS
 from workflow.errors import JobFailedError, WorkflowError
-from workflow.names import checked
-from workflow.numbers import positive
 from workflow.requests.training import (
     FULLY_REPLICATED,
     INPUT_MODES,
@@ -20,25 +18,73 @@ from workflow.requests.training import (
     Instances,
     Limits,
     create_training_job,
+    create_tuning_job,
+    training_definition,
 )
-from workflow.waiting import wait_for_training
+from workflow.settings import LONGEST_OF_TUNING, checked, positive
+from workflow.waiting import wait_for_training, wait_for_tuning
 from workflow.workspace import Workspace
 
-HELP = "train: CreateTrainingJob, with progress and log"
 
+class Train:
+    """Step 3: a training job."""
 
-def configure(parser: ArgumentParser) -> None:
-    """Add hyperparameters, instances, channels and limits."""
-    add_definition_options(parser)
-    parser.add_argument("--job-name", help="name of the job (default: --name and the time)")
-    parser.add_argument(
-        "--checkpoints", action="store_true", help="keep the state of the fit in S3; --spot does so anyway"
-    )
-    parser.add_argument(
-        "--no-wait",
-        action="store_true",
-        help="return when the job is created (--target aws); `list` shows how it is, --follow waits for it",
-    )
+    HELP = "train: CreateTrainingJob, with progress and log"
+
+    def configure(self, parser: ArgumentParser) -> None:
+        """Add hyperparameters, instances, channels and limits."""
+        add_definition_options(parser)
+        parser.add_argument("--job-name", help="name of the job (default: --name and the time)")
+        parser.add_argument(
+            "--checkpoints", action="store_true", help="keep the state of the fit in S3; --spot does so anyway"
+        )
+        parser.add_argument(
+            "--no-wait",
+            action="store_true",
+            help="return when the job is created (--target aws); `list` shows how it is, --follow waits for it",
+        )
+
+    def plan(self, work: Workspace, options: Namespace) -> dict[str, Any]:
+        """Return CreateTrainingJob, or what asks for a job that is there.
+
+        Raises
+        ------
+        WorkflowError
+            If options don't fit together, or there are no data.
+        kmeans.errors.SettingError
+            If hyperparameters are wrong: better now than when the instances have started.
+        """
+        if options.follow:
+            return {"DescribeTrainingJob": {"TrainingJobName": checked("--follow", options.follow)}}
+        if options.no_wait and work.settings.is_local:
+            raise WorkflowError("--no-wait needs --target aws: a local job ends with the program that runs it.")
+        name = checked("--job-name", options.job_name or work.settings.fresh_name())
+        keeps = options.checkpoints or options.spot
+        request = create_training_job(
+            name,
+            hyperparameters=chosen_hyperparameters(work, options),
+            checkpoints_uri=f"{work.prefix}/checkpoints/{name}" if keeps else None,
+            **definition(work, options),
+        )
+        return {"CreateTrainingJob": request}
+
+    def carry_out(self, work: Workspace, plan: dict[str, Any], options: Namespace) -> None:
+        """Create the job, and wait for its end unless told otherwise."""
+        if options.follow:
+            _wait(work, options.follow)
+            return
+        request = plan["CreateTrainingJob"]
+        name = request["TrainingJobName"]
+        work.clients.objects.require_bucket(work.account.bucket)
+        dataset.describe(work.clients.objects, work.data_uri())
+        if "CheckpointConfig" in request:
+            work.ledger.record("objects", request["CheckpointConfig"]["S3Uri"])
+        work.ledger.record("objects", f"{work.models_uri}/{name}")
+        model = f"{work.models_uri}/{name}/output/model.tar.gz"
+        # Where the model will lie, even if nobody waits for it here; a step that comes too early finds no object there.
+        work.create("training-job", "CreateTrainingJob", request, "TrainingJobName", model=model)
+        if not options.no_wait:
+            _wait(work, name)
 
 
 def add_definition_options(parser: ArgumentParser) -> None:
@@ -71,50 +117,6 @@ def add_definition_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--network-isolation", action="store_true", help="the container reaches nothing but its job's other hosts"
     )
-
-
-def plan(work: Workspace, options: Namespace) -> dict[str, Any]:
-    """Return CreateTrainingJob, or what asks for a job that is there.
-
-    Raises
-    ------
-    WorkflowError
-        If options don't fit together, or there are no data.
-    kmeans.errors.SettingError
-        If hyperparameters are wrong: better now than when the instances have started.
-    """
-    if options.follow:
-        return {"DescribeTrainingJob": {"TrainingJobName": checked("--follow", options.follow)}}
-    if options.no_wait and work.settings.is_local:
-        raise WorkflowError("--no-wait needs --target aws: a local job ends with the program that runs it.")
-    name = checked("--job-name", options.job_name or work.settings.fresh_name())
-    keeps = options.checkpoints or options.spot
-    request = create_training_job(
-        name,
-        hyperparameters=chosen_hyperparameters(work, options),
-        checkpoints_uri=f"{work.prefix}/checkpoints/{name}" if keeps else None,
-        **definition(work, options),
-    )
-    return {"CreateTrainingJob": request}
-
-
-def carry_out(work: Workspace, plan: dict[str, Any], options: Namespace) -> None:
-    """Create the job, and wait for its end unless told otherwise."""
-    if options.follow:
-        _wait(work, options.follow)
-        return
-    request = plan["CreateTrainingJob"]
-    name = request["TrainingJobName"]
-    work.clients.objects.require_bucket(work.account.bucket)
-    dataset.describe(work.clients.objects, work.data_uri())
-    if "CheckpointConfig" in request:
-        work.ledger.record("objects", request["CheckpointConfig"]["S3Uri"])
-    work.ledger.record("objects", f"{work.models_uri}/{name}")
-    model = f"{work.models_uri}/{name}/output/model.tar.gz"
-    # Where the model will lie, even if nobody waits for it here; a step that comes too early finds no object there.
-    work.create("training-job", "CreateTrainingJob", request, "TrainingJobName", model=model)
-    if not options.no_wait:
-        _wait(work, name)
 
 
 def _wait(work: Workspace, name: str) -> None:
@@ -182,3 +184,70 @@ def _assignment(text: str) -> tuple[str, str]:
     if not name or not equals:
         raise ArgumentTypeError(f"expected NAME=VALUE, found {text!r}")
     return name, value
+
+
+class Tune:
+    """A tuning job: the best of several training jobs (--target aws)."""
+
+    HELP = "search for hyperparameters: CreateHyperParameterTuningJob (--target aws)"
+
+    def configure(self, parser: ArgumentParser) -> None:
+        """Add how many jobs there shall be."""
+        add_definition_options(parser)
+        parser.add_argument(
+            "--job-name", help="name of the tuning job, at most 32 characters (default: --name and time)"
+        )
+        parser.add_argument("--jobs", type=positive, default=8, help="training jobs in all (default: %(default)s)")
+        parser.add_argument("--at-a-time", type=positive, default=2, help="of these, at a time (default: %(default)s)")
+
+    def plan(self, work: Workspace, options: Namespace) -> dict[str, Any]:
+        """Return CreateHyperParameterTuningJob, or what asks for a job that is there; errors as of a training job."""
+        if options.follow:
+            name = checked("--follow", options.follow, LONGEST_OF_TUNING)
+            return {"DescribeHyperParameterTuningJob": {"HyperParameterTuningJobName": name}}
+        name = checked("--job-name", options.job_name or work.settings.fresh_name(), LONGEST_OF_TUNING)
+        # Its training jobs have names that SageMaker makes up; in a folder of their own all their models are found.
+        output = {"output_uri": f"{work.models_uri}/{name}"}
+        request = create_tuning_job(
+            name,
+            definition=training_definition(**{**definition(work, options), **output}),
+            hyperparameters=chosen_hyperparameters(work, options),
+            jobs=options.jobs,
+            at_a_time=options.at_a_time,
+        )
+        return {"CreateHyperParameterTuningJob": request}
+
+    def carry_out(self, work: Workspace, plan: dict[str, Any], options: Namespace) -> None:
+        """Create the job, wait for its end, and remember its best training job as the last one.
+
+        Raises
+        ------
+        WorkflowError
+            If none of its training jobs has come to a good end.
+        """
+        if options.follow:
+            _wait_for_search(work, options.follow)
+            return
+        request = plan["CreateHyperParameterTuningJob"]
+        name = request["HyperParameterTuningJobName"]
+        output = request["TrainingJobDefinition"]["OutputDataConfig"]["S3OutputPath"]
+        work.clients.objects.require_bucket(work.account.bucket)
+        dataset.describe(work.clients.objects, work.data_uri())
+        work.ledger.record("objects", output)
+        work.create("tuning-job", "CreateHyperParameterTuningJob", request, "HyperParameterTuningJobName")
+        _wait_for_search(work, name)
+
+
+def _wait_for_search(work: Workspace, name: str) -> None:
+    job = wait_for_tuning(work.clients, name, work.say)
+    best = job.get("BestTrainingJob")
+    if best is None:
+        raise WorkflowError(
+            f"None of the training jobs of the tuning job {name} has come to a good end: see their logs in CloudWatch, "
+            "or train once with `python -m workflow train`, which shows the reason."
+        )
+    output = job["TrainingJobDefinition"]["OutputDataConfig"]["S3OutputPath"].rstrip("/")
+    job_name = best["TrainingJobName"]
+    work.say(f"best: {job_name} with {best.get('TunedHyperParameters', {})}")
+    if work.ledger.find("tuning-job", name):  # else it isn't ours, and we have only followed it
+        work.ledger.record("training-job", job_name, model=f"{output}/{job_name}/output/model.tar.gz")
