@@ -1,1 +1,1 @@
-"""The classic five steps, data, training, hosting, batch transform and validation, here or on SageMaker."""
+"""The steps from data to an endpoint (data, image, train, deploy, transform, validate), locally or on SageMaker."""

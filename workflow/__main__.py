@@ -1,4 +1,4 @@
-"""``python -m workflow STEP``: the only place of this package that reads the environment and exits."""
+"""``python -m workflow STEP``: the only module of this package that reads the environment and exits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXIT_BROKEN_PIPE = 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one step; return 0, or 1 with a sentence on standard error if it can't be done."""
+    """Run a step; return the exit code, 1 after an error message of one sentence on standard error."""
     try:
         return _run(arguments)
     except ModuleNotFoundError as error:
@@ -49,7 +49,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _fail(explain(error))
     except (WorkflowError, KMeansError) as error:
         return _fail(str(error))
-    except BrokenPipeError:  # whoever read the output wants no more
+    except BrokenPipeError:  # the reader of our output has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except OSError as error:
@@ -98,9 +98,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     steps = parser.add_subparsers(dest="step", metavar="STEP", required=True)
     for name, step in STEPS.items():
-        step.configure(steps.add_parser(name, parents=[shared], help=step.HELP, description=f"{step.HELP}."))
+        step.configure(steps.add_parser(name, parents=[shared], help=step.help, description=f"{step.help}."))
     options = parser.parse_args(arguments)
-    if options.target not in (LOCAL, AWS):  # argparse doesn't look at defaults
+    if options.target not in (LOCAL, AWS):  # argparse doesn't validate defaults
         parser.error(f"KMEANS_TARGET: expected {LOCAL} or {AWS}, found {options.target!r}")
     return options
 
@@ -128,7 +128,7 @@ def _fail(sentence: str) -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    # So that what runs here is stopped on the way out.
+    # An exception, so that local jobs are stopped.
     raise SystemExit(EXIT_TERMINATED)
 
 

@@ -1,4 +1,4 @@
-"""The digits as objects: where each part lies, and how it is written and read."""
+"""The digits as objects: the address of each part, writing and reading."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from local_test import digits as sources
 from workflow.errors import WorkflowError
 from workflow.objects import Objects
 
-# Objects, not rows, are what hosts share: two hosts get two each, four one each.
+# Hosts share a channel by objects: two hosts get two each, four hosts one each.
 TRAIN_PARTS = 4
 VALIDATION_PARTS = 2
 
@@ -35,16 +35,16 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What ``description.json`` says.
+    """The contents of ``description.json``.
 
     Attributes
     ----------
     source
         ``mnist`` or ``scikit-learn``.
     features
-        Columns of a row.
+        Number of columns.
     train_rows, validation_rows
-        Rows of the two splits.
+        Number of rows of the two splits.
     """
 
     source: str
@@ -54,9 +54,9 @@ class Description:
 
 
 def parts(uri: str) -> dict[str, list[Part]]:
-    """Return the objects of a data set below ``uri``, by channel.
+    """Return the objects of a data set with the prefix ``uri``, by channel.
 
-    ``train`` and ``test`` are RecordIO-protobuf; ``validation`` has the rows of ``test`` as CSV, the true digit first.
+    ``train`` and ``test`` are RecordIO-protobuf; ``validation`` has the rows of ``test`` as CSV after the true digit.
     """
     return {
         TRAIN: [Part(f"{uri}/{TRAIN}/part-{n:05}.pbr", RECORDIO) for n in range(TRAIN_PARTS)],
@@ -67,19 +67,19 @@ def parts(uri: str) -> dict[str, list[Part]]:
 
 
 def write(objects: Objects, uri: str, mnist: Path | None, rows: int | None) -> Description:
-    """Write the digits below ``uri``: MNIST from a folder, else those of scikit-learn.
+    """Write the digits at the prefix ``uri``: MNIST from a folder, else those of scikit-learn.
 
     Parameters
     ----------
     mnist
         Folder with the four IDX files; None for scikit-learn's digits.
     rows
-        At most so many of either split; None for all.
+        Maximum number of rows of each split; None for all.
 
     Raises
     ------
     WorkflowError
-        If a file is missing or isn't what it should be.
+        If a file is missing or can't be read.
     """
     try:
         found = sources.mnist(mnist) if mnist else sources.small()
@@ -92,7 +92,7 @@ def write(objects: Objects, uri: str, mnist: Path | None, rows: int | None) -> D
         raise WorkflowError(f"The digits can't be read: {error}.") from None
     train, test, shown = found.train[:rows], found.test[:rows], found.test_digits[:rows]
     places = parts(uri)
-    # First: whoever is cut off in the middle leaves no description of a mixture of these digits and older ones.
+    # First, so that an interrupted step leaves no description of a mixture of these digits and older ones.
     objects.delete(f"{uri}/{DESCRIPTION}")
     for part, points in zip(places[TRAIN], np.array_split(train, TRAIN_PARTS), strict=True):
         objects.put(part.uri, recordio.encode(points), part.content_type)
@@ -102,13 +102,13 @@ def write(objects: Objects, uri: str, mnist: Path | None, rows: int | None) -> D
         objects.put(record_part.uri, recordio.encode(points), record_part.content_type)
         objects.put(csv_part.uri, _with_digits(points, labels), csv_part.content_type)
     description = Description("mnist" if mnist else "scikit-learn", train.shape[1], len(train), len(test))
-    # Last: whoever finds it finds the others.
+    # Last, because it shows that all other objects exist.
     objects.put(f"{uri}/{DESCRIPTION}", json.dumps(asdict(description)).encode(), JSON)
     return description
 
 
 def describe(objects: Objects, uri: str) -> Description:
-    """Read what is said of the data set below ``uri``: that it is there means that all of it is.
+    """Read the description of the data set at ``uri``; if it exists, the data set is complete.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def describe(objects: Objects, uri: str) -> Description:
 
 
 def read_validation(objects: Objects, uri: str) -> tuple[Float32, NDArray[np.int64]]:
-    """Return the rows of the validation split, (n, d), and the digits they show, (n,), in the objects' order.
+    """Return the rows of the validation split, (n, d), and their true digits, (n,), in the objects' order.
 
     Raises
     ------

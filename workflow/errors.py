@@ -1,8 +1,6 @@
-"""What stops a step: one plain sentence with the cause first, then what to do."""
+"""Errors that end a step: one plain sentence with the cause first, then what to do."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -16,7 +14,7 @@ from botocore.exceptions import (
 
 CREDENTIALS = "run `aws configure`, or set AWS_PROFILE; with --target local or --dry-run none are needed."
 
-# What the codes of AWS's refusals mean to someone who doesn't know them.
+# Meanings of AWS's error codes, with advice.
 REFUSALS = {
     "NoSuchBucket": "The bucket doesn't exist: name another one with --bucket.",
     "404": "The bucket or object doesn't exist: name another bucket with --bucket, or run `python -m workflow data`.",
@@ -27,18 +25,25 @@ REFUSALS = {
     "ResourceLimitExceeded": "The account's quota doesn't allow it: take another instance type or fewer instances, or "
     "ask for more in Service Quotas.",
 }
+NOT_FOUND_CODES = ("ResourceNotFound", "ResourceNotFoundException", "NoSuchKey", "NoSuchBucket", "404")
+NOT_FOUND_TEXTS = ("could not find", "not found", "does not exist")
 
 
 class WorkflowError(Exception):
-    """A step can't go on; the message is meant for the user."""
+    """A step can't continue; the message is meant for the user."""
 
 
 class JobFailedError(WorkflowError):
-    """A job or an endpoint ended in failure; the message holds its FailureReason."""
+    """A job or an endpoint failed; the message contains its FailureReason."""
+
+
+def one_line(error: BaseException | str) -> str:
+    """Return an error's text on one line."""
+    return " ".join(str(error).split())
 
 
 def explain(error: BotoCoreError | ClientError) -> str:
-    """Return what boto3 has to say as one sentence with the cause first."""
+    """Return an error of boto3 as one sentence with the cause first."""
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return f"There are no AWS credentials: {CREDENTIALS}"
     if isinstance(error, NoRegionError):
@@ -48,39 +53,28 @@ def explain(error: BotoCoreError | ClientError) -> str:
     if isinstance(error, EndpointConnectionError):
         return f"AWS can't be reached: {error} Check the network and --region."
     if isinstance(error, ClientError):
-        return _refusal(error)
-    return " ".join(str(error).split())
+        code = code_of(error) or "no code"
+        return one_line(f"{REFUSALS.get(code, '')} {error.operation_name} was refused ({code}): {_message(error)}")
+    return one_line(error)
 
 
 def explain_system(error: OSError) -> str:
-    """Return what the system has to say as one sentence with the cause first."""
-    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    """Return an error of the operating system as one sentence with the cause first."""
+    reason = error.strerror or one_line(error) or type(error).__name__
     place = f": {error.filename}" if error.filename else ""
     return f"{reason}{place}. Correct that, or name another folder with --folder."
 
 
 def code_of(error: ClientError) -> str:
     """Return the code of a refusal, for example ``ValidationException``."""
-    return str(_details(error).get("Code", ""))
+    return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def is_not_found(error: ClientError) -> bool:
-    """Tell whether a refusal says that the thing isn't there."""
-    message = str(_details(error).get("Message", "")).lower()
-    named = code_of(error) in ("ResourceNotFound", "ResourceNotFoundException", "NoSuchKey", "NoSuchBucket", "404")
-    told = "could not find" in message or "not found" in message or "does not exist" in message
-    return named or (code_of(error) == "ValidationException" and told)
+    """Return True if a service refuses because the thing doesn't exist."""
+    is_said = any(text in _message(error).lower() for text in NOT_FOUND_TEXTS)
+    return code_of(error) in NOT_FOUND_CODES or (code_of(error) == "ValidationException" and is_said)
 
 
-def _refusal(error: ClientError) -> str:
-    details = _details(error)
-    what = (
-        f"{error.operation_name} was refused ({details.get('Code', 'no code')}): {details.get('Message', '')}".strip()
-    )
-    hint = REFUSALS.get(code_of(error))
-    return " ".join((f"{hint} {what}" if hint else what).split())
-
-
-def _details(error: ClientError) -> dict[str, Any]:
-    details: dict[str, Any] = error.response.get("Error", {})
-    return details
+def _message(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Message", ""))

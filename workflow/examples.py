@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from workflow.__main__ import main
 
-# Nothing is read from the reader's machine, and every name is fixed.
-FIXED = ("--target", "aws", "--region", "eu-west-1", "--dry-run")
+# These options make the output the same on every machine.
+FIXED = "--target aws --region eu-west-1 --dry-run"
 
 HEAD = """# The requests, printed
 
@@ -24,83 +24,60 @@ this page and the program together, another checks every request against botocor
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A command, and what it shows."""
+    """A title and the arguments of a command."""
 
     title: str
-    command: tuple[str, ...]
+    command: str
 
 
 EXAMPLES = (
-    Example("Data", ("data",)),
-    Example("Training", ("train", "--job-name", "kmeans-digits-1")),
+    Example("Data", "data"),
+    Example("Training", "train --job-name kmeans-digits-1"),
     Example(
         "Training on two spot instances, through pipes, with checkpoints",
-        ("train", "--job-name", "kmeans-digits-2", "--instances", "2", "--input-mode", "Pipe", "--spot"),
+        "train --job-name kmeans-digits-2 --instances 2 --input-mode Pipe --spot",
     ),
     Example(
         "Training with FastFile, every host on all data, without network",
-        (
-            *("train", "--job-name", "kmeans-digits-3", "--instances", "2", "--input-mode", "FastFile"),
-            *("--distribution", "FullyReplicated", "--network-isolation", "--hyperparameter", "epochs=2"),
-        ),
+        "train --job-name kmeans-digits-3 --instances 2 --input-mode FastFile --distribution FullyReplicated "
+        "--network-isolation --hyperparameter epochs=2",
     ),
-    Example("Tuning", ("tune", "--job-name", "kmeans-digits-tuning", "--jobs", "8", "--at-a-time", "2")),
+    Example("Tuning", "tune --job-name kmeans-digits-tuning --jobs 8 --at-a-time 2"),
     Example(
         "Hosting on an instance, with data capture",
-        (
-            "deploy",
-            "--endpoint-name",
-            "kmeans-digits-endpoint",
-            "--training-job",
-            "kmeans-digits-1",
-            "--data-capture",
-            "10",
-        ),
+        "deploy --endpoint-name kmeans-digits-endpoint --training-job kmeans-digits-1 --data-capture 10",
     ),
     Example(
         "Hosting without instances",
-        (
-            "deploy",
-            "--endpoint-name",
-            "kmeans-digits-serverless",
-            "--training-job",
-            "kmeans-digits-1",
-            "--serverless",
-            "2048",
-        ),
+        "deploy --endpoint-name kmeans-digits-serverless --training-job kmeans-digits-1 --serverless 2048",
     ),
-    Example(
-        "Hosting the models of all training jobs", ("deploy", "--endpoint-name", "kmeans-digits-all", "--multi-model")
-    ),
-    Example("Asking an endpoint", ("validate", "--of", "endpoint")),
+    Example("Hosting the models of all training jobs", "deploy --endpoint-name kmeans-digits-all --multi-model"),
+    Example("Asking an endpoint", "validate --of endpoint"),
     Example(
         "Batch transform of CSV, joined with its input",
-        ("transform", "--job-name", "kmeans-digits-csv", "--training-job", "kmeans-digits-1"),
+        "transform --job-name kmeans-digits-csv --training-job kmeans-digits-1",
     ),
     Example(
         "Batch transform of RecordIO-protobuf, record by record",
-        (
-            *("transform", "--job-name", "kmeans-digits-recordio", "--training-job", "kmeans-digits-1"),
-            *("--format", "recordio", "--strategy", "SingleRecord"),
-        ),
+        "transform --job-name kmeans-digits-recordio --training-job kmeans-digits-1 --format recordio "
+        "--strategy SingleRecord",
     ),
-    Example("The image as an algorithm", ("algorithm",)),
+    Example("The image as an algorithm", "algorithm"),
 )
 
 
-def printed(command: tuple[str, ...]) -> str:
-    """Return what a command prints in an account's dry run, from a workflow that has created nothing yet."""
+def printed(command: str) -> str:
+    """Return the output of a command in an account's dry run, before anything is created."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as out:
-        if main([*command, *FIXED, "--folder", folder]):
-            raise AssertionError(f"{' '.join(command)} can't be done")
+        if main([*command.split(), *FIXED.split(), "--folder", folder]):
+            raise AssertionError(f"{command} can't be done")
     return out.getvalue()
 
 
 def markdown() -> str:
     """Return the page."""
     sections = [
-        f"## {example.title}\n\n```\n$ python -m workflow {' '.join(example.command)} {' '.join(FIXED)}\n"
-        f"{printed(example.command)}```\n"
+        f"## {example.title}\n\n```\n$ python -m workflow {example.command} {FIXED}\n{printed(example.command)}```\n"
         for example in EXAMPLES
     ]
     return "\n".join([HEAD, *sections])

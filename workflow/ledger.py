@@ -1,4 +1,4 @@
-"""What a workflow created: written before it is created, so that nothing is forgotten if a step is cut off."""
+"""The list of things a workflow created, recorded before creation so that an interrupted step loses none."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ LONGEST_FILE = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that was created, or was about to be.
+    """A thing that was created, or was about to be.
 
     Attributes
     ----------
     kind
         ``data``, ``image``, ``training-job``, ``model``, ``endpoint`` and so on.
     name
-        Its name, or for data its ``s3://`` prefix, for an image its URI.
+        Its name; of data the ``s3://`` prefix, of an image the URI.
     created
-        UTC, ISO 8601.
+        Time in UTC, ISO 8601.
     details
-        What later steps want to know of it.
+        Facts that later steps need.
     region, account
-        Where it is; empty on this machine, and where it isn't known.
+        Location; empty on this machine, or if unknown.
     """
 
     kind: str
@@ -44,22 +44,21 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What was recorded of a thing before it was recorded again: where in the list, and the entry, if there was one."""
+    """A thing's previous entry, if there was one, and its place in the list."""
 
     place: int
     entry: Entry | None
 
 
 class Ledger:
-    """The list of what was created, in a JSON file that is written whole or not at all.
+    """The list of things that were created, in a JSON file that is written atomically.
 
     Parameters
     ----------
     file
-        Where it is kept.
+        Path of the JSON file.
     region, account
-        Whose things are meant. SageMaker doesn't find those of another region or account, which doesn't mean that
-        they are gone. Empty: all.
+        Location whose things are listed, because SageMaker finds no others; empty for all locations.
     """
 
     def __init__(self, file: Path, region: str = "", account: str = "") -> None:
@@ -68,25 +67,25 @@ class Ledger:
         self._account = account
 
     def entries(self) -> list[Entry]:
-        """Return the entries of this region and account, the oldest first; errors are as of :meth:`elsewhere`."""
+        """Return the entries of this location, the oldest first; errors are as of :meth:`elsewhere`."""
         return [entry for entry in self._read() if self._is_here(entry)]
 
     def elsewhere(self) -> list[Entry]:
-        """Return the entries of other regions and accounts.
+        """Return the entries of other locations.
 
         Raises
         ------
         WorkflowError
-            If the file is there, but isn't what this class writes.
+            If the file exists, but isn't a ledger.
         """
         return [entry for entry in self._read() if not self._is_here(entry)]
 
     def find(self, kind: str, name: str) -> Entry | None:
-        """Return the entry of a thing."""
+        """Return the entry of a thing, or None."""
         return next((entry for entry in self.entries() if (entry.kind, entry.name) == (kind, name)), None)
 
     def record(self, kind: str, name: str, **details: str) -> Before:
-        """Add an entry, or replace the details of one that is there; return what was there before."""
+        """Add an entry, or update the details of an existing one; return what :meth:`take_back` restores."""
         with self._changing() as entries:
             before = self._take(entries, kind, name)
             old = before.entry
@@ -96,19 +95,19 @@ class Ledger:
         return before
 
     def take_back(self, kind: str, name: str, before: Before) -> None:
-        """Undo a :meth:`record`, because what it was about has not come about."""
+        """Undo a :meth:`record`, because the thing was not created."""
         with self._changing() as entries:
             self._take(entries, kind, name)
             if before.entry is not None:
                 entries.insert(before.place, before.entry)
 
     def forget(self, kind: str, name: str) -> None:
-        """Remove an entry, because what it names is deleted."""
+        """Remove the entry of a thing that is deleted."""
         with self._changing() as entries:
             self._take(entries, kind, name)
 
     def latest(self, kind: str) -> Entry | None:
-        """Return the last entry of its kind."""
+        """Return the last entry of a kind, or None."""
         return next((entry for entry in reversed(self.entries()) if entry.kind == kind), None)
 
     def _is_here(self, entry: Entry) -> bool:
@@ -116,7 +115,7 @@ class Ledger:
         return all(theirs == ours or not theirs or not ours for theirs, ours in pairs)
 
     def _take(self, entries: list[Entry], kind: str, name: str) -> Before:
-        """Take the entry of a thing out of the list."""
+        """Remove the entry of a thing from the list."""
         for place, entry in enumerate(entries):
             if (entry.kind, entry.name) == (kind, name) and self._is_here(entry):
                 del entries[place]
@@ -141,7 +140,7 @@ class Ledger:
 
     @contextmanager
     def _changing(self) -> Iterator[list[Entry]]:
-        """Return the entries, to be changed while no other process does; they are written at the end."""
+        """Return the entries, to be changed under a lock; they are written at the end."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -16,10 +16,14 @@ from botocore.exceptions import ClientError
 from kmeans.atomic_file import write_files
 from workflow.errors import WorkflowError, code_of, is_not_found
 
-# S3's own rule for names, less the rare exceptions.
+# S3's rule for names, without its rare exceptions.
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 LARGEST_PUT = 5 << 30
 DELETED_AT_ONCE = 1000
+LARGEST_MODEL = 16 << 30
+
+# S3DataType: all objects with a prefix, or a list of objects.
+PREFIX, MANIFEST = "S3Prefix", "ManifestFile"
 
 
 class Address(NamedTuple):
@@ -30,13 +34,7 @@ class Address(NamedTuple):
 
     @classmethod
     def parse(cls, uri: str) -> Address:
-        """Split ``s3://bucket/key``.
-
-        Raises
-        ------
-        WorkflowError
-            If ``uri`` is no such address.
-        """
+        """Split ``s3://bucket/key``; raise WorkflowError if ``uri`` isn't such an address."""
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         if not uri.startswith("s3://") or not BUCKET.fullmatch(bucket) or ".." in key.split("/"):
             raise WorkflowError(f"Expected an address like s3://bucket/key, found {uri!r}.")
@@ -44,31 +42,31 @@ class Address(NamedTuple):
 
     @property
     def uri(self) -> str:
-        """The address as one text."""
+        """``s3://bucket/key``."""
         return f"s3://{self.bucket}/{self.key}"
 
 
 class Objects(Protocol):
-    """What the workflow does with objects; all addresses are ``s3://bucket/key``."""
+    """Operations on objects; all addresses are ``s3://bucket/key``."""
 
     def require_bucket(self, bucket: str, *, create: bool = False) -> None:
-        """Raise WorkflowError if there is no such bucket; with ``create`` make it instead."""
+        """Raise WorkflowError if a bucket doesn't exist; with ``create``, create it."""
 
     def put(self, uri: str, content: bytes, content_type: str) -> None:
-        """Write an object, whole or not at all."""
+        """Write an object atomically."""
 
     def get(self, uri: str) -> bytes:
-        """Return an object's content; raise WorkflowError if there is none."""
+        """Return an object's content; raise WorkflowError if it doesn't exist."""
 
     def find(self, prefix: str) -> list[str]:
-        """Return the addresses of all objects that begin with ``prefix``, sorted."""
+        """Return the addresses that begin with ``prefix``, sorted."""
 
     def delete(self, prefix: str) -> int:
-        """Delete all objects that begin with ``prefix``; return how many there were."""
+        """Delete the objects whose addresses begin with ``prefix``; return their number."""
 
 
 def put_object(uri: str, content_type: str) -> dict[str, Any]:
-    """Return the request that writes an object, without its body."""
+    """Return the request that writes an object, without the body."""
     bucket, key = Address.parse(uri)
     return {"Bucket": bucket, "Key": key, "ContentType": content_type}
 
@@ -80,7 +78,7 @@ class S3Objects:
         self._client = client
 
     def require_bucket(self, bucket: str, *, create: bool = False) -> None:
-        """Ask for the bucket; see :class:`Objects`."""
+        """See :class:`Objects`."""
         try:
             self._client.head_bucket(Bucket=bucket)
         except ClientError as error:
@@ -113,7 +111,7 @@ class S3Objects:
         return content
 
     def find(self, prefix: str) -> list[str]:
-        """List objects, however many."""
+        """List objects, page by page."""
         bucket, key = Address.parse(prefix)
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
         try:
@@ -136,7 +134,7 @@ class S3Objects:
 
     def _create(self, bucket: str) -> None:
         region = self._client.meta.region_name
-        # The first of the regions is the only one that must not be named.
+        # S3 refuses this region as a LocationConstraint: it is the default.
         place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
         self._client.create_bucket(Bucket=bucket, **place)
 
@@ -148,12 +146,12 @@ class FolderObjects:
         self._root = root
 
     def path(self, uri: str) -> Path:
-        """Return the file or folder that an address stands for."""
+        """Return the file or folder of an address."""
         bucket, key = Address.parse(uri)
         return self._root / bucket / key
 
     def require_bucket(self, bucket: str, *, create: bool = False) -> None:
-        """Look for the bucket's folder; see :class:`Objects`."""
+        """Check or create the bucket's folder."""
         folder = self.path(f"s3://{bucket}/")
         if create:
             folder.mkdir(parents=True, exist_ok=True)
@@ -176,12 +174,11 @@ class FolderObjects:
         """List files; a prefix may end in the middle of a name, as in S3."""
         bucket, key = Address.parse(prefix)
         root = self._root / bucket
-        # What is being written has a name that begins with a dot and ends so.
         names = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
         return sorted(Address(bucket, name).uri for name in names if name.startswith(key) and not _is_temporary(name))
 
     def delete(self, prefix: str) -> int:
-        """Delete files, and folders that are empty then."""
+        """Delete files, and folders that become empty."""
         found = self.find(prefix)
         for uri in found:
             path = self.path(uri)
@@ -194,15 +191,13 @@ class FolderObjects:
 
 
 def _is_temporary(name: str) -> bool:
+    """Return True for a file that ``write_files`` hasn't completed."""
     file = name.rpartition("/")[2]
     return file.startswith(".") and file.endswith(".tmp")
 
 
-LARGEST_MODEL = 16 << 30
-
-
 def pack(folders: Iterable[Path]) -> bytes:
-    """Return a gzipped tar of all files of the folders; of files with the same name the first folder's."""
+    """Return a gzipped tar of all files in the folders; of files with the same name, the first folder's."""
     files: dict[str, Path] = {}
     for folder in folders:
         for path in sorted(folder.rglob("*")):
@@ -221,7 +216,7 @@ def unpack(content: bytes, folder: Path, source: str) -> None:
     Raises
     ------
     WorkflowError
-        If it is none, is larger than 16 GiB, or holds anything that would lie outside of the folder.
+        If it isn't a gzipped tar, is larger than 16 GiB, or contains a path outside the folder.
     """
     folder.mkdir(parents=True)
     try:
@@ -233,11 +228,8 @@ def unpack(content: bytes, folder: Path, source: str) -> None:
         raise WorkflowError(f"{source} is no model.tar.gz that can be unpacked: {error}.") from None
 
 
-PREFIX, MANIFEST = "S3Prefix", "ManifestFile"
-
-
 def find_objects(objects: FolderObjects, place: dict[str, str]) -> list[tuple[str, str]]:
-    """Return the objects of an S3DataSource, each as its address and its name within the data.
+    """Return the objects of an S3DataSource, each as its address and its name in the channel's folder.
 
     Raises
     ------
@@ -251,13 +243,13 @@ def find_objects(objects: FolderObjects, place: dict[str, str]) -> list[tuple[st
     addresses = objects.find(uri)
     if not addresses:
         raise WorkflowError(f"No S3 objects found under S3 URL {uri!r} given in input data source.")
-    # A prefix may name a folder, or be the beginning of names.
-    inside, beside = f"{uri.rstrip('/')}/", f"{uri.rpartition('/')[0]}/"
-    return [(address, address.removeprefix(inside if address.startswith(inside) else beside)) for address in addresses]
+    # A prefix is a folder, or the start of names.
+    inside, parent = f"{uri.rstrip('/')}/", f"{uri.rpartition('/')[0]}/"
+    return [(address, address.removeprefix(inside if address.startswith(inside) else parent)) for address in addresses]
 
 
 def _manifest(content: bytes, uri: str) -> tuple[str, list[str]]:
-    """Return what all names of a manifest begin with, and the names."""
+    """Return the prefix and the names of a manifest."""
     try:
         head, *names = json.loads(content)
         prefix = head["prefix"]

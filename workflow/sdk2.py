@@ -16,7 +16,7 @@ from sagemaker.amazon.validation import ge
 from sagemaker.model import Model
 from sagemaker.vpc_utils import VPC_CONFIG_DEFAULT
 
-from workflow.requests.training import metric_definitions
+from workflow.requests import metric_definitions
 
 # What lies in the folder of a record set: its list of objects. The image passes over names that begin with a dot.
 MANIFEST = ".amazon.manifest"

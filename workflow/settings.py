@@ -1,4 +1,4 @@
-"""Where a workflow runs and under which names; names and numbers as options take them."""
+"""Settings that all steps share; names and numbers as options take them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ DEFAULT_NAME = "kmeans-digits"
 DEFAULT_REGION = "us-east-1"
 LOCAL_IMAGE = "kmeans:latest"
 
-# Stand for what an account would say: on this machine, and in a dry run.
+# Placeholders on this machine and in a dry run, which ask no account.
 ANY_ACCOUNT = "123456789012"
 ANY_ROLE = f"arn:aws:iam::{ANY_ACCOUNT}:role/KMeansWorkflow"
 
-# With the time behind it, and what SageMaker adds to it, a name has at most 63 characters; of a tuning job 32.
+# SageMaker's rule, which botocore's model doesn't contain. Names also become folders and prefixes of objects.
+NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
+LONGEST, LONGEST_OF_TUNING = 63, 32
+
+# With the time and SageMaker's suffixes appended, --name must fit into the limits above.
 NAME_START = re.compile(r"[a-zA-Z0-9](-?[a-zA-Z0-9])*")
 LONGEST_NAME = 16
 
@@ -33,23 +37,28 @@ class Settings:
     Attributes
     ----------
     target
-        ``local``: this machine's Docker, and folders for S3; ``aws``: SageMaker in an account.
+        ``local``: this machine's Docker, and folders instead of S3; ``aws``: SageMaker in an account.
     folder
-        Holds the record of what was created and, with ``local``, everything that S3 and SageMaker would hold.
+        Contains the ledger and, with ``local``, the state of S3 and SageMaker.
     name
-        What the names of all that is created begin with, and the objects' prefix.
+        Start of all names and of the objects' keys.
     region
-        AWS region; with ``local`` a mere name.
+        AWS region; with ``local`` only passed on to containers.
     profile
-        AWS profile; None for the usual one.
+        AWS profile; None for the default one.
     bucket
-        S3 bucket; None for SageMaker's usual one, ``sagemaker-REGION-ACCOUNT``.
+        S3 bucket; None for SageMaker's default bucket, ``sagemaker-REGION-ACCOUNT``.
     role
         ARN of the role under which jobs and endpoints run; None if not given.
     image
         URI of the image; None for the one that the step ``image`` made.
     is_dry_run
-        Whether requests are printed and nothing is asked, created or deleted.
+        Whether requests are only printed.
+
+    Raises
+    ------
+    WorkflowError
+        If ``name`` is too long or has other characters than letters, digits and single hyphens.
     """
 
     target: str = LOCAL
@@ -70,43 +79,31 @@ class Settings:
 
     @property
     def is_local(self) -> bool:
-        """Whether all happens on this machine."""
+        """Whether the target is this machine."""
         return self.target == LOCAL
 
     @property
     def ledger_file(self) -> Path:
-        """Where it is kept what was created."""
+        """File of the ledger."""
         return self.folder / self.target / "created.json"
 
-    def fresh_name(self, now: datetime | None = None) -> str:
-        """Return a name that no earlier job had, in seconds' steps."""
-        moment = now or datetime.now(UTC)
-        return f"{self.name}-{moment:%y%m%d-%H%M%S}"
+    def fresh_name(self) -> str:
+        """Return a name with the current time in seconds, which no earlier job has."""
+        return f"{self.name}-{datetime.now(UTC):%y%m%d-%H%M%S}"
 
 
 def region_of(given: str | None, environment: Mapping[str, str]) -> str | None:
-    """Return the region that was given or that the environment names; None: what the AWS profile says."""
+    """Return the region that is given or that the environment names; None for the AWS profile's."""
     return given or environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
 
 
-# SageMaker's rule, which botocore's model leaves to the service. Names become folders and prefixes of objects here.
-NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
-LONGEST, LONGEST_OF_TUNING = 63, 32
-
-
 def is_name(text: str, longest: int = LONGEST) -> bool:
-    """Tell whether SageMaker takes a name."""
+    """Return True if SageMaker accepts a name."""
     return NAME.fullmatch(text) is not None and len(text) <= longest
 
 
 def checked(option: str, name: str, longest: int = LONGEST) -> str:
-    """Return a name that ``option`` gave.
-
-    Raises
-    ------
-    WorkflowError
-        If SageMaker would refuse it.
-    """
+    """Return the name that ``option`` gave; raise WorkflowError if SageMaker would refuse it."""
     if not is_name(name, longest):
         raise WorkflowError(
             f"{option}: expected at most {longest} letters, digits and hyphens, neither the first nor the last of them "
@@ -116,7 +113,7 @@ def checked(option: str, name: str, longest: int = LONGEST) -> str:
 
 
 def positive(text: str) -> int:
-    """Return an integer of at least 1."""
+    """Return an option's integer of at least 1."""
     try:
         number = int(text)
     except ValueError:
@@ -127,7 +124,7 @@ def positive(text: str) -> int:
 
 
 def percent(text: str) -> int:
-    """Return an integer from 1 to 100."""
+    """Return an option's integer from 1 to 100."""
     number = positive(text)
     if number > 100:
         raise ArgumentTypeError(f"expected an integer from 1 to 100, found {text!r}")

@@ -1,4 +1,4 @@
-"""What every step works with: settings, the record of what was created, and the clients of the target."""
+"""What every step works with: settings, the ledger, and the clients of the target."""
 
 from __future__ import annotations
 
@@ -9,139 +9,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import boto3
+from botocore import xform_name
 from botocore.exceptions import ClientError, NoRegionError, ParamValidationError
 
 from workflow.errors import WorkflowError
 from workflow.ledger import Ledger
 from workflow.objects import Objects, S3Objects
+from workflow.requests import NOUNS
 from workflow.settings import ANY_ACCOUNT, ANY_ROLE, DEFAULT_REGION, LOCAL_IMAGE, Settings
 
-# SageMaker's own SDK asks no more often either; CloudWatch shows a line some seconds after it was written.
+# SageMaker's own SDK polls no more often; CloudWatch shows a line some seconds after it is written.
 AWS_POLL_SECONDS = 5.0
 AWS_LOG_DELAY_SECONDS = 5.0
 LOCAL_POLL_SECONDS = 0.1
 
 LOCAL_BUCKET = "kmeans-local"
-
-
-@dataclass(frozen=True)
-class Clients:
-    """What a target answers with.
-
-    Attributes
-    ----------
-    sagemaker, runtime, logs
-        boto3's clients ``sagemaker``, ``sagemaker-runtime`` and ``logs``, or what does the same here.
-    objects
-        S3, or the folder that stands for it.
-    poll_seconds
-        How often a job is looked at.
-    log_delay_seconds
-        How long after its end all its lines are there.
-    """
-
-    sagemaker: Any
-    runtime: Any
-    logs: Any
-    objects: Objects
-    poll_seconds: float
-    log_delay_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What belongs to whom: bucket, role and the usual image of a target.
-
-    Attributes
-    ----------
-    region, bucket
-        As requests need them.
-    number
-        The account's 12 digits.
-    role
-        ARN of the role under which SageMaker works; None if none was given.
-    is_usual_bucket
-        Whether the bucket is SageMaker's usual one, which may be created; one that a user names has to be there.
-    image
-        Image to take if none was made or given; None if there is none that could be meant.
-    """
-
-    region: str
-    number: str
-    bucket: str
-    role: str | None
-    is_usual_bucket: bool
-    image: str | None
-
-
-@contextmanager
-def open_clients(settings: Settings) -> Iterator[tuple[Clients, Account]]:
-    """Return the clients of the target; local jobs that still run at the end are stopped.
-
-    Raises
-    ------
-    WorkflowError
-        If no Docker engine answers.
-    botocore.exceptions.BotoCoreError
-        If there are no credentials, or no region.
-    """
-    if settings.is_local:
-        from workflow.local.service import open_service  # noqa: PLC0415 - an account needs no Docker
-
-        with open_service(settings.folder / settings.target, settings.region) as service:
-            clients = Clients(
-                service.sagemaker, service.runtime, service.logs, service.objects, LOCAL_POLL_SECONDS, 0.0
-            )
-            yield clients, local_account(settings)
-        return
-    session = boto3.Session(region_name=settings.region or None, profile_name=settings.profile)
-    account = _aws_account(settings, session)
-    clients = Clients(
-        session.client("sagemaker"),
-        session.client("sagemaker-runtime"),
-        session.client("logs"),
-        S3Objects(session.client("s3")),
-        AWS_POLL_SECONDS,
-        AWS_LOG_DELAY_SECONDS,
-    )
-    yield clients, account
-
-
-def local_account(settings: Settings) -> Account:
-    """Return what stands for an account on this machine."""
-    return Account(
-        region=settings.region or DEFAULT_REGION,
-        number=ANY_ACCOUNT,
-        bucket=settings.bucket or LOCAL_BUCKET,
-        role=settings.role or ANY_ROLE,
-        is_usual_bucket=True,
-        image=settings.image or LOCAL_IMAGE,
-    )
-
-
-def imagined_account(settings: Settings) -> Account:
-    """Return what stands for an account in a dry run, which asks nobody."""
-    if settings.is_local:
-        return local_account(settings)
-    region = settings.region or DEFAULT_REGION
-    return Account(
-        region=region,
-        number=ANY_ACCOUNT,
-        bucket=settings.bucket or f"sagemaker-{region}-{ANY_ACCOUNT}",
-        role=settings.role or ANY_ROLE,
-        is_usual_bucket=not settings.bucket,
-        image=settings.image or f"{ANY_ACCOUNT}.dkr.ecr.{region}.amazonaws.com/kmeans:latest",
-    )
-
-
-def _aws_account(settings: Settings, session: Any) -> Account:
-    region = session.region_name
-    if not region:  # STS would answer from anywhere
-        raise NoRegionError
-    number = session.client("sts").get_caller_identity()["Account"]
-    bucket = settings.bucket or f"sagemaker-{region}-{number}"
-    return Account(region, number, bucket, settings.role, not settings.bucket, settings.image)
-
 
 # Kind of a thing: the step that creates it.
 STEPS_BY_KIND = {
@@ -154,22 +36,70 @@ STEPS_BY_KIND = {
 }
 
 
+@dataclass(frozen=True)
+class Clients:
+    """The clients of a target.
+
+    Attributes
+    ----------
+    sagemaker, runtime, logs
+        boto3's clients ``sagemaker``, ``sagemaker-runtime`` and ``logs``, or their local replacements.
+    objects
+        S3, or the folder that replaces it.
+    poll_seconds
+        Time between two requests for a job's status.
+    log_delay_seconds
+        Time after a job's end until all its log lines are visible.
+    """
+
+    sagemaker: Any
+    runtime: Any
+    logs: Any
+    objects: Objects
+    poll_seconds: float
+    log_delay_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The account of a target.
+
+    Attributes
+    ----------
+    region, number, bucket
+        AWS region, the account's 12 digits, and the bucket of all objects.
+    role
+        ARN of the role under which SageMaker works; None if none was given.
+    is_usual_bucket
+        Whether the bucket is SageMaker's default one, which may be created; one that a user names must exist.
+    image
+        Default image; None if there is none.
+    """
+
+    region: str
+    number: str
+    bucket: str
+    role: str | None
+    is_usual_bucket: bool
+    image: str | None
+
+
 def _print(line: str) -> None:
     print(line, flush=True)
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """The part of a step that isn't its own.
+    """What every step works with.
 
     Attributes
     ----------
     settings, ledger, account
-        Where the step runs, what there is, and what belongs to whom.
-    clients
-        Those of the target; in a dry run there are none.
+        Settings of all steps, what they created, and the account.
+    maybe_clients
+        Clients of the target; None in a dry run.
     say
-        Takes the lines that tell how it goes.
+        Receives progress lines.
     """
 
     settings: Settings
@@ -180,25 +110,24 @@ class Workspace:
 
     @property
     def clients(self) -> Clients:
-        """The clients of the target."""
+        """Clients of the target."""
         if self.maybe_clients is None:
             raise AssertionError("a dry run asks nobody")
         return self.maybe_clients
 
     @property
     def prefix(self) -> str:
-        """``s3://bucket/name``: below it lies all that the workflow writes."""
+        """``s3://bucket/name``, the prefix of all objects that the workflow writes."""
         return f"s3://{self.account.bucket}/{self.settings.name}"
 
     @property
-    def role(self) -> str:
-        """The ARN of the role under which SageMaker works.
+    def models_uri(self) -> str:
+        """Prefix of the models, each of which is below its training job's name."""
+        return f"{self.prefix}/models"
 
-        Raises
-        ------
-        WorkflowError
-            If none was given.
-        """
+    @property
+    def role(self) -> str:
+        """ARN of the role under which SageMaker works; raises WorkflowError if none was given."""
         if self.account.role is None:
             raise WorkflowError(
                 "There is no role under which SageMaker could work: name its ARN with --role or SAGEMAKER_ROLE."
@@ -206,7 +135,7 @@ class Workspace:
         return self.account.role
 
     def image(self) -> str:
-        """Return the image's URI: the one that was given, or that the step ``image`` made.
+        """Return the URI of the image: the given one, else the one that the step ``image`` made.
 
         Raises
         ------
@@ -220,9 +149,7 @@ class Workspace:
         return found
 
     def required(self, kind: str, given: str | None = None) -> str:
-        """Return the name of the thing to work on: the one that was given, else the last that was created.
-
-        In a dry run a name stands for what isn't there yet.
+        """Return the given name, else the name of the last thing of its kind, or a placeholder in a dry run.
 
         Raises
         ------
@@ -242,13 +169,13 @@ class Workspace:
         )
 
     def data_uri(self) -> str:
-        """Return where the data lie; errors are as of :meth:`required`."""
+        """Return the prefix of the data; errors are as of :meth:`required`."""
         if self.ledger.latest("data") is None and self.settings.is_dry_run:
             return f"{self.prefix}/data"
         return self.required("data")
 
     def model_uri(self, job: str | None = None) -> str:
-        """Return where the model of a training job lies: of the one that was named, else of the last with one.
+        """Return the address of the model of a training job, by default of the last one with a model.
 
         Raises
         ------
@@ -267,26 +194,26 @@ class Workspace:
             )
         return f"{self.models_uri}/{name}/output/model.tar.gz"
 
-    @property
-    def models_uri(self) -> str:
-        """Where training jobs leave their models, each below its name."""
-        return f"{self.prefix}/models"
+    def require_model(self, uri: str) -> None:
+        """Raise WorkflowError if there is no object at a model's address."""
+        if not self.clients.objects.find(uri):
+            raise WorkflowError(f"There is no model at {uri}: run `python -m workflow train` again, or wait for it.")
 
-    def create(self, kind: str, operation: str, request: dict[str, Any], member: str, **details: str) -> None:
-        """Send a request that creates something, which is recorded before."""
-        name = request[member]
+    def create(self, kind: str, request: dict[str, Any], **details: str) -> None:
+        """Record a thing with its details, then send the request that creates it."""
+        operation, name = f"Create{NOUNS[kind]}", request[f"{NOUNS[kind]}Name"]
         before = self.ledger.record(kind, name, **details)
         self.say(f"{operation} {name}")
         try:
             self.call(operation, request)
         except (ClientError, ParamValidationError, WorkflowError):
-            # Refused, or not even sent: nothing new is there. After any other error there may be. What was recorded
-            # before stays: a name is refused, too, because it is that of a thing we made.
+            # The request was refused or not sent, so nothing was created; after any other error something may exist.
+            # An earlier entry stays: the name may be refused because it is taken by a thing that we created.
             self.ledger.take_back(kind, name, before)
             raise
 
     def say_what_is_elsewhere(self) -> None:
-        """Say a line for each other region or account whose things are recorded, too."""
+        """Say a line for each other region or account with recorded things."""
         found = Counter((entry.region, entry.account) for entry in self.ledger.elsewhere())
         for (region, account), count in found.items():
             place = f"{region or 'an unknown region'}, account {account or 'unknown'}"
@@ -294,29 +221,69 @@ class Workspace:
 
     def call(self, operation: str, request: dict[str, Any]) -> Any:
         """Send a request to SageMaker."""
-        return getattr(self.clients.sagemaker, _method(operation))(**request)
+        return getattr(self.clients.sagemaker, xform_name(operation))(**request)
 
 
 @contextmanager
 def open_workspace(settings: Settings, say: Callable[[str], None] = _print) -> Iterator[Workspace]:
-    """Return the workspace of the settings; in a dry run nobody is asked.
+    """Return the workspace of the settings; local jobs that still run at the end are stopped.
 
     Raises
     ------
     WorkflowError
-        As :func:`workflow.workspace.open_clients`.
+        If the target is local and no Docker engine answers.
+    botocore.exceptions.BotoCoreError
+        If the target is an account, and there are no credentials or no region.
     """
     if settings.is_dry_run:
-        # Whose account it would be is known to nobody who isn't asked.
+        # A dry run asks no account for its number.
         ledger = Ledger(settings.ledger_file, "" if settings.is_local else settings.region)
-        yield Workspace(settings, ledger, imagined_account(settings), None, say)
+        account = _local_account(settings) if settings.is_local else _imagined_account(settings)
+        yield Workspace(settings, ledger, account, None, say)
         return
-    with open_clients(settings) as (clients, account):
-        # This machine is one place, whatever region is named.
-        place = () if settings.is_local else (account.region, account.number)
-        yield Workspace(settings, Ledger(settings.ledger_file, *place), account, clients, say)
+    if settings.is_local:
+        from workflow.local.service import open_service  # noqa: PLC0415 - an account needs no Docker
+
+        with open_service(settings.folder / settings.target, settings.region) as local:
+            clients = Clients(local.sagemaker, local.runtime, local.logs, local.objects, LOCAL_POLL_SECONDS, 0.0)
+            # One ledger for all regions: they have no meaning on this machine.
+            yield Workspace(settings, Ledger(settings.ledger_file), _local_account(settings), clients, say)
+        return
+    session = boto3.Session(region_name=settings.region or None, profile_name=settings.profile)
+    account = _aws_account(settings, session)
+    sagemaker, runtime, logs, s3 = map(session.client, ("sagemaker", "sagemaker-runtime", "logs", "s3"))
+    clients = Clients(sagemaker, runtime, logs, S3Objects(s3), AWS_POLL_SECONDS, AWS_LOG_DELAY_SECONDS)
+    yield Workspace(settings, Ledger(settings.ledger_file, account.region, account.number), account, clients, say)
 
 
-def _method(operation: str) -> str:
-    """Return boto3's name of an operation: ``create_training_job`` for ``CreateTrainingJob``."""
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in operation).lstrip("_")
+def _local_account(settings: Settings) -> Account:
+    return Account(
+        region=settings.region or DEFAULT_REGION,
+        number=ANY_ACCOUNT,
+        bucket=settings.bucket or LOCAL_BUCKET,
+        role=settings.role or ANY_ROLE,
+        is_usual_bucket=True,
+        image=settings.image or LOCAL_IMAGE,
+    )
+
+
+def _imagined_account(settings: Settings) -> Account:
+    """Return an account with placeholders, for a dry run."""
+    region = settings.region or DEFAULT_REGION
+    return Account(
+        region=region,
+        number=ANY_ACCOUNT,
+        bucket=settings.bucket or f"sagemaker-{region}-{ANY_ACCOUNT}",
+        role=settings.role or ANY_ROLE,
+        is_usual_bucket=not settings.bucket,
+        image=settings.image or f"{ANY_ACCOUNT}.dkr.ecr.{region}.amazonaws.com/kmeans:latest",
+    )
+
+
+def _aws_account(settings: Settings, session: boto3.Session) -> Account:
+    region = session.region_name
+    if not region:  # STS answers without one
+        raise NoRegionError
+    number = session.client("sts").get_caller_identity()["Account"]
+    bucket = settings.bucket or f"sagemaker-{region}-{number}"
+    return Account(region, number, bucket, settings.role, not settings.bucket, settings.image)

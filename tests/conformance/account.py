@@ -24,10 +24,10 @@ from botocore.exceptions import ClientError, ParamValidationError
 
 from tests.contract.server import HOST
 from workflow.errors import WorkflowError
+from workflow.local.backend import Backend
 from workflow.local.engine import Engine
 from workflow.local.hosting import Hosting
 from workflow.local.service import SageMaker
-from workflow.local.state import LogStreams, Registry
 from workflow.objects import FolderObjects, S3Objects
 
 from .laptop import REGION
@@ -144,13 +144,11 @@ class Wire(BaseHTTPRequestHandler):
 def open_account(folder: Path, moto: str) -> Iterator[Account]:
     docker = Engine(str(folder))
     objects = BucketObjects(folder / "s3", boto3.client("s3", endpoint_url=moto, **CREDENTIALS))
-    registry, streams = Registry(folder / "sagemaker"), LogStreams(folder / "logs")
-    hosting = Hosting(folder / "endpoints", objects, registry, streams, docker)
-    sagemaker = SageMaker(
-        folder, objects=objects, registry=registry, streams=streams, docker=docker, hosting=hosting, region=REGION
-    )
+    backend = Backend(folder, REGION, objects, docker)
+    hosting = Hosting(backend)
+    sagemaker = SageMaker(backend, hosting)
     account = Account()
-    services = {"SageMaker": sagemaker, "Logs_20140328": streams}
+    services = {"SageMaker": sagemaker, "Logs_20140328": backend.streams}
     wire = type("OneWire", (Wire,), {"account": account, "services": services, "runtime": hosting, "moto": moto})
     server = ThreadingHTTPServer((HOST, 0), wire)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -25,9 +25,9 @@ from tests.contract.samples import digits, nearest, read_centers
 from tests.contract.server import HOST, accepts_connections, free_port
 from tests.contract.waiting import wait_until
 from train import hyperparameters
-from workflow.local.state import check as check_request
+from workflow.local.backend import check as check_request
 from workflow.objects import unpack
-from workflow.requests.training import metric_definitions
+from workflow.requests import metric_definitions
 
 from .account import CREDENTIALS, Account, open_account
 from .amazon import sagemaker

@@ -18,10 +18,10 @@ from tests.contract.opt_ml import PROJECT
 from workflow.__main__ import main
 from workflow.errors import WorkflowError
 from workflow.local import hosting, service
+from workflow.local.backend import Backend
 from workflow.local.engine import host_port
 from workflow.local.hosting import Hosting
 from workflow.local.service import open_service
-from workflow.local.state import LogStreams, Registry
 from workflow.local.training import TrainingJob
 from workflow.objects import FolderObjects
 
@@ -97,14 +97,12 @@ def test_a_job_whose_engine_ends_fails_with_a_reason(tmp_path: Path) -> None:
         "AlgorithmSpecification": {"TrainingImage": "some", "TrainingInputMode": "File"},
         "StoppingCondition": {},
     }
-    registry, streams = Registry(tmp_path / "sagemaker"), LogStreams(tmp_path / "logs")
-    registry.add("CreateTrainingJob", "training-job", "digits-1", {"TrainingJobStatus": "InProgress"})
-    objects = FolderObjects(tmp_path / "s3")
-    parts: dict[str, Any] = {"objects": objects, "registry": registry, "streams": streams, "docker": Gone()}
-    TrainingJob(request, folder=tmp_path / "job", region="r", **parts).run()
-    job = registry.get("DescribeTrainingJob", "training-job", "digits-1")
+    backend = Backend(tmp_path, "r", FolderObjects(tmp_path / "s3"), Gone())  # type: ignore[arg-type]
+    backend.registry.add("CreateTrainingJob", "training-job", "digits-1", {"TrainingJobStatus": "InProgress"})
+    TrainingJob(request, backend).run()
+    job = backend.registry.get("DescribeTrainingJob", "training-job", "digits-1")
     assert (job["TrainingJobStatus"], job["FailureReason"]) == ("Failed", "InternalServerError: Connection refused")
-    assert not (tmp_path / "job").exists()
+    assert not backend.job_folder("digits-1").exists()
 
 
 class Container:
@@ -147,17 +145,17 @@ class HangsUp(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Hosting, Any]]:
     """An endpoint in service, and its server, which takes requests and answers none."""
-    registry = Registry(tmp_path)
-    description = {"EndpointStatus": "InService", "VariantName": "v", "MultiModelUri": None}
-    registry.add("CreateEndpoint", hosting.KIND, "digits", description)
     unused: Any = None
+    backend = Backend(tmp_path, "r", unused, Docker())  # type: ignore[arg-type]
+    description = {"EndpointStatus": "InService", "VariantName": "v", "MultiModelUri": None}
+    backend.registry.add("CreateEndpoint", hosting.KIND, "digits", description)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), HangsUp) as server:
         server.started, server.finished = threading.Event(), threading.Event()  # type: ignore[attr-defined]
         monkeypatch.setattr("workflow.local.engine.host_port", lambda container: server.server_port)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield Hosting(tmp_path, unused, registry, unused, Docker()), server  # type: ignore[arg-type]
+            yield Hosting(backend), server
         finally:
             server.finished.set()  # type: ignore[attr-defined]
             server.shutdown()

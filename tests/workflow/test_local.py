@@ -24,6 +24,7 @@ from workflow.local.service import Service, open_service
 from workflow.objects import pack, unpack
 from workflow.requests.inference import (
     Join,
+    TransformData,
     create_endpoint,
     create_endpoint_config,
     create_model,
@@ -31,7 +32,7 @@ from workflow.requests.inference import (
     instance_variant,
     invoke_endpoint,
 )
-from workflow.requests.training import Channel, Instances, Limits, create_training_job
+from workflow.requests.training import Channel, Instances, Limits, TrainingDefinition, create_training_job
 from workflow.waiting import wait_for_endpoint, wait_for_training, wait_for_transform
 from workflow.workspace import Clients
 
@@ -316,20 +317,25 @@ def clients(service: Service) -> Clients:
     return Clients(service.sagemaker, service.runtime, service.logs, service.objects, 0.05, 0.0)
 
 
+def define(image: Any, uri: str, content_type: str = RECORDIO, **changes: Any) -> TrainingDefinition:
+    values: dict[str, Any] = {
+        "image": image.id,
+        "role": ROLE,
+        "channels": [Channel("train", uri, content_type)],
+        "output_uri": "s3://bucket-1/models",
+        "instances": Instances("ml.m5.large"),
+        "limits": Limits(600),
+    }
+    return TrainingDefinition(**{**values, **changes})
+
+
 def train(service: Service, image: Any, name: str, points: Any, **changes: Any) -> dict[str, Any]:
     for number, part in enumerate(np.array_split(points, 2) if len(points) else ()):
         service.objects.put(f"s3://bucket-1/{name}/data/{number}.pbr", recordio.encode(part), "")
-    request = create_training_job(
-        name,
-        image=image.id,
-        role=ROLE,
-        hyperparameters={"k": 2, **changes.pop("hyperparameters", {})},
-        channels=[Channel("train", f"s3://bucket-1/{name}/data/", RECORDIO)],
-        output_uri="s3://bucket-1/models",
-        instances=Instances("ml.m5.large"),
-        limits=Limits(600),
-        **changes,
-    )
+    values = {"k": 2, **changes.pop("hyperparameters", {})}
+    outside = {key: changes.pop(key) for key in ("environment", "checkpoints_uri") if key in changes}
+    definition = define(image, f"s3://bucket-1/{name}/data/", **changes)
+    request = create_training_job(name, definition, hyperparameters=values, **outside)
     service.sagemaker.create_training_job(**request)
     return wait_for_training(clients(service), name, print)
 
@@ -377,16 +383,8 @@ def data(**source: str) -> dict[str, Any]:
 def test_what_boto3_or_sagemaker_would_refuse_is_refused(
     service: Service, image: Any, change: dict[str, Any], problem: str
 ) -> None:
-    request = create_training_job(
-        "refused",
-        image=image.id,
-        role=ROLE,
-        hyperparameters={"k": 2},
-        channels=[Channel("train", "s3://bucket-1/none/")],
-        output_uri="s3://bucket-1/models",
-        instances=Instances("ml.m5.large"),
-        limits=Limits(600),
-    )
+    definition = define(image, "s3://bucket-1/none/", "")
+    request = create_training_job("refused", definition, hyperparameters={"k": 2})
     with pytest.raises(Exception, match=problem):
         service.sagemaker.create_training_job(**{**request, **change})
 
@@ -397,16 +395,8 @@ def train_by_manifest(service: Service, image: Any, name: str, manifest: bytes) 
         part = recordio.encode(POINTS[:4] + 100 * (number // 2))
         service.objects.put(f"s3://bucket-1/{name}/data/{number}.pbr", part, "")
     service.objects.put(f"s3://bucket-1/{name}/list", manifest, "")
-    request = create_training_job(
-        name,
-        image=image.id,
-        role=ROLE,
-        hyperparameters={"k": 2},
-        channels=[Channel("train", f"s3://bucket-1/{name}/list", RECORDIO)],
-        output_uri="s3://bucket-1/models",
-        instances=Instances("ml.m5.large"),
-        limits=Limits(600),
-    )
+    definition = define(image, f"s3://bucket-1/{name}/list")
+    request = create_training_job(name, definition, hyperparameters={"k": 2})
     request["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3DataType"] = "ManifestFile"
     service.sagemaker.create_training_job(**request)
     return wait_for_training(clients(service), name, print)
@@ -505,16 +495,9 @@ def test_json_lines_are_joined_with_their_answers(
     service.objects.put(f"s3://bucket-1/{name}/a/rows.jsonl", "\n".join(lines).encode(), "")
     uri = trained["ModelArtifacts"]["S3ModelArtifacts"]
     service.sagemaker.create_model(**create_model(name, image=image.id, role=ROLE, model_uri=uri))
-    request = create_transform_job(
-        name,
-        model=name,
-        input_uri=f"s3://bucket-1/{name}/",
-        output_uri=f"s3://bucket-1/out/{name}",
-        content_type=JSON_LINES,
-        accept=JSON_LINES,
-        strategy=strategy,
-        join=Join("$['features']", "$['id','SageMakerOutput']"),
-    )
+    join = Join("$['features']", "$['id','SageMakerOutput']")
+    data = TransformData(f"s3://bucket-1/{name}/", f"s3://bucket-1/out/{name}", JSON_LINES, JSON_LINES, join)
+    request = create_transform_job(name, data, model=name, strategy=strategy)
     service.sagemaker.create_transform_job(**request)
     wait_for_transform(clients(service), name, print)
     written = service.objects.get(f"s3://bucket-1/out/{name}/a/rows.jsonl.out").splitlines()
@@ -532,9 +515,8 @@ def test_a_bad_record_fails_the_transform_and_names_object_and_row(
     service.objects.put("s3://bucket-1/broken/rows.csv", b"1,2\n3,x\n", "")
     uri = job["ModelArtifacts"]["S3ModelArtifacts"]
     service.sagemaker.create_model(**create_model("broken", image=image.id, role=ROLE, model_uri=uri))
-    request = create_transform_job(
-        "broken", model="broken", input_uri="s3://bucket-1/broken/", output_uri="s3://bucket-1/out/broken"
-    )
+    data = TransformData("s3://bucket-1/broken/", "s3://bucket-1/out/broken")
+    request = create_transform_job("broken", data, model="broken")
     service.sagemaker.create_transform_job(**request)
     with pytest.raises(JobFailedError, match=r"broken/rows.csv: the model answered with 400: .*row 2, column 2"):
         wait_for_transform(clients(service), "broken", print)

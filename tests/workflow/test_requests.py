@@ -16,8 +16,10 @@ from train import files, hyperparameters
 from train.metrics import JobLog
 from workflow.examples import EXAMPLES, markdown, printed
 from workflow.ledger import Ledger
+from workflow.requests import METRIC_DEFINITIONS, NOUNS
 from workflow.requests.inference import (
     DIGIT_AND_ANSWER,
+    TransformData,
     create_endpoint,
     create_endpoint_config,
     create_model,
@@ -28,19 +30,18 @@ from workflow.requests.inference import (
 )
 from workflow.requests.training import (
     ANSWER_TYPES,
-    METRIC_DEFINITIONS,
     REQUEST_TYPES,
     TRAINING_TYPES,
     Channel,
     Instances,
     Limits,
+    TrainingDefinition,
     create_algorithm,
     create_training_job,
     create_tuning_job,
-    training_definition,
 )
 from workflow.settings import DEFAULT_NAME
-from workflow.steps.inventory import ENDINGS, endings
+from workflow.steps.inventory import endings
 from workflow.waiting import describe_log_streams, get_log_events
 
 from .conftest import Run
@@ -51,16 +52,16 @@ IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/kmeans:0.1.0"
 ROLE = "arn:aws:iam::123456789012:role/SageMaker"
 
 
-def training(**changes: Any) -> dict[str, Any]:
-    return {
+def training(**changes: Any) -> TrainingDefinition:
+    values: dict[str, Any] = {
         "image": IMAGE,
         "role": ROLE,
         "channels": [Channel("train", "s3://bucket/train/", RECORDIO), Channel("test", "s3://bucket/test/")],
         "output_uri": "s3://bucket/models",
         "instances": Instances("ml.c5.xlarge"),
         "limits": Limits(600),
-        **changes,
     }
+    return TrainingDefinition(**{**values, **changes})
 
 
 @pytest.mark.parametrize(
@@ -72,15 +73,15 @@ def test_every_variant_of_a_training_job_is_valid(
 ) -> None:
     request = create_training_job(
         "digits-1",
-        hyperparameters={"k": 10, "eval_metrics": ["msd", "ssd"]},
-        checkpoints_uri=checkpoints,
-        environment={"KMEANS_HOSTS_TIMEOUT_SECONDS": "600"},
-        **training(
+        training(
             instances=Instances("ml.m5.large", count),
             limits=Limits(600, wait),
             input_mode=mode,
             network_isolation=isolated,
         ),
+        hyperparameters={"k": 10, "eval_metrics": ["msd", "ssd"]},
+        checkpoints_uri=checkpoints,
+        environment={"KMEANS_HOSTS_TIMEOUT_SECONDS": "600"},
     )
     assert faults("CreateTrainingJob", request) == []
     assert request["AlgorithmSpecification"]["TrainingInputMode"] == mode
@@ -95,7 +96,7 @@ def test_every_variant_of_a_training_job_is_valid(
 def test_a_tuning_job_is_valid_and_tunes_what_the_image_knows() -> None:
     request = create_tuning_job(
         "tuning",
-        definition=training_definition(**training(limits=Limits(600, 1200))),
+        training(limits=Limits(600, 1200)),
         hyperparameters={"k": "10", "mini_batch_size": "500"},
         jobs=8,
         at_a_time=2,
@@ -151,13 +152,9 @@ def test_an_invocation_is_valid(target: str | None, body: bytes | str) -> None:
 def test_every_variant_of_a_transform_is_valid(content_type: str, accept: str, strategy: str, join: Any) -> None:
     request = create_transform_job(
         "t",
+        TransformData("s3://bucket/in/", "s3://bucket/out", content_type, accept, join),
         model="m",
-        input_uri="s3://bucket/in/",
-        output_uri="s3://bucket/out",
-        content_type=content_type,
-        accept=accept,
         strategy=strategy,
-        join=join,
     )
     assert faults("CreateTransformJob", request) == []
     if join is not None:  # SageMaker joins lines only
@@ -182,7 +179,7 @@ def test_the_algorithm_says_what_the_image_says() -> None:
     assert set(TRAINING_TYPES) <= set(files.READERS)
 
 
-@pytest.mark.parametrize("kind", ENDINGS)
+@pytest.mark.parametrize("kind", NOUNS)
 def test_what_stops_and_deletes_is_valid(kind: str) -> None:
     for operation, request in endings(kind, "digits-1"):
         assert faults(operation, request) == []
@@ -241,12 +238,12 @@ def test_the_page_of_requests_is_what_is_printed() -> None:
 def test_delete_and_list_print_requests_for_all_that_was_recorded(run: Run, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "workflow" / "local" / "created.json")
     ledger.record("data", "s3://bucket/data")
-    for kind in ENDINGS:
+    for kind in NOUNS:
         ledger.record(kind, f"the-{kind}")
     ledger.record("image", "kmeans:latest")
     plan = json.loads(run("delete", "--dry-run"))
     assert plan.pop("DeleteObjects") == ["s3://bucket/data/"]
-    assert set(plan) == {operation for operations, _ in ENDINGS.values() for operation in operations}
+    assert set(plan) == {operation for kind in NOUNS for operation, _ in endings(kind, "any")}
     assert next(iter(plan)) == "DeleteEndpoint", "first what costs by the hour"
     for operation, requests in (plan | json.loads(run("list", "--dry-run"))).items():
         for request in requests:

@@ -1,4 +1,4 @@
-"""Docker, as much of it as SageMaker's part needs: containers that are labelled, watched and removed."""
+"""Docker containers of jobs and endpoints: labelled, watched and removed."""
 
 from __future__ import annotations
 
@@ -16,38 +16,37 @@ import docker
 import docker.errors
 import requests
 
-from workflow.errors import WorkflowError
+from workflow.errors import WorkflowError, one_line
 
-# Containers and networks carry it, with the folder of the workflow and the kind and name of their job or endpoint.
+# Label of containers and networks; its value is the folder of the workflow, and the kind and name of the owner.
 LABEL = "kmeans-workflow"
 PORT = 8080
 
-# How a refusal of Docker's and an engine that has gone away show themselves; the latter as an error of the network.
+# Errors of a request that Docker refuses, and of an engine that has ended.
 DOCKER_ERRORS = (docker.errors.DockerException, requests.RequestException)
 
-# A container that writes no more than this at its end is worth showing.
 SHOWN_LOG_LINES = 20
 
 
 class Engine:
-    """Starts containers of images that are on this machine; nothing is pulled.
+    """Starts containers of images that are on this machine, and pulls none.
 
     Parameters
     ----------
     scope
-        Whose containers these are: those of another scope are never touched.
+        Distinguishes the containers of workflows: those of another scope are ignored.
     """
 
     def __init__(self, scope: str) -> None:
         self._scope = scope
         with warnings.catch_warnings():
-            # The client doesn't close a socket at which nobody answers.
+            # The client doesn't close its socket if no engine answers.
             warnings.simplefilter("ignore", ResourceWarning)
             try:
                 self._client = docker.from_env()
                 self._client.ping()
             except (docker.errors.DockerException, OSError) as error:
-                reason = " ".join(str(error).split())
+                reason = one_line(error)
                 gc.collect()
                 raise WorkflowError(
                     f"No Docker engine answers: start Docker, or set DOCKER_HOST; --dry-run needs none. ({reason})"
@@ -66,7 +65,7 @@ class Engine:
             )
 
     def has_image(self, image: str) -> bool:
-        """Tell whether this machine has an image."""
+        """Return True if this machine has an image."""
         try:
             self._client.images.get(image)
         except (docker.errors.ImageNotFound, docker.errors.NullResource):
@@ -89,15 +88,15 @@ class Engine:
         except DOCKER_ERRORS as error:
             if container is not None:
                 remove(container)
-            raise WorkflowError(f"Docker can't start {image}: {' '.join(str(error).split())}") from None
+            raise WorkflowError(f"Docker can't start {image}: {one_line(error)}") from None
         return container
 
     def serve(
         self, image: str, owner: str, environment: Mapping[str, str], folders: Mapping[Path, str], **options: Any
     ) -> Any:
-        """Start ``serve`` as strictly as a host may: read-only, reached through a free port of the loopback interface.
+        """Start ``serve`` in a read-only container, on a free port of the loopback interface.
 
-        ``folders`` of this machine are found, read-only, where the container expects them.
+        ``folders`` maps folders of this machine to paths in the container, where they are mounted read-only.
         """
         volumes = {str(path.resolve()): {"bind": inside, "mode": "ro"} for path, inside in folders.items()}
         return self.start(
@@ -113,20 +112,20 @@ class Engine:
         )
 
     def attach(self, host: str, network: str) -> dict[str, Any]:
-        """Return the options that put a container into a network, where it has the name ``host``."""
+        """Return the options of a container in a network, with the host name ``host``."""
         endpoint = self._client.api.create_endpoint_config(aliases=[host])
         return {"network": network, "networking_config": {network: endpoint}, "hostname": host}
 
     @contextmanager
     def network(self, owner: str, *, is_isolated: bool) -> Iterator[str]:
-        """Return a context with a network for one job; an isolated one leads nowhere else."""
+        """Return a context with a network for one job; an isolated one reaches no other network."""
         name = f"{LABEL}-{secrets.token_hex(6)}"
         try:
             network = self._client.networks.create(
                 name, driver="bridge", internal=is_isolated, labels=self._labels(owner)
             )
         except DOCKER_ERRORS as error:
-            raise WorkflowError(f"Docker can't make a network: {' '.join(str(error).split())}") from None
+            raise WorkflowError(f"Docker can't make a network: {one_line(error)}") from None
         try:
             yield name
         finally:
@@ -154,7 +153,7 @@ class Engine:
 
 
 class LogCopy(threading.Thread):
-    """Copies what a container writes into a file, until the container ends."""
+    """Copies a container's output into a file until the container ends."""
 
     def __init__(self, container: Any, file: Path) -> None:
         super().__init__(name=f"log of {container.name}", daemon=True)
@@ -162,22 +161,21 @@ class LogCopy(threading.Thread):
         self._file = file
 
     def run(self) -> None:
-        """Copy chunk after chunk."""
+        """Copy chunks until the container ends or is removed."""
         with self._file.open("ab", buffering=0) as file:
-            # The container may be removed meanwhile: then there is no more.
             with contextlib.suppress(*DOCKER_ERRORS, OSError):
                 for chunk in self._container.logs(stream=True, follow=True):
                     file.write(chunk)
-            file.write(b"\n")  # a last line may have none, and a line without an end isn't read
+            file.write(b"\n")  # readers ignore a last line without an end
 
 
 def owner(kind: str, name: str) -> str:
-    """Return what the containers of a job or endpoint are known by."""
+    """Return the owner of a job's or endpoint's containers, a part of their label."""
     return f"{kind}/{name}"
 
 
 def status(container: Any) -> str:
-    """Return what a container does now: ``running``, ``exited``; ``removed`` if it is gone."""
+    """Return Docker's status of a container, for example ``running``; ``removed`` if it is gone."""
     try:
         container.reload()
     except docker.errors.NotFound:
@@ -191,7 +189,7 @@ def exit_code(container: Any) -> int:
 
 
 def host_port(container: Any) -> int:
-    """Return the port of the loopback interface behind which the container's server is.
+    """Return the loopback port of the container's server.
 
     Raises
     ------
@@ -212,12 +210,12 @@ def last_lines(container: Any) -> str:
 
 
 def stop(container: Any, seconds: int) -> None:
-    """End a container by SIGTERM, and by SIGKILL after ``seconds``."""
+    """Stop a container by SIGTERM, and by SIGKILL after ``seconds``."""
     with contextlib.suppress(*DOCKER_ERRORS):
         container.stop(timeout=seconds)
 
 
 def remove(container: Any) -> None:
-    """Remove a container, whatever it does."""
+    """Remove a container, running or not."""
     with contextlib.suppress(*DOCKER_ERRORS):
         container.remove(force=True, v=True)

@@ -1,4 +1,4 @@
-"""An endpoint on this machine: a container that serves, and lives on when this program ends."""
+"""An endpoint on this machine: a container that serves, also after this program has ended."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from workflow.errors import WorkflowError
 from workflow.local import engine
-from workflow.local.engine import Engine, owner
-from workflow.local.state import LogStreams, Registry, check, refusal
-from workflow.objects import FolderObjects, unpack
+from workflow.local.backend import Backend, arn, check, refusal
+from workflow.local.engine import owner
+from workflow.objects import unpack
 from workflow.waiting import ENDPOINTS
 
 KIND = "endpoint"
@@ -33,17 +32,15 @@ INSUFFICIENT_MEMORY = 507
 class Hosting:
     """Creates, describes and deletes endpoints, and invokes them."""
 
-    def __init__(
-        self, folder: Path, objects: FolderObjects, registry: Registry, streams: LogStreams, docker: Engine
-    ) -> None:
-        self._folder = folder
-        self._objects = objects
-        self._registry = registry
-        self._streams = streams
-        self._docker = docker
+    def __init__(self, backend: Backend) -> None:
+        self._folder = backend.folder / "endpoints"
+        self._objects = backend.objects
+        self._registry = backend.registry
+        self._streams = backend.streams
+        self._docker = backend.docker
 
     def create(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Unpack the model and start the server; it isn't waited for."""
+        """Unpack the model and start the server, without waiting for it."""
         operation, name = "CreateEndpoint", request["EndpointName"]
         config = self._registry.get(operation, "endpoint-config", request["EndpointConfigName"])
         if len(config["ProductionVariants"]) != 1:
@@ -64,10 +61,10 @@ class Hosting:
             self._start(name, container, variant)
         except WorkflowError as error:
             self._registry.update(KIND, name, EndpointStatus="Failed", FailureReason=str(error))
-        return {"EndpointArn": f"arn:aws:sagemaker:local:000000000000:endpoint/{name}"}
+        return {"EndpointArn": arn(KIND, name)}
 
     def describe(self, name: str) -> dict[str, Any]:
-        """Return the description, after a look at the container."""
+        """Return the description, updated with the state of the container."""
         description = self._registry.get("DescribeEndpoint", KIND, name)
         if description["EndpointStatus"] == "Failed":
             return description
@@ -82,7 +79,7 @@ class Hosting:
             stream.write_bytes(running[0].logs())
             try:
                 port = engine.host_port(running[0])
-            except WorkflowError:  # it has ended since it was looked at, and the next look says why
+            except WorkflowError:  # it ended after the check above; the next one reports the reason
                 return self.describe(name)
             if answers_ping(port):
                 return self._registry.update(KIND, name, EndpointStatus="InService")
@@ -92,7 +89,7 @@ class Hosting:
         return description
 
     def delete(self, name: str) -> None:
-        """Stop the server, and remove all that belongs to it."""
+        """Stop the server, and remove its container, folder and description."""
         self._registry.get("DeleteEndpoint", KIND, name)
         for container in self._docker.find(owner(KIND, name)):
             engine.stop(container, 30)
@@ -101,7 +98,7 @@ class Hosting:
         self._registry.remove("DeleteEndpoint", KIND, name)
 
     def invoke_endpoint(self, **request: Any) -> dict[str, Any]:
-        """Do what boto3's client ``sagemaker-runtime`` does.
+        """Invoke an endpoint as boto3's client ``sagemaker-runtime`` does.
 
         Raises
         ------
@@ -148,14 +145,14 @@ class Hosting:
         self._docker.serve(container["Image"], owner(KIND, name), environment, folders, **options)
 
     def _port(self, name: str) -> int:
-        # It may have ended, or been deleted, since it was described.
+        # The container may have ended since it was described.
         for container in self._docker.find(owner(KIND, name)):
             with contextlib.suppress(WorkflowError):
                 return engine.host_port(container)
         raise _no_answer("its container has ended")
 
     def _load(self, endpoint: dict[str, Any], port: int, target: str) -> str:
-        """Have the server load an archive, if it hasn't yet; return the name under which it did."""
+        """Have the server load an archive unless it is loaded; return the name of the loaded model."""
         name = hashlib.sha256(target.encode()).hexdigest()[:32]
         if _answer(port, "GET", f"/models/{name}")[0] == 200:
             return name
@@ -178,7 +175,7 @@ class Hosting:
 
     @staticmethod
     def _unload_one(port: int) -> bool:
-        """Have the server give back the memory of some model; tell whether there was one."""
+        """Have the server unload a model; return True if it had one."""
         loaded = json.loads(_answer(port, "GET", "/models")[2])["models"]
         return bool(loaded) and _answer(port, "DELETE", f"/models/{loaded[0]['modelName']}")[0] == 200
 
@@ -202,7 +199,7 @@ def ask(
 def _answer(
     port: int, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
 ) -> tuple[int, str, bytes]:
-    """Ask an endpoint's server; that it doesn't answer is told as SageMaker tells it."""
+    """Send a request to an endpoint's server; report a missing answer as SageMaker does."""
     try:
         return ask(port, method, path, body, headers, seconds=ANSWER_SECONDS)
     except TimeoutError:
@@ -216,8 +213,8 @@ def _no_answer(reason: str) -> ClientError:
 
 
 def answers_ping(port: int) -> bool:
-    """Tell whether a server is ready."""
-    # Docker's proxy of the port accepts before the server does, and then hangs up.
+    """Return True if a server is ready."""
+    # Docker's port proxy accepts connections before the server does, and then closes them.
     with contextlib.suppress(OSError, http.client.HTTPException):
         return ask(port, "GET", "/ping", seconds=2)[0] == 200
     return False

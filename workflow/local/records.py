@@ -13,6 +13,11 @@ from kmeans.formats.media_type import CSV, JSON, JSON_LINES
 from kmeans.formats.recordio.layout import HEADER, MAGIC
 from workflow.errors import WorkflowError
 
+RESULT_KEY, INPUT_KEY = "SageMakerOutput", "SageMakerInput"
+
+# The JSONPath that SageMaker documents for batch transforms (developer guide, "Associate Prediction Results with Input
+# Records"): $, .name, ['name'], ['name', 'other'], [0], [-1], [0, -1], [1:], [1:3]. A library would answer several
+# names of an object with a list of values; SageMaker returns an object with them.
 _STEP = re.compile(
     r"""\.?\[\s*(?:
             (?P<names>'[^']*'(?:\s*,\s*'[^']*')*)
@@ -25,13 +30,7 @@ _STEP = re.compile(
 
 
 def select(path: str, value: Any) -> Any:
-    """Return what ``path`` selects of ``value``.
-
-    Raises
-    ------
-    WorkflowError
-        If the path isn't one of these, or leads to nothing.
-    """
+    """Return the part of ``value`` that ``path`` selects; raise WorkflowError if it is invalid or selects nothing."""
     if not path.startswith("$"):
         raise WorkflowError(f"Expected a JSONPath that begins with $, found {path!r}.")
     position = 1
@@ -61,16 +60,13 @@ def _follow(step: re.Match[str], value: Any) -> Any:
     return value[int(step["start"]) if step["start"] else None : int(step["end"]) if step["end"] else None]
 
 
-RESULT_KEY, INPUT_KEY = "SageMakerOutput", "SageMakerInput"
-
-
 def split(content: bytes, split_type: str) -> list[bytes]:
-    """Return the records of an object, each with its own end: ``None`` (the whole), ``Line`` or ``RecordIO``.
+    """Return the records of an object, with their line ends: ``None`` (the whole object), ``Line`` or ``RecordIO``.
 
     Raises
     ------
     WorkflowError
-        If the content isn't what the split type says.
+        If the content can't be split this way.
     """
     if split_type == "None":
         return [content]
@@ -82,12 +78,12 @@ def split(content: bytes, split_type: str) -> list[bytes]:
 
 
 def pack(records: list[bytes], strategy: str, most_bytes: int) -> Iterator[list[bytes]]:
-    """Return the records request by request: one (``SingleRecord``) or as many as fit (``MultiRecord``).
+    """Return batches of records, one for each request: one record (``SingleRecord``), or as many as fit.
 
     Raises
     ------
     WorkflowError
-        If a record is longer than a request may be.
+        If a record is larger than ``most_bytes``.
     """
     request: list[bytes] = []
     size = 0
@@ -106,14 +102,14 @@ def pack(records: list[bytes], strategy: str, most_bytes: int) -> Iterator[list[
 
 
 def filtered(record: bytes, content_type: str, path: str) -> bytes:
-    """Return what the model gets of a record."""
+    """Return the part of a record that the model gets."""
     if path == "$":
         return record
     return _written(select(path, _read(record, content_type)), content_type)
 
 
 def joined(record: bytes, answer: bytes, content_type: str, accept: str, *, joins: bool, path: str) -> bytes:
-    """Return what is written for a record and its answer, without a line's end."""
+    """Return the output for a record and its answer, without a line end."""
     result = _read(answer, accept)
     if joins:
         given = _read(record, content_type)
@@ -127,13 +123,7 @@ def joined(record: bytes, answer: bytes, content_type: str, accept: str, *, join
 
 
 def answers(content: bytes, accept: str, count: int) -> list[bytes]:
-    """Return the answers to ``count`` records one by one.
-
-    Raises
-    ------
-    WorkflowError
-        If there are more or fewer.
-    """
+    """Return the answers to ``count`` records; raise WorkflowError if there are more or fewer."""
     found = [content] if accept == JSON else [line for line in content.splitlines() if line]
     if len(found) != count:
         raise WorkflowError(f"the model gave {len(found)} answers to {count} records, so they can't be joined.")

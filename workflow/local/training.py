@@ -1,4 +1,4 @@
-"""A training job on this machine: containers on one network, each with an ``/opt/ml`` as the request says."""
+"""A training job on this machine: containers on one network, each with its own ``/opt/ml``."""
 
 from __future__ import annotations
 
@@ -13,90 +13,42 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kmeans.errors import KMeansError
 from local_test.feeding import feeding
 from workflow.errors import WorkflowError
 from workflow.local import engine
-from workflow.local.engine import DOCKER_ERRORS, Engine, LogCopy, owner
-from workflow.local.state import LogStreams, Registry
-from workflow.objects import FolderObjects, find_objects, pack
-from workflow.requests.training import CHECKPOINTS, SHARDED
+from workflow.local.backend import Backend, Job
+from workflow.local.engine import LogCopy
+from workflow.objects import find_objects, pack
+from workflow.requests.training import CHECKPOINTS, FULLY_REPLICATED, SHARDED
 from workflow.waiting import TRAINING
 
-KIND = "training-job"
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 
-# What SageMaker gives a job that it stops, and what we give the other hosts of one that has failed.
+# SageMaker's time between SIGTERM and SIGKILL, and ours for the other hosts after one has failed.
 STOP_SECONDS = 120
-REST_SECONDS = 10
+FAILED_STOP_SECONDS = 10
 
 
-class _FailedError(Exception):
-    """The job failed; the message is its FailureReason."""
+class TrainingJob(Job):
+    """Carries out one CreateTrainingJob."""
 
+    kind = "training-job"
 
-class TrainingJob(threading.Thread):
-    """Carries out one CreateTrainingJob, and keeps its description up to date.
-
-    Parameters
-    ----------
-    request
-        As boto3 takes it; the description stands in ``registry`` already.
-    folder
-        Where the hosts' folders are made.
-    """
-
-    def __init__(
-        self,
-        request: dict[str, Any],
-        *,
-        folder: Path,
-        objects: FolderObjects,
-        registry: Registry,
-        streams: LogStreams,
-        docker: Engine,
-        region: str,
-    ) -> None:
-        super().__init__(name=f"training job {request['TrainingJobName']}", daemon=True)
-        self.job_name: str = request["TrainingJobName"]
-        self._request = request
-        self._folder = folder.resolve()
-        self._objects = objects
-        self._registry = registry
-        self._streams = streams
-        self._docker = docker
-        self._region = region
-        self._owner = owner(KIND, self.job_name)
-        self._stopped = threading.Event()
+    def __init__(self, request: dict[str, Any], backend: Backend) -> None:
+        super().__init__(request["TrainingJobName"], request, backend)
         self._transitions: list[dict[str, str]] = []
 
-    def stop(self) -> None:
-        """Have the job end as StopTrainingJob does: SIGTERM, and what it has is kept."""
-        self._stopped.set()
-
-    def run(self) -> None:
-        """Carry the job out; whatever happens stands in its description."""
-        try:
-            self._run()
-        except (_FailedError, WorkflowError) as error:
-            self._end("Failed", "Failed", str(error))
-        except (*DOCKER_ERRORS, KMeansError, OSError) as error:
-            self._end("Failed", "Failed", f"InternalServerError: {' '.join(str(error).split())}")
-        except Exception as error:
-            self._end("Failed", "Failed", f"InternalServerError: {type(error).__name__}: {error}")
-            raise
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _run(self) -> None:
+    def _carry_out(self) -> None:
         self._enter("Starting", "Preparing the hosts")
         count = self._request["ResourceConfig"]["InstanceCount"]
-        names = [f"algo-{number}" for number in range(1, count + 1)]
-        bases = [self._folder / name for name in names]
+        # Each host's /opt/ml; the folder has the host's name.
+        bases = [self._folder / f"algo-{number}" for number in range(1, count + 1)]
         self._enter("Downloading", "Downloading input data")
-        for name, base in zip(names, bases, strict=True):
-            self._lay_out(base, name, names)
-        with self._hosts(names, bases) as (containers, copies):
+        for number, base in enumerate(bases):
+            self._write_configuration(base, [other.name for other in bases])
+            for channel in self._request.get("InputDataConfig", ()):
+                self._copy_channel(channel, base / "input" / "data" / channel["ChannelName"], number, count)
+        with self._hosts(bases) as (containers, copies):
             self._enter("Training", "Training image is running")
             status = self._watch(containers, bases)
             for copy in copies:
@@ -106,29 +58,17 @@ class TrainingJob(threading.Thread):
         reasons = {"Completed": "Training job completed", "Stopped": "Training job stopped"}
         self._end(status if status == "Completed" else "Stopped", status, reasons.get(status, "Out of time"))
 
-    def _lay_out(self, base: Path, host: str, hosts: list[str]) -> None:
-        """Make a host's ``/opt/ml``: configuration and data."""
-        channels: dict[str, dict[str, str]] = {}
-        for channel in self._request.get("InputDataConfig", ()):
-            name, source = channel["ChannelName"], channel["DataSource"]["S3DataSource"]
-            distribution = source.get("S3DataDistributionType", "FullyReplicated")
-            channels[name] = {
-                "TrainingInputMode": channel.get("InputMode")
-                or self._request["AlgorithmSpecification"]["TrainingInputMode"],
-                "S3DistributionType": distribution,
-                "RecordWrapperType": channel.get("RecordWrapperType", "None"),
-            }
-            if channel.get("ContentType"):
-                channels[name]["ContentType"] = channel["ContentType"]
-            share = (hosts.index(host), len(hosts)) if distribution == SHARDED else (0, 1)
-            self._copy(source, base / "input" / "data" / name, *share)
+    def _write_configuration(self, base: Path, hosts: list[str]) -> None:
+        """Create a host's ``/opt/ml`` with its configuration files."""
         kind = self._request["ResourceConfig"].get("InstanceType", "")
         group = {"instance_group_name": "homogeneousCluster", "instance_type": kind, "hosts": hosts}
         configuration = {
             "hyperparameters": self._request.get("HyperParameters", {}),
-            "inputdataconfig": channels,
+            "inputdataconfig": {
+                row["ChannelName"]: self._input(row) for row in self._request.get("InputDataConfig", ())
+            },
             "resourceconfig": {
-                "current_host": host,
+                "current_host": base.name,
                 "current_instance_type": kind,
                 "current_group_name": group["instance_group_name"],
                 "hosts": hosts,
@@ -138,56 +78,62 @@ class TrainingJob(threading.Thread):
         }
         if "CheckpointConfig" in self._request:
             configuration["checkpointconfig"] = {"LocalPath": self._checkpoint_path()}
-        for name, content in configuration.items():
-            path = base / "input" / "config" / f"{name}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(content))
-        for folder in ("model", "output/data"):
+        for folder in ("input/config", "model", "output/data"):
             (base / folder).mkdir(parents=True)
+        for name, content in configuration.items():
+            (base / "input" / "config" / f"{name}.json").write_text(json.dumps(content))
 
-    def _copy(self, source: dict[str, str], folder: Path, first: int, step: int) -> None:
-        """Copy every ``step``-th object of an S3DataSource, from number ``first`` on, into a channel's folder."""
+    def _input(self, channel: dict[str, Any]) -> dict[str, str]:
+        """Return a channel's entry of inputdataconfig.json."""
+        default_mode = self._request["AlgorithmSpecification"]["TrainingInputMode"]
+        entry = {
+            "TrainingInputMode": channel.get("InputMode") or default_mode,
+            "S3DistributionType": _distribution(channel),
+            "RecordWrapperType": channel.get("RecordWrapperType", "None"),
+        }
+        return entry | ({"ContentType": channel["ContentType"]} if channel.get("ContentType") else {})
+
+    def _copy_channel(self, channel: dict[str, Any], folder: Path, host: int, hosts: int) -> None:
+        """Copy the objects of a channel, or every ``hosts``-th of them if they are sharded, into a folder."""
         try:
-            found = find_objects(self._objects, source)
+            found = find_objects(self._objects, channel["DataSource"]["S3DataSource"])
         except WorkflowError as error:
-            raise _FailedError(f"ClientError: {error}") from None
+            raise WorkflowError(f"ClientError: {error}") from None
         folder.mkdir(parents=True)
-        for address, name in found[first::step]:
+        for address, name in found[host::hosts] if _distribution(channel) == SHARDED else found:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self._objects.path(address), path)
 
     @contextmanager
-    def _hosts(self, names: list[str], bases: list[Path]) -> Iterator[tuple[list[Any], list[LogCopy]]]:
-        """Return a context with a running container and a copied log for each host."""
-        algorithm = self._request["AlgorithmSpecification"]
+    def _hosts(self, bases: list[Path]) -> Iterator[tuple[list[Any], list[LogCopy]]]:
+        """Return a context with a running container and a log copy for each host."""
+        docker, algorithm = self._backend.docker, self._request["AlgorithmSpecification"]
         entrypoint, arguments = algorithm.get("ContainerEntrypoint"), algorithm.get("ContainerArguments")
         command = arguments or (None if entrypoint else ["train"])
-        environment = {
-            "TRAINING_JOB_NAME": self.job_name,
-            "AWS_REGION": self._region,
-            **self._request.get("Environment", {}),
-        }
+        environment = {"TRAINING_JOB_NAME": self.job_name, "AWS_REGION": self._backend.region}
+        environment |= self._request.get("Environment", {})
         is_isolated = self._request.get("EnableNetworkIsolation", False)
         stamp = int(time.time())
         containers: list[Any] = []
         copies = []
         with ExitStack() as stack:
-            network = stack.enter_context(self._docker.network(self._owner, is_isolated=is_isolated))
-            for name, base in zip(names, bases, strict=True):
+            network = stack.enter_context(docker.network(self._owner, is_isolated=is_isolated))
+            for base in bases:
                 stack.enter_context(feeding(base))
-                container = self._docker.start(
+                container = docker.start(
                     algorithm["TrainingImage"],
                     command,
                     self._owner,
                     volumes=self._volumes(base),
                     environment=environment,
                     **({"entrypoint": entrypoint} if entrypoint else {}),
-                    **self._docker.attach(name, network),
+                    **docker.attach(base.name, network),
                 )
                 stack.callback(engine.remove, container)
                 containers.append(container)
-                copy = LogCopy(container, self._streams.file(TRAINING, f"{self.job_name}/{name}-{stamp}"))
+                stream = self._backend.streams.file(TRAINING, f"{self.job_name}/{base.name}-{stamp}")
+                copy = LogCopy(container, stream)
                 copy.start()
                 copies.append(copy)
             yield containers, copies
@@ -195,7 +141,7 @@ class TrainingJob(threading.Thread):
     def _volumes(self, base: Path) -> dict[str, dict[str, str]]:
         volumes = {str(base): {"bind": "/opt/ml", "mode": "rw"}}
         if "CheckpointConfig" in self._request:
-            # S3 is a folder here: what is written there is kept at once.
+            # The folder that replaces S3 is mounted, so checkpoints need no upload.
             kept = self._objects.path(self._request["CheckpointConfig"]["S3Uri"]).resolve()
             kept.mkdir(parents=True, exist_ok=True)
             volumes[str(kept)] = {"bind": self._checkpoint_path(), "mode": "rw"}
@@ -205,12 +151,12 @@ class TrainingJob(threading.Thread):
         return str(self._request["CheckpointConfig"].get("LocalPath", CHECKPOINTS))
 
     def _watch(self, containers: list[Any], bases: list[Path]) -> str:
-        """Wait for the containers' ends; return the job's last secondary status.
+        """Wait until all containers have ended; return the job's last secondary status.
 
         Raises
         ------
-        _FailedError
-            If a host failed; the others are ended too.
+        WorkflowError
+            If a host failed; the other hosts are stopped.
         """
         deadline = time.monotonic() + self._request["StoppingCondition"].get("MaxRuntimeInSeconds", 86400)
         end = "Completed"
@@ -219,68 +165,53 @@ class TrainingJob(threading.Thread):
             for number, container in list(running.items()):
                 state = engine.status(container)
                 if state == "removed":
-                    raise _FailedError(f"AlgorithmError: the container of {bases[number].name} was removed.")
+                    raise WorkflowError(f"AlgorithmError: the container of {bases[number].name} was removed.")
                 if state in ("created", "running", "paused", "restarting"):
                     continue
                 del running[number]
                 code = engine.exit_code(container)
-                # A job that is stopped before it has a model ends so.
+                # A job that is stopped before it has a model exits with the code of SIGTERM.
                 if code and not (end != "Completed" and code == 128 + 15):
-                    self._stop_all(running.values(), REST_SECONDS)
-                    raise _FailedError(self._reason(bases, number, code))
+                    _stop_all(running.values(), FAILED_STOP_SECONDS)
+                    raise WorkflowError(_failure(bases, number, code))
             if end == "Completed" and (self._stopped.is_set() or time.monotonic() > deadline):
                 end = "Stopped" if self._stopped.is_set() else "MaxRuntimeExceeded"
                 self._enter("Stopping", "Stopping the training job")
-                self._stop_all(running.values(), STOP_SECONDS)
+                _stop_all(running.values(), STOP_SECONDS)
             elif running:
-                time.sleep(LOOK_SECONDS)
+                time.sleep(POLL_SECONDS)
         return end
 
-    @staticmethod
-    def _stop_all(containers: Any, seconds: int) -> None:
-        """Stop all at the same time: hosts that train together end together."""
-        stoppers = [threading.Thread(target=engine.stop, args=(container, seconds)) for container in containers]
-        for stopper in stoppers:
-            stopper.start()
-        for stopper in stoppers:
-            stopper.join()
-
-    @staticmethod
-    def _reason(bases: list[Path], number: int, code: int) -> str:
-        """Return the first host's word on why it failed, else another's."""
-        for base in (bases[number], *bases):
-            failure = base / "output" / "failure"
-            if failure.is_file():
-                return f"{failure.read_text(errors='replace').strip()[:1024]}, exit code: {code}"
-        return f"AlgorithmError: {bases[number].name} wrote no failure file, exit code: {code}"
-
     def _upload(self, bases: list[Path]) -> None:
-        """Pack what the hosts left for S3."""
+        """Write the hosts' models and output data to S3."""
         target = f"{self._request['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{self.job_name}/output"
         for folder, name in (("model", "model.tar.gz"), ("output/data", "output.tar.gz")):
             folders = [base / folder for base in bases]
             if folder == "model" or any(any(path.iterdir()) for path in folders):
                 self._objects.put(f"{target}/{name}", pack(folders), "application/gzip")
-        self._registry.update(KIND, self.job_name, ModelArtifacts={"S3ModelArtifacts": f"{target}/model.tar.gz"})
+        artifacts = {"S3ModelArtifacts": f"{target}/model.tar.gz"}
+        self._registry.update(self.kind, self.job_name, ModelArtifacts=artifacts)
 
     def _enter(self, status: str, message: str) -> None:
         """Enter a secondary status."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._transitions.append({"Status": status, "StartTime": now, "StatusMessage": message})
-        self._registry.update(
-            KIND, self.job_name, SecondaryStatus=status, SecondaryStatusTransitions=list(self._transitions)
-        )
+        members = {"SecondaryStatus": status, "SecondaryStatusTransitions": list(self._transitions)}
+        self._registry.update(self.kind, self.job_name, **members)
+
+    def _fail(self, reason: str) -> None:
+        self._end("Failed", "Failed", reason)
 
     def _end(self, status: str, secondary: str, message: str) -> None:
-        """Enter the last status, with the metrics that the log tells."""
+        """Enter the final status, with the metrics found in the log."""
         failure = {"FailureReason": message} if status == "Failed" else {}
-        self._registry.update(KIND, self.job_name, FinalMetricDataList=self._metrics(), **failure)
+        self._registry.update(self.kind, self.job_name, FinalMetricDataList=self._metrics(), **failure)
         self._enter(secondary, message)
-        self._registry.update(KIND, self.job_name, TrainingJobStatus=status)
+        self._registry.update(self.kind, self.job_name, TrainingJobStatus=status)
 
     def _metrics(self) -> list[dict[str, Any]]:
-        """Return the last value of each metric, found in the lines as SageMaker finds it."""
-        folder = self._streams.file(TRAINING, f"{self.job_name}/algo-1").parent
+        """Return the last value of each metric, found in the log by its regular expression."""
+        folder = self._backend.streams.file(TRAINING, f"{self.job_name}/algo-1").parent
         text = "\n".join(path.read_text(errors="replace") for path in sorted(folder.iterdir()))
         found = []
         for definition in self._request["AlgorithmSpecification"].get("MetricDefinitions", ()):
@@ -288,3 +219,25 @@ class TrainingJob(threading.Thread):
             if values:
                 found.append({"MetricName": definition["Name"], "Value": float(values[-1])})
         return found
+
+
+def _distribution(channel: dict[str, Any]) -> str:
+    return str(channel["DataSource"]["S3DataSource"].get("S3DataDistributionType", FULLY_REPLICATED))
+
+
+def _stop_all(containers: Any, seconds: int) -> None:
+    """Stop all containers at the same time, because hosts that train together end together."""
+    stoppers = [threading.Thread(target=engine.stop, args=(container, seconds)) for container in containers]
+    for stopper in stoppers:
+        stopper.start()
+    for stopper in stoppers:
+        stopper.join()
+
+
+def _failure(bases: list[Path], number: int, code: int) -> str:
+    """Return the failure file of the host that failed first, else another host's."""
+    for base in (bases[number], *bases):
+        failure = base / "output" / "failure"
+        if failure.is_file():
+            return f"{failure.read_text(errors='replace').strip()[:1024]}, exit code: {code}"
+    return f"AlgorithmError: {bases[number].name} wrote no failure file, exit code: {code}"

@@ -1,106 +1,92 @@
-"""A batch transform on this machine: a container that serves, and this program in the part of SageMaker's agent."""
+"""A batch transform on this machine: a container that serves, and SageMaker's agent that sends it the records."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import shutil
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from kmeans.errors import KMeansError
 from workflow.errors import WorkflowError
 from workflow.local import engine, records
-from workflow.local.engine import DOCKER_ERRORS, Engine, LogCopy, owner
+from workflow.local.backend import Backend, Job
+from workflow.local.engine import DOCKER_ERRORS, LogCopy
 from workflow.local.hosting import START_SECONDS, answers_ping, ask
-from workflow.local.state import LogStreams, Registry
-from workflow.objects import FolderObjects, find_objects, unpack
+from workflow.objects import find_objects, unpack
 from workflow.waiting import TRANSFORM
 
-KIND = "transform-job"
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 
-# SageMaker's values for what neither the request nor the container says.
+# SageMaker's defaults where neither the request nor the container names a value.
 DEFAULT_PAYLOAD_MB = 6
 DEFAULT_TIMEOUT_SECONDS = 600
 ENVIRONMENT_STRATEGIES = {"SingleRecord": "SINGLE_RECORD", "MultiRecord": "MULTI_RECORD"}
 
 
 class _StoppedError(Exception):
-    """The job shall end."""
+    """The job must end."""
 
 
-class TransformJob(threading.Thread):
-    """Carries out one CreateTransformJob with the model ``container``, and keeps its description up to date."""
+class Sender(NamedTuple):
+    """Sends batches of records to the container.
 
-    def __init__(
-        self,
-        request: dict[str, Any],
-        container: dict[str, Any],
-        *,
-        folder: Path,
-        objects: FolderObjects,
-        registry: Registry,
-        streams: LogStreams,
-        docker: Engine,
-    ) -> None:
-        super().__init__(name=f"transform job {request['TransformJobName']}", daemon=True)
-        self.job_name: str = request["TransformJobName"]
-        self._request = request
+    Attributes
+    ----------
+    send
+        Sends a batch and returns the response body.
+    strategy
+        ``MultiRecord`` or ``SingleRecord``.
+    max_bytes
+        Largest request body.
+    concurrency
+        Number of requests at a time.
+    """
+
+    send: Callable[[list[bytes]], bytes]
+    strategy: str
+    max_bytes: int
+    concurrency: int
+
+
+class TransformJob(Job):
+    """Carries out one CreateTransformJob with the model ``container``."""
+
+    kind = "transform-job"
+
+    def __init__(self, request: dict[str, Any], container: dict[str, Any], backend: Backend) -> None:
+        super().__init__(request["TransformJobName"], request, backend)
         self._model = container
-        self._folder = folder
-        self._objects = objects
-        self._registry = registry
-        self._streams = streams
-        self._docker = docker
-        self._stopped = threading.Event()
 
-    def stop(self) -> None:
-        """Have the job end after the requests that are under way."""
-        self._stopped.set()
-
-    def run(self) -> None:
-        """Carry the job out; whatever happens stands in its description."""
+    def _carry_out(self) -> None:
         try:
-            self._run()
+            self._transform_all()
         except _StoppedError:
-            self._registry.update(KIND, self.job_name, TransformJobStatus="Stopped")
+            self._registry.update(self.kind, self.job_name, TransformJobStatus="Stopped")
         except WorkflowError as error:
-            self._fail(f"ClientError: {error}")
-        except (*DOCKER_ERRORS, KMeansError) as error:
-            self._fail(f"InternalServerError: {' '.join(str(error).split())}")
-        except (OSError, http.client.HTTPException) as error:
-            self._fail(f"AlgorithmError: the container gave no answer: {error}")
-        except Exception as error:
-            self._fail(f"InternalServerError: {type(error).__name__}: {error}")
+            raise WorkflowError(f"ClientError: {error}") from None
+        except DOCKER_ERRORS:  # some of them are an OSError
             raise
+        except (OSError, http.client.HTTPException) as error:
+            raise WorkflowError(f"AlgorithmError: the container gave no answer: {error}") from None
         else:
-            self._registry.update(KIND, self.job_name, TransformJobStatus="Completed")
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._registry.update(self.kind, self.job_name, TransformJobStatus="Completed")
 
     def _fail(self, reason: str) -> None:
-        self._registry.update(KIND, self.job_name, FailureReason=reason, TransformJobStatus="Failed")
+        self._registry.update(self.kind, self.job_name, FailureReason=reason, TransformJobStatus="Failed")
 
-    def _run(self) -> None:
+    def _transform_all(self) -> None:
         found = find_objects(self._objects, self._request["TransformInput"]["DataSource"]["S3DataSource"])
-        uri = self._model["ModelDataUrl"]
-        unpack(self._objects.get(uri), self._folder / "model", uri)
-        container = self._docker.serve(
-            self._model["Image"],
-            owner(KIND, self.job_name),
-            self._environment(),
-            {self._folder / "model": "/opt/ml/model"},
-        )
-        copy = LogCopy(container, self._streams.file(TRANSFORM, f"{self.job_name}/algo-1-{int(time.time())}"))
+        uri, folder = self._model["ModelDataUrl"], self._folder / "model"
+        unpack(self._objects.get(uri), folder, uri)
+        folders = {folder: "/opt/ml/model"}
+        container = self._backend.docker.serve(self._model["Image"], self._owner, self._environment(), folders)
+        stream = self._backend.streams.file(TRANSFORM, f"{self.job_name}/algo-1-{int(time.time())}")
+        copy = LogCopy(container, stream)
         copy.start()
         try:
-            port = self._ready_port(container)
-            sender = self._sender(port)
+            sender = self._sender(self._ready_port(container))
             for address, name in found:
                 self._transform(address, name, sender)
         finally:
@@ -109,7 +95,7 @@ class TransformJob(threading.Thread):
             engine.remove(container)
 
     def _environment(self) -> dict[str, str]:
-        """Return what SageMaker tells the container: of these only what the request says."""
+        """Return the environment of the container; of SageMaker's variables those that the request sets."""
         given = self._request
         environment = {**self._model.get("Environment", {}), **given.get("Environment", {}), "SAGEMAKER_BATCH": "true"}
         if "MaxPayloadInMB" in given:
@@ -126,23 +112,20 @@ class TransformJob(threading.Thread):
             port = engine.host_port(container)
             if answers_ping(port):
                 return port
-            if self._stopped.wait(LOOK_SECONDS):
+            if self._stopped.wait(POLL_SECONDS):
                 raise _StoppedError
         raise WorkflowError(f"the model's server is not up: {engine.last_lines(container)}")
 
-    def _sender(self, port: int) -> tuple[Callable[[list[bytes]], bytes], str, int, int]:
-        """Return what sends records, the strategy, the most bytes of a request, and how many are sent at a time."""
+    def _sender(self, port: int) -> Sender:
+        """Return a sender with the settings of the request, else of the container, else of SageMaker."""
         status, _, content = ask(port, "GET", "/execution-parameters")
         wishes = json.loads(content) if status == 200 else {}
-        strategy = self._request.get("BatchStrategy") or {
-            wish: name for name, wish in ENVIRONMENT_STRATEGIES.items()
-        }.get(wishes.get("BatchStrategy", ""), "MultiRecord")
+        strategies = {value: name for name, value in ENVIRONMENT_STRATEGIES.items()}
+        strategy = strategies.get(wishes.get("BatchStrategy", ""), "MultiRecord")
         payload = self._request.get("MaxPayloadInMB", wishes.get("MaxPayloadInMB", DEFAULT_PAYLOAD_MB))
-        at_a_time = self._request.get("MaxConcurrentTransforms") or wishes.get("MaxConcurrentTransforms", 1)
         content_type = self._request["TransformInput"].get("ContentType", "")
         headers = {"Content-Type": content_type, "Accept": self._request["TransformOutput"].get("Accept", "*/*")}
-        processing = self._request.get("DataProcessing", {})
-        input_filter = processing.get("InputFilter", "$")
+        input_filter = self._request.get("DataProcessing", {}).get("InputFilter", "$")
         client = self._request.get("ModelClientConfig", {})
         seconds = client.get("InvocationsTimeoutInSeconds", DEFAULT_TIMEOUT_SECONDS)
 
@@ -155,17 +138,21 @@ class TransformJob(threading.Thread):
                 raise WorkflowError(f"the model answered with {status}: {answer.decode('utf-8', 'replace')}")
             return answer
 
-        return send, strategy, payload << 20, at_a_time
+        return Sender(
+            send,
+            self._request.get("BatchStrategy") or strategy,
+            payload << 20,
+            self._request.get("MaxConcurrentTransforms") or wishes.get("MaxConcurrentTransforms", 1),
+        )
 
-    def _transform(self, address: str, name: str, sender: tuple[Callable[[list[bytes]], bytes], str, int, int]) -> None:
+    def _transform(self, address: str, name: str, sender: Sender) -> None:
         """Write ``NAME.out`` for one object."""
-        send, strategy, most, at_a_time = sender
         given, wanted = self._request["TransformInput"], self._request["TransformOutput"]
         try:
             cut = records.split(self._objects.get(address), given.get("SplitType", "None"))
-            batches = list(records.pack(cut, strategy, most))
-            with ThreadPoolExecutor(at_a_time) as pool:
-                replies = list(pool.map(send, batches))  # in the order of the batches
+            batches = list(records.pack(cut, sender.strategy, sender.max_bytes))
+            with ThreadPoolExecutor(sender.concurrency) as pool:
+                replies = list(pool.map(sender.send, batches))  # in the order of the batches
             end = b"\n" if wanted.get("AssembleWith", "None") == "Line" else b""
             content = b"".join(self._assembled(*pair) + end for pair in zip(batches, replies, strict=True))
         except WorkflowError as error:
@@ -174,17 +161,14 @@ class TransformJob(threading.Thread):
         self._objects.put(target, content, wanted.get("Accept", "application/octet-stream"))
 
     def _assembled(self, batch: list[bytes], reply: bytes) -> bytes:
-        """Return a reply as it is written: as it came, or joined record by record."""
+        """Return a reply as it is written: unchanged, or joined record by record."""
         if "DataProcessing" not in self._request:
             return reply
         processing = self._request["DataProcessing"]
-        content_type, accept = (
-            self._request["TransformInput"]["ContentType"],
-            self._request["TransformOutput"]["Accept"],
+        content_type = self._request["TransformInput"]["ContentType"]
+        accept = self._request["TransformOutput"]["Accept"]
+        joins, path = processing.get("JoinSource", "None") == "Input", processing.get("OutputFilter", "$")
+        pairs = zip(batch, records.answers(reply, accept, len(batch)), strict=True)
+        return b"\n".join(
+            records.joined(record, answer, content_type, accept, joins=joins, path=path) for record, answer in pairs
         )
-        joins = processing.get("JoinSource", "None") == "Input"
-        lines = [
-            records.joined(record, answer, content_type, accept, joins=joins, path=processing.get("OutputFilter", "$"))
-            for record, answer in zip(batch, records.answers(reply, accept, len(batch)), strict=True)
-        ]
-        return b"\n".join(lines)

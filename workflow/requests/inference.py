@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from kmeans.formats.media_type import CSV, JSON_LINES, RECORDIO
+from workflow.requests.training import Instances
 
 VARIANT = "AllTraffic"
+STRATEGIES = ("MultiRecord", "SingleRecord")
 
 
 def create_model(
@@ -26,9 +28,9 @@ def create_model(
     Parameters
     ----------
     model_uri
-        The ``model.tar.gz`` of a training job; of a multi-model endpoint the prefix below which the archives lie.
+        The ``model.tar.gz`` of a training job; for a multi-model endpoint, the prefix of the archives.
     multi_model
-        Whether one endpoint serves all archives below ``model_uri``, each loaded when it is first asked for.
+        Whether one endpoint serves all archives with the prefix ``model_uri``, each loaded at its first request.
     """
     mode = {"Mode": "MultiModel" if multi_model else "SingleModel"}
     container = {"Image": image, **mode, "ModelDataUrl": model_uri, "Environment": dict(environment or {})}
@@ -37,13 +39,13 @@ def create_model(
 
 
 def instance_variant(model: str, instance_type: str, count: int = 1) -> dict[str, Any]:
-    """Return a variant on ``count`` instances of its own, which cost as long as the endpoint is there."""
+    """Return a variant on ``count`` instances, which cost by the hour as long as the endpoint exists."""
     capacity = {"InstanceType": instance_type, "InitialInstanceCount": count, "InitialVariantWeight": 1.0}
     return {"VariantName": VARIANT, "ModelName": model, **capacity}
 
 
 def serverless_variant(model: str, memory_mb: int, max_concurrency: int) -> dict[str, Any]:
-    """Return a variant that costs per request: ``memory_mb`` is 1024, 2048 and so on up to 6144."""
+    """Return a variant that costs per request; ``memory_mb`` is a multiple of 1024 up to 6144."""
     serverless = {"MemorySizeInMB": memory_mb, "MaxConcurrency": max_concurrency}
     return {"VariantName": VARIANT, "ModelName": model, "ServerlessConfig": serverless}
 
@@ -51,7 +53,7 @@ def serverless_variant(model: str, memory_mb: int, max_concurrency: int) -> dict
 def create_endpoint_config(
     name: str, *, variant: Mapping[str, Any], capture_uri: str | None = None, capture_percent: int = 100
 ) -> dict[str, Any]:
-    """Return the request of an endpoint configuration; requests and answers are kept at ``capture_uri``, if given."""
+    """Return the request of an endpoint configuration, which captures requests and responses at ``capture_uri``."""
     request: dict[str, Any] = {"EndpointConfigName": name, "ProductionVariants": [dict(variant)]}
     if capture_uri is not None:
         request["DataCaptureConfig"] = {
@@ -65,7 +67,7 @@ def create_endpoint_config(
 
 
 def create_endpoint(name: str, config: str) -> dict[str, Any]:
-    """Return the request of an endpoint of the configuration ``config``."""
+    """Return the request of an endpoint with the configuration ``config``."""
     return {"EndpointName": name, "EndpointConfigName": config}
 
 
@@ -77,19 +79,16 @@ def invoke_endpoint(
     return {"EndpointName": endpoint, "ContentType": content_type, "Accept": accept, **target, "Body": body}
 
 
-STRATEGIES = ("MultiRecord", "SingleRecord")
-
-
 @dataclass(frozen=True, slots=True)
 class Join:
-    """How input and answer come to stand in one record; paths are JSONPath, a row of CSV counts as an array.
+    """How an input record and its answer are joined; filters are JSONPath, and a CSV row counts as an array.
 
     Attributes
     ----------
     input_filter
-        What of a record the model gets.
+        The part of an input record that the model gets.
     output_filter
-        What of the joined record is written.
+        The part of a joined record that is written.
     """
 
     input_filter: str = "$"
@@ -100,50 +99,65 @@ class Join:
         return {"InputFilter": self.input_filter, "OutputFilter": self.output_filter, "JoinSource": "Input"}
 
 
-# The first column is the true digit, which the model must not see; written are that and the two columns of the answer.
+# Removes the true digit, the first column, from the input; writes it with the two columns of the answer.
 DIGIT_AND_ANSWER = Join("$[1:]", "$[0,-2,-1]")
+
+
+@dataclass(frozen=True, slots=True)
+class TransformData:
+    """Input and output of a batch transform.
+
+    Attributes
+    ----------
+    input_uri, output_uri
+        Prefixes; the answer to the object ``NAME`` is ``<output_uri>/NAME.out``.
+    content_type, accept
+        Media types of the input and of the answers.
+    join
+        How both are joined; None for answers alone.
+    """
+
+    input_uri: str
+    output_uri: str
+    content_type: str = CSV
+    accept: str = CSV
+    join: Join | None = None
 
 
 def create_transform_job(
     name: str,
+    data: TransformData,
     *,
     model: str,
-    input_uri: str,
-    output_uri: str,
-    content_type: str = CSV,
-    accept: str = CSV,
     strategy: str = "MultiRecord",
-    join: Join | None = None,
-    instance_type: str = "ml.m5.large",
-    instances: int = 1,
+    instances: Instances = Instances("ml.m5.large"),  # noqa: B008 - immutable
     max_payload_mb: int = 6,
 ) -> dict[str, Any]:
     """Return the request of a batch transform.
 
     Parameters
     ----------
-    input_uri
-        Prefix of the objects; the answer to ``NAME`` lies at ``<output_uri>/NAME.out``.
     strategy
-        ``MultiRecord`` sends as many records as ``max_payload_mb`` holds, ``SingleRecord`` one at a time.
+        ``MultiRecord`` sends as many records as fit into ``max_payload_mb``, ``SingleRecord`` one at a time.
+    instances
+        Type and number; a transform has no disk to choose.
     """
-    is_lines = content_type in (CSV, JSON_LINES)
     return {
         "TransformJobName": name,
         "ModelName": model,
         "BatchStrategy": strategy,
         "MaxPayloadInMB": max_payload_mb,
         "TransformInput": {
-            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": input_uri}},
-            "ContentType": content_type,
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": data.input_uri}},
+            "ContentType": data.content_type,
             "CompressionType": "None",
-            "SplitType": "Line" if is_lines else "RecordIO",
+            "SplitType": "Line" if data.content_type in (CSV, JSON_LINES) else "RecordIO",
         },
         "TransformOutput": {
-            "S3OutputPath": output_uri,
-            "Accept": accept,
-            "AssembleWith": "None" if accept == RECORDIO else "Line",
+            "S3OutputPath": data.output_uri,
+            "Accept": data.accept,
+            "AssembleWith": "None" if data.accept == RECORDIO else "Line",
         },
-        "TransformResources": {"InstanceType": instance_type, "InstanceCount": instances},
-        **({} if join is None else {"DataProcessing": join.request()}),
+        "TransformResources": {"InstanceType": instances.kind, "InstanceCount": instances.count},
+        **({} if data.join is None else {"DataProcessing": data.join.request()}),
     }

@@ -1,6 +1,6 @@
 """The steps, each a class: ``configure`` its options, ``plan`` its requests, ``carry_out`` the plan.
 
-What ``--dry-run`` prints is the plan, and it is the plan that is sent.
+``--dry-run`` prints the plan; without it the plan is sent.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -15,18 +15,18 @@ from workflow.workspace import Workspace
 
 
 class Step(Protocol):
-    """What each of these classes has."""
+    """A step of the workflow."""
 
-    HELP: str
+    help: str
 
     def configure(self, parser: ArgumentParser) -> None:
-        """Add the step's own options."""
+        """Add the step's options."""
 
     def plan(self, work: Workspace, options: Namespace) -> dict[str, Any]:
-        """Return the requests by operation, or the command, without asking anybody."""
+        """Return the requests by operation, or the command, without sending anything."""
 
     def carry_out(self, work: Workspace, plan: dict[str, Any], options: Namespace) -> None:
-        """Send the requests and wait for what they bring about."""
+        """Send the requests and wait for their results."""
 
 
 STEPS: dict[str, Step] = {

@@ -12,6 +12,7 @@ from workflow.errors import WorkflowError
 from workflow.requests.inference import (
     DIGIT_AND_ANSWER,
     STRATEGIES,
+    TransformData,
     create_endpoint,
     create_endpoint_config,
     create_model,
@@ -19,20 +20,22 @@ from workflow.requests.inference import (
     instance_variant,
     serverless_variant,
 )
+from workflow.requests.training import Instances
 from workflow.settings import checked, percent, positive
 from workflow.waiting import wait_for_endpoint, wait_for_transform
 from workflow.workspace import Workspace
 
 MEMORY_SIZES = (1024, 2048, 3072, 4096, 5120, 6144)
+FORMATS = ("csv", "recordio")
 
 
 class Deploy:
-    """Step 4, hosting: a model, an endpoint configuration and an endpoint."""
+    """Hosts a model: creates the model, an endpoint configuration and an endpoint."""
 
-    HELP = "host the model: CreateModel, CreateEndpointConfig, CreateEndpoint"
+    help = "host the model: CreateModel, CreateEndpointConfig, CreateEndpoint"
 
     def configure(self, parser: ArgumentParser) -> None:
-        """Add what serves which model."""
+        """Add the model and the capacity of the endpoint."""
         parser.add_argument("--training-job", help="whose model (default: the last training job's)")
         parser.add_argument("--endpoint-name", help="(default: --name and the time)")
         parser.add_argument("--instance-type", default="ml.t2.medium", help="(default: %(default)s; no meaning here)")
@@ -47,11 +50,8 @@ class Deploy:
         parser.add_argument(
             "--max-concurrency", type=positive, default=5, help="with --serverless (default: %(default)s)"
         )
-        parser.add_argument(
-            "--multi-model",
-            action="store_true",
-            help="one endpoint for the models of all training jobs of the workflow",
-        )
+        text = "one endpoint for the models of all training jobs of the workflow"
+        parser.add_argument("--multi-model", action="store_true", help=text)
         parser.add_argument(
             "--data-capture", type=percent, metavar="PERCENT", help="keep so many requests and answers in S3 (aws)"
         )
@@ -63,9 +63,9 @@ class Deploy:
         Raises
         ------
         WorkflowError
-            If there is no model, or options don't fit together.
+            If there is no model, or options contradict each other.
         """
-        # SageMaker has none of these without instances.
+        # SageMaker offers none of these without instances.
         for option in ("data_capture", "multi_model", "network_isolation"):
             if options.serverless and getattr(options, option):
                 raise WorkflowError(f"--{option.replace('_', '-')} needs instances: leave out --serverless.")
@@ -85,44 +85,38 @@ class Deploy:
         else:
             variant = instance_variant(name, options.instance_type, options.instances)
         capture_uri = f"{work.prefix}/capture/{name}" if options.data_capture else None
+        config = create_endpoint_config(
+            name, variant=variant, capture_uri=capture_uri, capture_percent=options.data_capture or 100
+        )
         return {
             "CreateModel": model,
-            "CreateEndpointConfig": create_endpoint_config(
-                name, variant=variant, capture_uri=capture_uri, capture_percent=options.data_capture or 100
-            ),
+            "CreateEndpointConfig": config,
             "CreateEndpoint": create_endpoint(name, name),
         }
 
     def carry_out(self, work: Workspace, plan: dict[str, Any], options: Namespace) -> None:
-        """Create the three, and wait until the endpoint answers."""
-        # Which model a multi-model endpoint is asked for in the next step.
+        """Create the three, and wait until the endpoint is in service."""
+        # The step validate invokes a multi-model endpoint with this model.
         model_uri = work.model_uri(options.training_job)
         target = {"target_model": model_uri.removeprefix(f"{work.models_uri}/")} if options.multi_model else {}
-        if not work.clients.objects.find(model_uri):
-            raise WorkflowError(
-                f"There is no model at {model_uri}: run `python -m workflow train` again, or wait for it."
-            )
-        name = plan["CreateEndpoint"]["EndpointName"]
-        work.create("model", "CreateModel", plan["CreateModel"], "ModelName")
+        work.require_model(model_uri)
+        work.create("model", plan["CreateModel"])
         if "DataCaptureConfig" in plan["CreateEndpointConfig"]:
             work.ledger.record("objects", plan["CreateEndpointConfig"]["DataCaptureConfig"]["DestinationS3Uri"])
-        work.create("endpoint-config", "CreateEndpointConfig", plan["CreateEndpointConfig"], "EndpointConfigName")
-        work.create("endpoint", "CreateEndpoint", plan["CreateEndpoint"], "EndpointName", model=model_uri, **target)
-        wait_for_endpoint(work.clients, name, work.say)
+        work.create("endpoint-config", plan["CreateEndpointConfig"])
+        work.create("endpoint", plan["CreateEndpoint"], model=model_uri, **target)
+        wait_for_endpoint(work.clients, plan["CreateEndpoint"]["EndpointName"], work.say)
         if not work.settings.is_local and not options.serverless:
             work.say("The endpoint costs by the hour until `python -m workflow delete`.")
 
 
-FORMATS = ("csv", "recordio")
-
-
 class Transform:
-    """Step 4 without an endpoint: a batch transform of the validation split."""
+    """Predicts all validation rows in one batch: creates the model and a transform job."""
 
-    HELP = "ask for all validation rows at once: CreateModel, CreateTransformJob"
+    help = "ask for all validation rows at once: CreateModel, CreateTransformJob"
 
     def configure(self, parser: ArgumentParser) -> None:
-        """Add what is transformed and how."""
+        """Add the model, the format and the capacity of the job."""
         parser.add_argument("--training-job", help="whose model (default: the last training job's)")
         parser.add_argument("--job-name", help="name of the job and of its model (default: --name and the time)")
         parser.add_argument(
@@ -146,38 +140,34 @@ class Transform:
             If there are no data or no model.
         """
         name = checked("--job-name", options.job_name or f"{work.settings.fresh_name()}-t")
-        data = work.data_uri()
-        is_csv = options.format == "csv"
+        uri, output_uri = work.data_uri(), f"{work.prefix}/transforms/{name}"
+        if options.format == "csv":
+            data = TransformData(f"{uri}/{VALIDATION}/", output_uri, CSV, CSV, DIGIT_AND_ANSWER)
+        else:
+            data = TransformData(f"{uri}/{TEST}/", output_uri, RECORDIO, JSON_LINES)
         model = create_model(name, image=work.image(), role=work.role, model_uri=work.model_uri(options.training_job))
         job = create_transform_job(
             name,
+            data,
             model=name,
-            input_uri=f"{data}/{VALIDATION if is_csv else TEST}/",
-            output_uri=f"{work.prefix}/transforms/{name}",
-            content_type=CSV if is_csv else RECORDIO,
-            accept=CSV if is_csv else JSON_LINES,
             strategy=options.strategy,
-            join=DIGIT_AND_ANSWER if is_csv else None,
-            instance_type=options.instance_type,
-            instances=options.instances,
+            instances=Instances(options.instance_type, options.instances),
             max_payload_mb=options.max_payload,
         )
         return {"CreateModel": model, "CreateTransformJob": job}
 
     def carry_out(self, work: Workspace, plan: dict[str, Any], options: Namespace) -> None:
-        """Create the model and the job, and wait for its end."""
+        """Create the model and the job, and wait until the job ends."""
         job = plan["CreateTransformJob"]
-        name, output = job["TransformJobName"], job["TransformOutput"]["S3OutputPath"]
-        model_uri = plan["CreateModel"]["PrimaryContainer"]["ModelDataUrl"]
-        if not work.clients.objects.find(model_uri):
-            raise WorkflowError(
-                f"There is no model at {model_uri}: run `python -m workflow train` again, or wait for it."
-            )
+        output, model_uri = (
+            job["TransformOutput"]["S3OutputPath"],
+            plan["CreateModel"]["PrimaryContainer"]["ModelDataUrl"],
+        )
+        work.require_model(model_uri)
         dataset.describe(work.clients.objects, work.data_uri())
-        work.create("model", "CreateModel", plan["CreateModel"], "ModelName")
+        work.create("model", plan["CreateModel"])
         work.ledger.record("objects", output)
-        details = {"model": model_uri, "output": output, "format": options.format}
-        work.create("transform-job", "CreateTransformJob", job, "TransformJobName", **details)
-        wait_for_transform(work.clients, name, work.say)
+        work.create("transform-job", job, model=model_uri, output=output, format=options.format)
+        wait_for_transform(work.clients, job["TransformJobName"], work.say)
         for uri in work.clients.objects.find(f"{output}/"):
             work.say(f"answers: {uri}")

@@ -1,4 +1,4 @@
-"""What comes before training: the digits in S3, and the image."""
+"""Steps 1 and 2: the digits in S3, and the image; also the image as an algorithm of the account."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from workflow.requests.training import create_algorithm
 from workflow.settings import LOCAL_IMAGE, checked, positive
 from workflow.workspace import Workspace
 
+PROJECT = Path(__file__).resolve().parents[2]
+
 
 class Data:
-    """Step 1: digits into S3, as RecordIO-protobuf for training, and as CSV with the true digits for validation."""
+    """Writes digits to S3, as RecordIO-protobuf for training, and as CSV with the true digits for validation."""
 
-    HELP = "write the digits to S3, or to the folder that stands for it"
+    help = "write the digits to S3, or to the folder that stands for it"
 
     def configure(self, parser: ArgumentParser) -> None:
-        """Add where the digits come from."""
+        """Add the source of the digits and their number."""
         parser.add_argument(
             "--mnist",
             type=Path,
@@ -38,7 +40,7 @@ class Data:
         return {"PutObject": [put_object(*part) for group in dataset.parts(uri).values() for part in group]}
 
     def carry_out(self, work: Workspace, plan: dict[str, Any], options: Namespace) -> None:
-        """Write the objects that the plan names."""
+        """Write the objects."""
         uri = f"{work.prefix}/data"
         objects = work.clients.objects
         objects.require_bucket(work.account.bucket, create=work.account.is_usual_bucket)
@@ -53,16 +55,13 @@ class Data:
         )
 
 
-PROJECT = Path(__file__).resolve().parents[2]
-
-
 class Image:
-    """Step 2: the image, built here, or built and pushed to ECR."""
+    """Builds the image with make; for an account, build_and_push.sh also pushes it to ECR."""
 
-    HELP = "build the image; with --target aws also push it to ECR"
+    help = "build the image; with --target aws also push it to ECR"
 
     def configure(self, parser: ArgumentParser) -> None:
-        """Add what to build."""
+        """Add the repository."""
         parser.add_argument("--repository", default="kmeans", help="repository in ECR (default: %(default)s)")
         parser.add_argument("--skip-build", action="store_true", help="push the local image as it is")
 
@@ -78,10 +77,16 @@ class Image:
         return {"command": [*command, options.repository]}
 
     def carry_out(self, work: Workspace, plan: dict[str, Any], options: Namespace) -> None:
-        """Run the command; the last line that it prints is the image."""
+        """Run the command; the last line that the script prints is the image.
+
+        Raises
+        ------
+        WorkflowError
+            If the command is missing or fails.
+        """
         command = plan["command"]
         work.say(f"+ {' '.join(command)}")
-        # A path is one in the project, wherever this program was started.
+        # A path is relative to the project, not to the working directory.
         if shutil.which(PROJECT / command[0] if "/" in command[0] else command[0]) is None:
             raise WorkflowError(f"{command[0]} isn't there: run this step from a checkout, with make installed.")
         pipe = None if work.settings.is_local else subprocess.PIPE
@@ -96,12 +101,12 @@ class Image:
 
 
 class Algorithm:
-    """The image as an algorithm of the account: its hyperparameters are then checked by SageMaker itself."""
+    """Registers the image as an algorithm of the account, so that SageMaker validates hyperparameters."""
 
-    HELP = "print or create the algorithm's specification: CreateAlgorithm (--target aws)"
+    help = "print or create the algorithm's specification: CreateAlgorithm (--target aws)"
 
     def configure(self, parser: ArgumentParser) -> None:
-        """Add its name."""
+        """Add the name."""
         parser.add_argument("--algorithm-name", help="(default: --name)")
 
     def plan(self, work: Workspace, options: Namespace) -> dict[str, Any]:
@@ -111,4 +116,4 @@ class Algorithm:
 
     def carry_out(self, work: Workspace, plan: dict[str, Any], options: Namespace) -> None:
         """Create the algorithm."""
-        work.create("algorithm", "CreateAlgorithm", plan["CreateAlgorithm"], "AlgorithmName")
+        work.create("algorithm", plan["CreateAlgorithm"])

@@ -25,29 +25,35 @@ from workflow.objects import unpack
 from workflow.requests.inference import invoke_endpoint
 from workflow.workspace import Workspace
 
-# Float32 keeps seven digits; CSV and JSON keep them all.
+# Float32 has seven significant digits; CSV and JSON keep them all.
 TOLERANCE = 1e-4
-BLOCK_ROWS = 1000
+
+SOURCES = {"endpoint": "endpoint", "transform": "transform-job"}
+
+# An endpoint accepts requests of 6 MB, a serverless one of 4 MB.
+MOST_BYTES = 3 << 20
+
+Answers = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What the answers to n rows amount to.
+    """Quality of the answers to n rows.
 
     Attributes
     ----------
     rows
         n.
     purity
-        Share of rows whose digit is the most frequent one of their cluster: 1 is perfect, and k = n always is.
+        Fraction of rows whose digit is the most frequent one of their cluster, between 0 and 1; always 1 for k = n.
     normalized_mutual_information
-        0 if clusters tell nothing of the digits, 1 if they tell all; not flattered by many clusters as purity is.
+        0 if clusters and digits are independent, 1 if they agree; many clusters don't increase it as they do purity.
     mean_squared_distance
         Mean of the squared distances in the answers; of a cosine model, mean of the distances.
     recomputed
-        The same from the model and the rows, by the definition.
+        The same, computed from the model and the rows by the definition.
     wrong_labels, wrong_distances
-        Answers that aren't the model's: a center that is farther than the nearest, another distance than to it.
+        Number of answers with a center that isn't the nearest, and with another distance than to the nearest.
     """
 
     rows: int
@@ -77,41 +83,31 @@ def score(
 
     Parameters
     ----------
-    points
-        Rows that were asked about, (n, d).
-    digits
-        What each shows, (n,).
-    centers
-        Of the model, (k, d).
+    points, digits
+        Rows that were predicted, (n, d), and their true digits, (n,).
+    centers, metric
+        Centers of the model, (k, d), and its metric.
     labels, distances
         The answers, (n,).
-    metric
-        Of the model.
     """
-    from sklearn.metrics import normalized_mutual_info_score  # noqa: PLC0415 - takes a second
+    from scipy.spatial.distance import cdist  # noqa: PLC0415 - these take a second
+    from sklearn.metrics import normalized_mutual_info_score  # noqa: PLC0415
     from sklearn.metrics.cluster import contingency_matrix  # noqa: PLC0415
 
-    points = metric.prepare(points)
-    nearest = np.empty(len(points))
-    answered = np.full(len(points), np.inf)
-    clusters = len(centers)
-    wide = centers.astype(np.float64)
-    known = np.isin(labels, np.arange(clusters))
+    known = np.isin(labels, np.arange(len(centers)))
     chosen = np.where(known, labels, -1).astype(np.int64)
-    for first in range(0, len(points), BLOCK_ROWS):
-        rows = slice(first, first + BLOCK_ROWS)
-        block = points[rows].astype(np.float64)
-        lengths = np.stack([np.linalg.norm(block - center, axis=1) for center in wide], axis=1)
-        table = metric.reported_distances(lengths.astype(np.float32)).astype(np.float64)
-        nearest[rows] = table.min(axis=1)
-        answered[rows] = np.where(known[rows], table[np.arange(len(block)), chosen[rows]], np.inf)
-    # Two centers may be as near as float32 can tell: either is right.
+    # cdist subtracts before it squares, unlike kmeans.distance, which is what is tested.
+    lengths = cdist(metric.prepare(points).astype(np.float64), centers.astype(np.float64))
+    table = metric.reported_distances(lengths.astype(np.float32)).astype(np.float64)
+    nearest = table.min(axis=1)
+    answered = np.where(known, table[np.arange(len(table)), chosen], np.inf)
+    # If float32 can't distinguish two distances, either center is right.
     wrong_labels = ~(answered <= nearest * (1 + TOLERANCE) + TOLERANCE)
     wrong_distances = ~np.isclose(distances, nearest, rtol=TOLERANCE, atol=TOLERANCE)
-    table = contingency_matrix(digits, chosen)
+    counts = contingency_matrix(digits, chosen)
     return Scores(
         rows=len(points),
-        purity=float(table.max(axis=0).sum() / table.sum()),
+        purity=float(counts.max(axis=0).sum() / counts.sum()),
         normalized_mutual_information=float(normalized_mutual_info_score(digits, chosen)),
         mean_squared_distance=float(np.mean(metric.losses(distances))),
         recomputed=float(np.mean(metric.losses(nearest))),
@@ -120,28 +116,20 @@ def score(
     )
 
 
-SOURCES = {"endpoint": "endpoint", "transform": "transform-job"}
-
-# An endpoint takes requests of 6 MB, a serverless one of 4.
-MOST_BYTES = 3 << 20
-
-Answers = tuple[NDArray[np.float64], NDArray[np.float64]]
-
-
 class Validate:
-    """Step 5: whether the answers are those of the model, and how well the clusters match the digits."""
+    """Compares the answers of an endpoint or a transform with the model and the true digits."""
 
-    HELP = "score the answers of the endpoint or the transform against model and true digits; fails if they differ"
+    help = "score the answers of the endpoint or the transform against model and true digits; fails if they differ"
 
     def configure(self, parser: ArgumentParser) -> None:
-        """Add whose answers are looked at."""
-        parser.add_argument(
-            "--of", choices=sorted(SOURCES), help="whose answers (default: the endpoint's if there is one)"
-        )
+        """Add the source of the answers."""
+        text = "whose answers (default: the endpoint's if there is one)"
+        parser.add_argument("--of", choices=sorted(SOURCES), help=text)
 
     def plan(self, work: Workspace, options: Namespace) -> dict[str, Any]:
-        """Return InvokeEndpoint with a stand-in for its body; nothing if answers of a transform are read."""
-        source = options.of or ("transform" if _is_only_transformed(work) else "endpoint")
+        """Return InvokeEndpoint with a placeholder for its body; nothing for the answers of a transform."""
+        is_transformed = work.ledger.latest("endpoint") is None and work.ledger.latest("transform-job") is not None
+        source = options.of or ("transform" if is_transformed else "endpoint")
         name = work.required(SOURCES[source])
         if source == "transform":
             return {}
@@ -151,7 +139,7 @@ class Validate:
         return {"InvokeEndpoint": invoke_endpoint(name, body, content_type=CSV, accept=CSV, target_model=target)}
 
     def carry_out(self, work: Workspace, plan: dict[str, Any], options: Namespace) -> None:
-        """Get the answers, compute what they should be, and say how good they are.
+        """Get the answers, compare them with the model's, and say the scores.
 
         Raises
         ------
@@ -172,26 +160,31 @@ class Validate:
         model = _model(work, entry.details["model"])
         metric = METRICS[model.distance_metric]
         scores = score(points, digits, model.centers, labels=labels, distances=distances, metric=metric)
-        _say(work, scores, f"{kind} {entry.name}")
+        work.say(f"{scores.rows} answers of the {kind} {entry.name}")
+        work.say(f"   purity                          {scores.purity:.4f}")
+        work.say(f"   normalized mutual information   {scores.normalized_mutual_information:.4f}")
+        work.say(f"   mean squared distance           {scores.mean_squared_distance:.6g}")
+        work.say(f"   the same from model and rows    {scores.recomputed:.6g}")
         if not scores.agree:
             raise WorkflowError(
                 f"The answers of the {kind} {entry.name} are not those of {entry.details['model']}: "
                 f"{scores.wrong_labels} clusters and {scores.wrong_distances} distances of {scores.rows} differ."
             )
+        work.say("   all clusters and distances are those of the model")
 
 
 def _ask(work: Workspace, request: dict[str, Any], points: Float32) -> Answers:
-    """Ask the endpoint about all rows."""
-    rows = []
+    """Return the endpoint's answers to all rows."""
+    tables = []
     for body in _bodies(points):
         answer = work.clients.runtime.invoke_endpoint(**{**request, "Body": body})
-        rows.append(_table(answer["Body"].read(), request["EndpointName"], columns=2))
-    table = np.concatenate(rows)
+        tables.append(_table(answer["Body"].read(), request["EndpointName"], columns=2))
+    table = np.concatenate(tables)
     return table[:, 0], table[:, 1]
 
 
 def _bodies(points: Float32) -> Iterator[bytes]:
-    """Return the rows as bodies of requests."""
+    """Return the rows as CSV, in bodies of at most ``MOST_BYTES``."""
     body = bytearray()
     for row in points.tolist():
         line = ",".join(f"{value:.9g}" for value in row).encode() + b"\n"
@@ -203,7 +196,7 @@ def _bodies(points: Float32) -> Iterator[bytes]:
 
 
 def _read_transformed(work: Workspace, entry: Entry, digits: NDArray[np.int64]) -> Answers:
-    """Read the answers of a transform; in CSV the digit stands before each, and must be the row's."""
+    """Return the answers of a transform; in CSV the row's true digit precedes each answer."""
     found = work.clients.objects.find(f"{entry.details['output']}/")
     content = b"".join(work.clients.objects.get(uri) for uri in found)
     if entry.details["format"] == "recordio":
@@ -231,17 +224,3 @@ def _model(work: Workspace, uri: str) -> KMeansModel:
     with tempfile.TemporaryDirectory() as folder:
         unpack(work.clients.objects.get(uri), Path(folder) / "model", uri)
         return artifact.load(Path(folder) / "model")
-
-
-def _say(work: Workspace, scores: Scores, source: str) -> None:
-    work.say(f"{scores.rows} answers of the {source}")
-    work.say(f"   purity                          {scores.purity:.4f}")
-    work.say(f"   normalized mutual information   {scores.normalized_mutual_information:.4f}")
-    work.say(f"   mean squared distance           {scores.mean_squared_distance:.6g}")
-    work.say(f"   the same from model and rows    {scores.recomputed:.6g}")
-    if scores.agree:
-        work.say("   all clusters and distances are those of the model")
-
-
-def _is_only_transformed(work: Workspace) -> bool:
-    return work.ledger.latest("endpoint") is None and work.ledger.latest("transform-job") is not None
