@@ -35,17 +35,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """The contents of ``description.json``.
-
-    Attributes
-    ----------
-    source
-        ``mnist`` or ``scikit-learn``.
-    features
-        Number of columns.
-    train_rows, validation_rows
-        Number of rows of the two splits.
-    """
+    """The contents of ``description.json``: ``mnist`` or ``scikit-learn``, number of columns, rows of the splits."""
 
     source: str
     features: int
@@ -69,17 +59,8 @@ def parts(uri: str) -> dict[str, list[Part]]:
 def write(objects: Objects, uri: str, mnist: Path | None, rows: int | None) -> Description:
     """Write the digits at the prefix ``uri``: MNIST from a folder, else those of scikit-learn.
 
-    Parameters
-    ----------
-    mnist
-        Folder with the four IDX files; None for scikit-learn's digits.
-    rows
-        Maximum number of rows of each split; None for all.
-
-    Raises
-    ------
-    WorkflowError
-        If a file is missing or can't be read.
+    ``mnist`` is a folder with the four IDX files, None for scikit-learn's digits; ``rows`` is the maximum number of
+    rows of each split, None for all. Raises WorkflowError if a file is missing or can't be read.
     """
     try:
         found = sources.mnist(mnist) if mnist else sources.small()
@@ -110,10 +91,7 @@ def write(objects: Objects, uri: str, mnist: Path | None, rows: int | None) -> D
 def describe(objects: Objects, uri: str) -> Description:
     """Read the description of the data set at ``uri``; if it exists, the data set is complete.
 
-    Raises
-    ------
-    WorkflowError
-        If there is none.
+    Raises WorkflowError if there is none.
     """
     place = f"{uri}/{DESCRIPTION}"
     if place not in objects.find(place):
@@ -129,10 +107,7 @@ def describe(objects: Objects, uri: str) -> Description:
 def read_validation(objects: Objects, uri: str) -> tuple[Float32, NDArray[np.int64]]:
     """Return the rows of the validation split, (n, d), and their true digits, (n,), in the objects' order.
 
-    Raises
-    ------
-    WorkflowError
-        If an object is missing, or isn't CSV as the step ``data`` writes it.
+    Raises WorkflowError if an object is missing, or isn't CSV as the step ``data`` writes it.
     """
     content = b"".join(objects.get(part.uri) for part in parts(uri)[VALIDATION])
     try:

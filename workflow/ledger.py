@@ -42,12 +42,8 @@ class Entry:
     account: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Before:
-    """A thing's previous entry, if there was one, and its place in the list."""
-
-    place: int
-    entry: Entry | None
+# A thing's place in the list, and its previous entry, if there was one.
+Before = tuple[int, Entry | None]
 
 
 class Ledger:
@@ -73,10 +69,7 @@ class Ledger:
     def elsewhere(self) -> list[Entry]:
         """Return the entries of other locations.
 
-        Raises
-        ------
-        WorkflowError
-            If the file exists, but isn't a ledger.
+        Raises WorkflowError if the file exists, but isn't a ledger.
         """
         return [entry for entry in self._read() if not self._is_here(entry)]
 
@@ -87,19 +80,19 @@ class Ledger:
     def record(self, kind: str, name: str, **details: str) -> Before:
         """Add an entry, or update the details of an existing one; return what :meth:`take_back` restores."""
         with self._changing() as entries:
-            before = self._take(entries, kind, name)
-            old = before.entry
+            place, old = self._take(entries, kind, name)
             created = old.created if old else datetime.now(UTC).isoformat(timespec="seconds")
             known = old.details if old else {}
             entries.append(Entry(kind, name, created, {**known, **details}, self._region, self._account))
-        return before
+        return place, old
 
     def take_back(self, kind: str, name: str, before: Before) -> None:
         """Undo a :meth:`record`, because the thing was not created."""
         with self._changing() as entries:
             self._take(entries, kind, name)
-            if before.entry is not None:
-                entries.insert(before.place, before.entry)
+            place, old = before
+            if old is not None:
+                entries.insert(place, old)
 
     def forget(self, kind: str, name: str) -> None:
         """Remove the entry of a thing that is deleted."""
@@ -119,8 +112,8 @@ class Ledger:
         for place, entry in enumerate(entries):
             if (entry.kind, entry.name) == (kind, name) and self._is_here(entry):
                 del entries[place]
-                return Before(place, entry)
-        return Before(len(entries), None)
+                return place, entry
+        return len(entries), None
 
     def _read(self) -> list[Entry]:
         try:

@@ -1,4 +1,4 @@
-"""Objects by their ``s3://`` addresses, in S3 and in a folder of this machine that stands for it; ``model.tar.gz``."""
+"""Objects by their ``s3://`` addresses, in S3 or in a folder that replaces it; archives of models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from workflow.errors import WorkflowError, code_of, is_not_found
 
 # S3's rule for names, without its rare exceptions.
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-LARGEST_PUT = 5 << 30
 DELETED_AT_ONCE = 1000
 LARGEST_MODEL = 16 << 30
 
@@ -93,7 +92,10 @@ class S3Objects:
                 raise WorkflowError(
                     f"There is no bucket {bucket}: name one with --bucket, or let `python -m workflow data` make it."
                 ) from None
-            self._create(bucket)
+            region = self._client.meta.region_name
+            # S3 refuses this region as a LocationConstraint: it is the default.
+            place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+            self._client.create_bucket(Bucket=bucket, **place)
 
     def put(self, uri: str, content: bytes, content_type: str) -> None:
         """Write an object of at most 5 GiB."""
@@ -131,12 +133,6 @@ class S3Objects:
             for refused in answer.get("Errors", ()):
                 raise WorkflowError(f"s3://{bucket}/{refused['Key']} can't be deleted: {refused['Message']}.")
         return len(found)
-
-    def _create(self, bucket: str) -> None:
-        region = self._client.meta.region_name
-        # S3 refuses this region as a LocationConstraint: it is the default.
-        place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-        self._client.create_bucket(Bucket=bucket, **place)
 
 
 class FolderObjects:
@@ -211,13 +207,7 @@ def pack(folders: Iterable[Path]) -> bytes:
 
 
 def unpack(content: bytes, folder: Path, source: str) -> None:
-    """Unpack a gzipped tar into a new folder.
-
-    Raises
-    ------
-    WorkflowError
-        If it isn't a gzipped tar, is larger than 16 GiB, or contains a path outside the folder.
-    """
+    """Unpack a gzipped tar into a new folder; raise WorkflowError if it is invalid, or leads outside the folder."""
     folder.mkdir(parents=True)
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
@@ -229,12 +219,9 @@ def unpack(content: bytes, folder: Path, source: str) -> None:
 
 
 def find_objects(objects: FolderObjects, place: dict[str, str]) -> list[tuple[str, str]]:
-    """Return the objects of an S3DataSource, each as its address and its name in the channel's folder.
+    """Return the address of each object of an S3DataSource, and its name in the channel's folder.
 
-    Raises
-    ------
-    WorkflowError
-        If there are none, or if a manifest isn't ``[{"prefix": "s3://..."}, "name", ...]``.
+    Raises WorkflowError if there are none, or if a manifest is invalid.
     """
     uri = place["S3Uri"]
     if place["S3DataType"] == MANIFEST:

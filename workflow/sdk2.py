@@ -1,4 +1,4 @@
-"""``sagemaker.KMeans`` of the SageMaker Python SDK 2 with an image of one's own: the SDK's takes Amazon's image only.
+"""``sagemaker.KMeans`` of the SageMaker Python SDK 2 with a custom image: the SDK's class takes Amazon's image only.
 
 The SDK isn't installed with the workflow: ``pip install "sagemaker<3"`` into an environment of its own (docs/sdk-2.md).
 """
@@ -18,25 +18,25 @@ from sagemaker.vpc_utils import VPC_CONFIG_DEFAULT
 
 from workflow.requests import metric_definitions
 
-# What lies in the folder of a record set: its list of objects. The image passes over names that begin with a dot.
+# The list of a record set's objects, in their folder. The image ignores names that begin with a dot.
 MANIFEST = ".amazon.manifest"
 SHARDED, REPLICATED = "ShardedByS3Key", "FullyReplicated"
 
 
 class KMeans(sagemaker.KMeans):  # type: ignore[misc]
-    """The SDK's estimator, which trains and serves with the image it is given.
+    """The SDK's estimator, which trains and serves with the given image.
 
     Parameters
     ----------
     image_uri
         URI of the image.
     *args, **kwargs
-        As of ``sagemaker.KMeans``: ``role``, ``instance_count``, ``instance_type``, ``k`` and so on. The metrics that
-        the image logs are told to SageMaker unless ``metric_definitions`` tells others.
+        As of ``sagemaker.KMeans``: ``role``, ``instance_count``, ``instance_type``, ``k`` and so on.
+        ``metric_definitions`` defaults to the metrics that the image logs.
     seed
-        Fixes every random draw; the image's default is 0.
+        Seed of all random numbers; the image's default is 0.
     refine_max_iter
-        Most Lloyd passes over all rows at the end; 0: none, as the built-in image does. None: until the loss settles.
+        Maximum number of Lloyd iterations at the end; 0 for none, as in the built-in image; None for convergence.
     """
 
     seed = Hyperparameter("seed", ge(0), "An integer greater-than-or-equal-to 0", int)
@@ -52,7 +52,7 @@ class KMeans(sagemaker.KMeans):  # type: ignore[misc]
         self.refine_max_iter = refine_max_iter
 
     def training_image_uri(self) -> str:
-        """Return the image."""
+        """Return the URI of the image."""
         return self.image_uri
 
     def record_set(
@@ -70,14 +70,14 @@ class KMeans(sagemaker.KMeans):  # type: ignore[misc]
         train
             Points (n, d).
         labels
-            A number per point, (n,): passed over by the algorithm.
+            A number per point, (n,), which the algorithm ignores.
         channel
             ``train`` or ``test``.
         encrypt
-            Whether S3 encrypts the objects with keys of its own.
+            Whether S3 encrypts the objects with its keys.
         distribution
-            ``ShardedByS3Key``: each instance gets an object; ``FullyReplicated``: each gets all. None: the former, but
-            in local mode, which knows only the latter and no list of objects, all that is in the folder.
+            ``ShardedByS3Key``: each instance gets an object; ``FullyReplicated``: each gets all. None for the former;
+            in local mode, which supports neither shards nor lists of objects, all objects in the folder.
         """
         is_local = self.sagemaker_session.local_mode
         wanted = distribution or (REPLICATED if is_local else SHARDED)
@@ -87,7 +87,7 @@ class KMeans(sagemaker.KMeans):  # type: ignore[misc]
         return records
 
     def create_model(self, vpc_config_override: Any = VPC_CONFIG_DEFAULT, **kwargs: Any) -> KMeansModel:
-        """Return the model that was trained; ``deploy`` and ``transformer`` come here."""
+        """Return the trained model; ``deploy`` and ``transformer`` call this method."""
         return KMeansModel(
             self.image_uri,
             self.model_data,
@@ -101,10 +101,9 @@ class KMeans(sagemaker.KMeans):  # type: ignore[misc]
     def _prepare_init_params_from_job_description(
         cls, job_details: dict[str, Any], model_channel_name: str | None = None
     ) -> dict[str, Any]:
-        """Return the arguments of an estimator like that of a job: for ``attach``, and for a tuner's best job.
+        """Return the arguments of an estimator with a job's settings, for ``attach`` and for a tuner's best job.
 
-        The SDK's method looks at this class's own hyperparameters, passes over those it inherits, forgets the image,
-        and takes the text of a list for a list of characters.
+        The SDK's method ignores inherited hyperparameters and the image, and reads the text of a list as characters.
         """
         arguments: dict[str, Any] = super()._prepare_init_params_from_job_description(job_details, model_channel_name)
         hyperparameters = job_details["HyperParameters"]
@@ -117,7 +116,7 @@ class KMeans(sagemaker.KMeans):  # type: ignore[misc]
 
 
 class KMeansModel(Model):  # type: ignore[misc]
-    """A ``model.tar.gz``, of this image or of the built-in one, to deploy or to transform with.
+    """A ``model.tar.gz`` of this image or of the built-in one, for ``deploy`` and ``transformer``.
 
     Parameters
     ----------
@@ -128,7 +127,7 @@ class KMeansModel(Model):  # type: ignore[misc]
     role
         ARN of the role under which the endpoint runs.
     sagemaker_session
-        Session of the SDK; None for the usual one.
+        Session of the SDK; None for the default one.
     **kwargs
         As of ``sagemaker.model.Model``.
     """

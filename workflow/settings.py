@@ -55,10 +55,7 @@ class Settings:
     is_dry_run
         Whether requests are only printed.
 
-    Raises
-    ------
-    WorkflowError
-        If ``name`` is too long or has other characters than letters, digits and single hyphens.
+    Raises WorkflowError if ``name`` is too long or has other characters than letters, digits and single hyphens.
     """
 
     target: str = LOCAL

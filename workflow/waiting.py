@@ -87,13 +87,7 @@ class LogTail:
 
 
 def wait_for_training(clients: Clients, name: str, say: Say) -> dict[str, Any]:
-    """Wait until a training job has ended, and return its description.
-
-    Raises
-    ------
-    JobFailedError
-        If it failed.
-    """
+    """Wait until a training job has ended, and return its description; raise JobFailedError if it failed."""
     hosts = _describe(clients, "training-job", name)["ResourceConfig"]["InstanceCount"]
     tail = LogTail(clients.logs, TRAINING, f"{name}/", names_hosts=hosts > 1)
     return _wait(clients, "training-job", name, say, tail)
@@ -112,12 +106,7 @@ def wait_for_tuning(clients: Clients, name: str, say: Say) -> dict[str, Any]:
 def wait_for_endpoint(clients: Clients, name: str, say: Say, *, seconds: float = math.inf) -> dict[str, Any]:
     """Wait at most ``seconds`` until an endpoint is in service, and return its description.
 
-    Raises
-    ------
-    JobFailedError
-        If it can't be started.
-    WorkflowError
-        If it isn't in service in time.
+    Raises JobFailedError if it can't be started, and WorkflowError if it isn't in service in time.
     """
     tail = LogTail(clients.logs, f"{ENDPOINTS}/{name}", "")
     return _wait(clients, "endpoint", name, say, tail, seconds=seconds)

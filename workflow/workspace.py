@@ -21,7 +21,6 @@ from workflow.settings import ANY_ACCOUNT, ANY_ROLE, DEFAULT_REGION, LOCAL_IMAGE
 # SageMaker's own SDK polls no more often; CloudWatch shows a line some seconds after it is written.
 AWS_POLL_SECONDS = 5.0
 AWS_LOG_DELAY_SECONDS = 5.0
-LOCAL_POLL_SECONDS = 0.1
 
 LOCAL_BUCKET = "kmeans-local"
 
@@ -135,13 +134,7 @@ class Workspace:
         return self.account.role
 
     def image(self) -> str:
-        """Return the URI of the image: the given one, else the one that the step ``image`` made.
-
-        Raises
-        ------
-        WorkflowError
-            If there is none.
-        """
+        """Return the URI of the image, given or made by the step ``image``; raise WorkflowError if there is none."""
         made = self.ledger.latest("image")
         found = self.settings.image or (made.name if made else None) or self.account.image
         if found is None:
@@ -151,10 +144,7 @@ class Workspace:
     def required(self, kind: str, given: str | None = None) -> str:
         """Return the given name, else the name of the last thing of its kind, or a placeholder in a dry run.
 
-        Raises
-        ------
-        WorkflowError
-            If there is none; it names the step to run first.
+        Raises WorkflowError if there is none; it names the step to run first.
         """
         if given:
             return given
@@ -177,10 +167,7 @@ class Workspace:
     def model_uri(self, job: str | None = None) -> str:
         """Return the address of the model of a training job, by default of the last one with a model.
 
-        Raises
-        ------
-        WorkflowError
-            If there is no such job, or it has no model.
+        Raises WorkflowError if there is no such job, or it has no model.
         """
         entries = [row for row in self.ledger.entries() if row.kind == "training-job" and job in (None, row.name)]
         with_model = [row.details["model"] for row in entries if row.details.get("model")]
@@ -238,16 +225,14 @@ def open_workspace(settings: Settings, say: Callable[[str], None] = _print) -> I
     if settings.is_dry_run:
         # A dry run asks no account for its number.
         ledger = Ledger(settings.ledger_file, "" if settings.is_local else settings.region)
-        account = _local_account(settings) if settings.is_local else _imagined_account(settings)
-        yield Workspace(settings, ledger, account, None, say)
+        yield Workspace(settings, ledger, _placeholder_account(settings), None, say)
         return
     if settings.is_local:
         from workflow.local.service import open_service  # noqa: PLC0415 - an account needs no Docker
 
-        with open_service(settings.folder / settings.target, settings.region) as local:
-            clients = Clients(local.sagemaker, local.runtime, local.logs, local.objects, LOCAL_POLL_SECONDS, 0.0)
+        with open_service(settings.folder / settings.target, settings.region) as clients:
             # One ledger for all regions: they have no meaning on this machine.
-            yield Workspace(settings, Ledger(settings.ledger_file), _local_account(settings), clients, say)
+            yield Workspace(settings, Ledger(settings.ledger_file), _placeholder_account(settings), clients, say)
         return
     session = boto3.Session(region_name=settings.region or None, profile_name=settings.profile)
     account = _aws_account(settings, session)
@@ -256,27 +241,20 @@ def open_workspace(settings: Settings, say: Callable[[str], None] = _print) -> I
     yield Workspace(settings, Ledger(settings.ledger_file, account.region, account.number), account, clients, say)
 
 
-def _local_account(settings: Settings) -> Account:
-    return Account(
-        region=settings.region or DEFAULT_REGION,
-        number=ANY_ACCOUNT,
-        bucket=settings.bucket or LOCAL_BUCKET,
-        role=settings.role or ANY_ROLE,
-        is_usual_bucket=True,
-        image=settings.image or LOCAL_IMAGE,
-    )
-
-
-def _imagined_account(settings: Settings) -> Account:
-    """Return an account with placeholders, for a dry run."""
+def _placeholder_account(settings: Settings) -> Account:
+    """Return an account for this machine, or for a dry run."""
     region = settings.region or DEFAULT_REGION
+    bucket, image = LOCAL_BUCKET, LOCAL_IMAGE
+    if not settings.is_local:
+        bucket = f"sagemaker-{region}-{ANY_ACCOUNT}"
+        image = f"{ANY_ACCOUNT}.dkr.ecr.{region}.amazonaws.com/{LOCAL_IMAGE}"
     return Account(
         region=region,
         number=ANY_ACCOUNT,
-        bucket=settings.bucket or f"sagemaker-{region}-{ANY_ACCOUNT}",
+        bucket=settings.bucket or bucket,
         role=settings.role or ANY_ROLE,
-        is_usual_bucket=not settings.bucket,
-        image=settings.image or f"{ANY_ACCOUNT}.dkr.ecr.{region}.amazonaws.com/kmeans:latest",
+        is_usual_bucket=settings.is_local or not settings.bucket,
+        image=settings.image or image,
     )
 
 

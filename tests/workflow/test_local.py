@@ -20,7 +20,7 @@ from tests.contract.samples import nearest
 from workflow.__main__ import main
 from workflow.errors import JobFailedError, WorkflowError
 from workflow.local.engine import Engine
-from workflow.local.service import Service, open_service
+from workflow.local.service import open_service
 from workflow.objects import pack, unpack
 from workflow.requests.inference import (
     Join,
@@ -299,7 +299,7 @@ def test_what_the_local_target_lacks_is_said(engine: Any, run: Run, folder: Path
 
 
 @pytest.fixture(scope="module")
-def service(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
     folder = tmp_path_factory.mktemp("service")
     with open_service(folder / "local", "eu-west-1") as service:
         service.objects.require_bucket("bucket-1", create=True)
@@ -308,13 +308,9 @@ def service(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 
 @pytest.fixture(scope="module")
-def trained(service: Service, image: Any) -> dict[str, Any]:
+def trained(service: Clients, image: Any) -> dict[str, Any]:
     """A training job that several tests use, and change nothing of."""
     return train(service, image, "near", POINTS, environment={"SOME": "thing"}, checkpoints_uri="s3://bucket-1/c")
-
-
-def clients(service: Service) -> Clients:
-    return Clients(service.sagemaker, service.runtime, service.logs, service.objects, 0.05, 0.0)
 
 
 def define(image: Any, uri: str, content_type: str = RECORDIO, **changes: Any) -> TrainingDefinition:
@@ -329,7 +325,7 @@ def define(image: Any, uri: str, content_type: str = RECORDIO, **changes: Any) -
     return TrainingDefinition(**{**values, **changes})
 
 
-def train(service: Service, image: Any, name: str, points: Any, **changes: Any) -> dict[str, Any]:
+def train(service: Clients, image: Any, name: str, points: Any, **changes: Any) -> dict[str, Any]:
     for number, part in enumerate(np.array_split(points, 2) if len(points) else ()):
         service.objects.put(f"s3://bucket-1/{name}/data/{number}.pbr", recordio.encode(part), "")
     values = {"k": 2, **changes.pop("hyperparameters", {})}
@@ -337,10 +333,10 @@ def train(service: Service, image: Any, name: str, points: Any, **changes: Any) 
     definition = define(image, f"s3://bucket-1/{name}/data/", **changes)
     request = create_training_job(name, definition, hyperparameters=values, **outside)
     service.sagemaker.create_training_job(**request)
-    return wait_for_training(clients(service), name, print)
+    return wait_for_training(service, name, print)
 
 
-def model_of(service: Service, job: dict[str, Any], folder: Path) -> Any:
+def model_of(service: Clients, job: dict[str, Any], folder: Path) -> Any:
     uri = job["ModelArtifacts"]["S3ModelArtifacts"]
     unpack(service.objects.get(uri), folder / "model", uri)
     return artifact.load(folder / "model")
@@ -350,7 +346,7 @@ POINTS = np.array([[0, 0], [0, 1], [9, 9], [9, 8]] * 5, dtype=np.float32)
 
 
 def test_a_job_is_described_as_sagemaker_does(
-    service: Service, image: Any, trained: dict[str, Any], tmp_path: Path
+    service: Clients, image: Any, trained: dict[str, Any], tmp_path: Path
 ) -> None:
     job = trained
     assert job["TrainingJobStatus"] == job["SecondaryStatus"] == "Completed"
@@ -381,7 +377,7 @@ def data(**source: str) -> dict[str, Any]:
     ],
 )
 def test_what_boto3_or_sagemaker_would_refuse_is_refused(
-    service: Service, image: Any, change: dict[str, Any], problem: str
+    service: Clients, image: Any, change: dict[str, Any], problem: str
 ) -> None:
     definition = define(image, "s3://bucket-1/none/", "")
     request = create_training_job("refused", definition, hyperparameters={"k": 2})
@@ -389,7 +385,7 @@ def test_what_boto3_or_sagemaker_would_refuse_is_refused(
         service.sagemaker.create_training_job(**{**request, **change})
 
 
-def train_by_manifest(service: Service, image: Any, name: str, manifest: bytes) -> dict[str, Any]:
+def train_by_manifest(service: Clients, image: Any, name: str, manifest: bytes) -> dict[str, Any]:
     """Train on what a manifest lists; of three objects below the prefix it should be the first two."""
     for number in range(3):
         part = recordio.encode(POINTS[:4] + 100 * (number // 2))
@@ -399,10 +395,10 @@ def train_by_manifest(service: Service, image: Any, name: str, manifest: bytes) 
     request = create_training_job(name, definition, hyperparameters={"k": 2})
     request["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3DataType"] = "ManifestFile"
     service.sagemaker.create_training_job(**request)
-    return wait_for_training(clients(service), name, print)
+    return wait_for_training(service, name, print)
 
 
-def test_a_manifest_says_which_objects_are_read(service: Service, image: Any, tmp_path: Path) -> None:
+def test_a_manifest_says_which_objects_are_read(service: Clients, image: Any, tmp_path: Path) -> None:
     manifest = b'[{"prefix": "s3://bucket-1/listed/data/"}, "0.pbr", "1.pbr"]'
     centers = model_of(service, train_by_manifest(service, image, "listed", manifest), tmp_path).centers
     assert sorted(centers.tolist()) == [[0.0, 0.5], [9.0, 8.5]]
@@ -421,30 +417,30 @@ NO_MANIFESTS = (
 
 
 @pytest.mark.parametrize("number", range(len(NO_MANIFESTS)))
-def test_what_is_no_manifest_fails_the_job(service: Service, image: Any, number: int) -> None:
+def test_what_is_no_manifest_fails_the_job(service: Clients, image: Any, number: int) -> None:
     name = f"bad-{number}"
     with pytest.raises(JobFailedError, match=f"ClientError: s3://bucket-1/{name}/list is no manifest"):
         train_by_manifest(service, image, name, NO_MANIFESTS[number])
 
 
-def test_a_channel_without_objects_fails_the_job(service: Service, image: Any) -> None:
+def test_a_channel_without_objects_fails_the_job(service: Clients, image: Any) -> None:
     with pytest.raises(
         JobFailedError, match="ClientError: No S3 objects found under S3 URL 's3://bucket-1/empty/data/'"
     ):
         train(service, image, "empty", POINTS[:0])
 
 
-def host(service: Service, name: str, **model: Any) -> None:
+def host(service: Clients, name: str, **model: Any) -> None:
     service.sagemaker.create_model(**create_model(name, role=ROLE, **model))
     variant = instance_variant(name, "ml.t2.medium")
     service.sagemaker.create_endpoint_config(**create_endpoint_config(name, variant=variant))
     service.sagemaker.create_endpoint(**create_endpoint(name, name))
 
 
-def test_one_endpoint_serves_many_models(service: Service, image: Any, trained: dict[str, Any]) -> None:
+def test_one_endpoint_serves_many_models(service: Clients, image: Any, trained: dict[str, Any]) -> None:
     train(service, image, "far", POINTS + 100)
     host(service, "all", image=image.id, model_uri="s3://bucket-1/models/", multi_model=True)
-    wait_for_endpoint(clients(service), "all", print)
+    wait_for_endpoint(service, "all", print)
 
     def ask(target: str | None) -> list[float]:
         request = invoke_endpoint("all", "100,100\n", content_type=CSV, accept=CSV, target_model=target)
@@ -460,9 +456,9 @@ def test_one_endpoint_serves_many_models(service: Service, image: Any, trained: 
         ask("none/output/model.tar.gz")
 
 
-def test_an_endpoint_tells_what_is_wrong_with_a_request(service: Service, image: Any, trained: dict[str, Any]) -> None:
+def test_an_endpoint_tells_what_is_wrong_with_a_request(service: Clients, image: Any, trained: dict[str, Any]) -> None:
     host(service, "asked", image=image.id, model_uri=trained["ModelArtifacts"]["S3ModelArtifacts"])
-    wait_for_endpoint(clients(service), "asked", print)
+    wait_for_endpoint(service, "asked", print)
     with pytest.raises(Exception, match=r"ModelError.*Received client error \(400\).*expected a number, found 'x'"):
         service.runtime.invoke_endpoint(**invoke_endpoint("asked", "1,x\n", content_type=CSV, accept=CSV))
     service.sagemaker.delete_endpoint(EndpointName="asked")
@@ -471,23 +467,23 @@ def test_an_endpoint_tells_what_is_wrong_with_a_request(service: Service, image:
 
 
 def test_an_endpoint_without_a_good_model_fails_with_the_servers_words(
-    service: Service, image: Any, tmp_path: Path
+    service: Clients, image: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "readme").write_text("no model")
     service.objects.put("s3://bucket-1/bad.tar.gz", pack([tmp_path / "none"]), "")
     host(service, "bad", image=image.id, model_uri="s3://bucket-1/bad.tar.gz")
     with pytest.raises(JobFailedError, match=r"The endpoint bad failed: The server ended: .*There is no model in"):
-        wait_for_endpoint(clients(service), "bad", print)
+        wait_for_endpoint(service, "bad", print)
     service.objects.put("s3://bucket-1/worse.tar.gz", b"no archive", "")
     host(service, "worse", image=image.id, model_uri="s3://bucket-1/worse.tar.gz")
     with pytest.raises(JobFailedError, match=r"worse.tar.gz is no model.tar.gz that can be unpacked"):
-        wait_for_endpoint(clients(service), "worse", print)
+        wait_for_endpoint(service, "worse", print)
 
 
 @pytest.mark.parametrize("strategy", ["MultiRecord", "SingleRecord"])
 def test_json_lines_are_joined_with_their_answers(
-    service: Service, image: Any, trained: dict[str, Any], strategy: str, tmp_path: Path
+    service: Clients, image: Any, trained: dict[str, Any], strategy: str, tmp_path: Path
 ) -> None:
     centers = model_of(service, trained, tmp_path).centers
     lines = [json.dumps({"id": number, "features": row}) for number, row in enumerate(POINTS.tolist())]
@@ -499,7 +495,7 @@ def test_json_lines_are_joined_with_their_answers(
     data = TransformData(f"s3://bucket-1/{name}/", f"s3://bucket-1/out/{name}", JSON_LINES, JSON_LINES, join)
     request = create_transform_job(name, data, model=name, strategy=strategy)
     service.sagemaker.create_transform_job(**request)
-    wait_for_transform(clients(service), name, print)
+    wait_for_transform(service, name, print)
     written = service.objects.get(f"s3://bucket-1/out/{name}/a/rows.jsonl.out").splitlines()
     rows = [json.loads(line) for line in written]
     assert [row["id"] for row in rows] == list(range(len(POINTS)))
@@ -509,7 +505,7 @@ def test_json_lines_are_joined_with_their_answers(
 
 
 def test_a_bad_record_fails_the_transform_and_names_object_and_row(
-    service: Service, image: Any, trained: dict[str, Any]
+    service: Clients, image: Any, trained: dict[str, Any]
 ) -> None:
     job = trained
     service.objects.put("s3://bucket-1/broken/rows.csv", b"1,2\n3,x\n", "")
@@ -519,7 +515,7 @@ def test_a_bad_record_fails_the_transform_and_names_object_and_row(
     request = create_transform_job("broken", data, model="broken")
     service.sagemaker.create_transform_job(**request)
     with pytest.raises(JobFailedError, match=r"broken/rows.csv: the model answered with 400: .*row 2, column 2"):
-        wait_for_transform(clients(service), "broken", print)
+        wait_for_transform(service, "broken", print)
     assert service.objects.find("s3://bucket-1/out/broken") == []
 
 

@@ -29,13 +29,7 @@ def _operation(service: str, operation: str) -> Any:
 
 
 def check(service: str, operation: str, request: dict[str, Any]) -> None:
-    """Validate a request against botocore's model of the service, as boto3 does before it sends one.
-
-    Raises
-    ------
-    botocore.exceptions.ParamValidationError
-        If members are missing, unknown, or of a wrong type or length.
-    """
+    """Validate a request as boto3 does before it sends one; raise ParamValidationError if it is invalid."""
     report = ParamValidator().validate(request, _operation(service, operation).input_shape)
     if report.has_errors():
         raise ParamValidationError(report=f"{operation}: {report.generate_report()}")

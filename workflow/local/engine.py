@@ -58,27 +58,18 @@ class Engine:
 
     def require_image(self, image: str) -> None:
         """Raise WorkflowError if this machine has no such image."""
-        if not self.has_image(image):
-            raise WorkflowError(
-                f"There is no image {image} on this machine: run `python -m workflow image`, or name another one with "
-                "--image."
-            )
-
-    def has_image(self, image: str) -> bool:
-        """Return True if this machine has an image."""
         try:
             self._client.images.get(image)
         except (docker.errors.ImageNotFound, docker.errors.NullResource):
-            return False
-        return True
+            raise WorkflowError(
+                f"There is no image {image} on this machine: run `python -m workflow image`, or name another one with "
+                "--image."
+            ) from None
 
     def start(self, image: str, command: list[str] | None, owner: str, **options: Any) -> Any:
         """Start a container for the job or endpoint ``owner``; the options are those of Docker's client.
 
-        Raises
-        ------
-        WorkflowError
-            If Docker refuses.
+        Raises WorkflowError if Docker refuses.
         """
         self.require_image(image)
         container = None
@@ -134,22 +125,20 @@ class Engine:
 
     def find(self, owner: str) -> list[Any]:
         """Return the containers of a job or endpoint, running or not."""
-        found: list[Any] = self._client.containers.list(all=True, ignore_removed=True, filters=self._filters(owner))
+        label = f"{LABEL}={self._scope}:{owner}"
+        found: list[Any] = self._client.containers.list(all=True, ignore_removed=True, filters={"label": label})
         return found
 
     def remove_all(self, owner: str) -> None:
         """Remove the containers and the network of a job or endpoint."""
         for container in self.find(owner):
             remove(container)
-        for network in self._client.networks.list(filters=self._filters(owner)):
+        for network in self._client.networks.list(filters={"label": f"{LABEL}={self._scope}:{owner}"}):
             with contextlib.suppress(*DOCKER_ERRORS):
                 network.remove()
 
     def _labels(self, owner: str) -> dict[str, str]:
         return {LABEL: f"{self._scope}:{owner}"}
-
-    def _filters(self, owner: str) -> dict[str, str]:
-        return {"label": f"{LABEL}={self._scope}:{owner}"}
 
 
 class LogCopy(threading.Thread):
@@ -189,13 +178,7 @@ def exit_code(container: Any) -> int:
 
 
 def host_port(container: Any) -> int:
-    """Return the loopback port of the container's server.
-
-    Raises
-    ------
-    WorkflowError
-        If the container has ended.
-    """
+    """Return the loopback port of the container's server; raise WorkflowError if the container has ended."""
     container.reload()
     try:
         return int(container.attrs["NetworkSettings"]["Ports"][f"{PORT}/tcp"][0]["HostPort"])
@@ -205,8 +188,7 @@ def host_port(container: Any) -> int:
 
 def last_lines(container: Any) -> str:
     """Return the end of a container's log, as one line."""
-    text: str = container.logs(tail=SHOWN_LOG_LINES).decode("utf-8", "replace")
-    return " ".join(text.split())
+    return one_line(container.logs(tail=SHOWN_LOG_LINES).decode("utf-8", "replace"))
 
 
 def stop(container: Any, seconds: int) -> None:

@@ -100,10 +100,7 @@ class Hosting:
     def invoke_endpoint(self, **request: Any) -> dict[str, Any]:
         """Invoke an endpoint as boto3's client ``sagemaker-runtime`` does.
 
-        Raises
-        ------
-        botocore.exceptions.ClientError
-            If the endpoint isn't in service, or the container answered with an error (``ModelError``).
+        Raises ClientError if the endpoint isn't in service, or the container answered with an error (``ModelError``).
         """
         check("sagemaker-runtime", "InvokeEndpoint", request)
         name = request["EndpointName"]
@@ -196,12 +193,10 @@ def ask(
             return response.status, response.getheader("Content-Type", ""), response.read()
 
 
-def _answer(
-    port: int, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-) -> tuple[int, str, bytes]:
+def _answer(*request: Any) -> tuple[int, str, bytes]:
     """Send a request to an endpoint's server; report a missing answer as SageMaker does."""
     try:
-        return ask(port, method, path, body, headers, seconds=ANSWER_SECONDS)
+        return ask(*request, seconds=ANSWER_SECONDS)
     except TimeoutError:
         raise _no_answer(f"it took longer than {ANSWER_SECONDS} s") from None
     except (OSError, http.client.HTTPException) as error:

@@ -63,10 +63,7 @@ def _follow(step: re.Match[str], value: Any) -> Any:
 def split(content: bytes, split_type: str) -> list[bytes]:
     """Return the records of an object, with their line ends: ``None`` (the whole object), ``Line`` or ``RecordIO``.
 
-    Raises
-    ------
-    WorkflowError
-        If the content can't be split this way.
+    Raises WorkflowError if the content can't be split this way.
     """
     if split_type == "None":
         return [content]
@@ -80,10 +77,7 @@ def split(content: bytes, split_type: str) -> list[bytes]:
 def pack(records: list[bytes], strategy: str, most_bytes: int) -> Iterator[list[bytes]]:
     """Return batches of records, one for each request: one record (``SingleRecord``), or as many as fit.
 
-    Raises
-    ------
-    WorkflowError
-        If a record is larger than ``most_bytes``.
+    Raises WorkflowError if a record is larger than ``most_bytes``.
     """
     request: list[bytes] = []
     size = 0

@@ -6,18 +6,20 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from workflow.errors import WorkflowError, one_line
-from workflow.local.backend import Backend, LogStreams, arn, check, check_source, refusal
+from workflow.local.backend import Backend, arn, check, check_source, refusal
 from workflow.local.engine import DOCKER_ERRORS, Engine, owner
 from workflow.local.hosting import Hosting
 from workflow.local.training import TrainingJob
 from workflow.local.transform import TransformJob
 from workflow.objects import FolderObjects
 from workflow.requests import NOUNS
+from workflow.workspace import Clients
+
+POLL_SECONDS = 0.1
 
 # Maximum wait for each job when the program ends before its jobs.
 END_SECONDS = 150
@@ -194,24 +196,11 @@ class SageMaker:
         shutil.rmtree(self._backend.job_folder(name), ignore_errors=True)
 
 
-@dataclass(frozen=True)
-class Service:
-    """Replacements of the clients ``sagemaker``, ``sagemaker-runtime`` and ``logs``, and of S3."""
-
-    sagemaker: SageMaker
-    runtime: Hosting
-    logs: LogStreams
-    objects: FolderObjects
-
-
 @contextmanager
-def open_service(folder: Path, region: str) -> Iterator[Service]:
-    """Return the service whose state is in ``folder``; jobs that run at the end are stopped.
+def open_service(folder: Path, region: str) -> Iterator[Clients]:
+    """Return the clients of the service whose state is in ``folder``; jobs that run at the end are stopped.
 
-    Raises
-    ------
-    WorkflowError
-        If no Docker engine answers, or it stops answering.
+    Raises WorkflowError if no Docker engine answers, or it stops answering.
     """
     docker = Engine(str(folder.resolve()))
     try:
@@ -219,7 +208,7 @@ def open_service(folder: Path, region: str) -> Iterator[Service]:
         hosting = Hosting(backend)
         sagemaker = SageMaker(backend, hosting)
         try:
-            yield Service(sagemaker, hosting, backend.streams, backend.objects)
+            yield Clients(sagemaker, hosting, backend.streams, backend.objects, POLL_SECONDS, 0.0)
         except DOCKER_ERRORS as error:
             message = f"Docker failed: see whether it still runs, then try again. ({one_line(error)})"
             raise WorkflowError(message) from None

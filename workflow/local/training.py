@@ -153,10 +153,7 @@ class TrainingJob(Job):
     def _watch(self, containers: list[Any], bases: list[Path]) -> str:
         """Wait until all containers have ended; return the job's last secondary status.
 
-        Raises
-        ------
-        WorkflowError
-            If a host failed; the other hosts are stopped.
+        If a host fails, stop the others and raise WorkflowError.
         """
         deadline = time.monotonic() + self._request["StoppingCondition"].get("MaxRuntimeInSeconds", 86400)
         end = "Completed"

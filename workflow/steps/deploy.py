@@ -60,10 +60,7 @@ class Deploy:
     def plan(self, work: Workspace, options: Namespace) -> dict[str, Any]:
         """Return CreateModel, CreateEndpointConfig and CreateEndpoint.
 
-        Raises
-        ------
-        WorkflowError
-            If there is no model, or options contradict each other.
+        Raises WorkflowError if there is no model, or options contradict each other.
         """
         # SageMaker offers none of these without instances.
         for option in ("data_capture", "multi_model", "network_isolation"):
@@ -134,10 +131,7 @@ class Transform:
     def plan(self, work: Workspace, options: Namespace) -> dict[str, Any]:
         """Return CreateModel and CreateTransformJob.
 
-        Raises
-        ------
-        WorkflowError
-            If there are no data or no model.
+        Raises WorkflowError if there are no data or no model.
         """
         name = checked("--job-name", options.job_name or f"{work.settings.fresh_name()}-t")
         uri, output_uri = work.data_uri(), f"{work.prefix}/transforms/{name}"

@@ -85,10 +85,7 @@ class Delete:
     def carry_out(self, work: Workspace, plan: dict[str, Any], options: Namespace) -> None:
         """Delete one thing after the other; after a failure continue with things that it doesn't need.
 
-        Raises
-        ------
-        WorkflowError
-            If anything could not be deleted; it names the first. If things exist only in other regions.
+        Raises WorkflowError if anything could not be deleted (it names the first), or if things exist only elsewhere.
         """
         entries = _in_order(work)
         work.say_what_is_elsewhere()

@@ -79,10 +79,7 @@ class Image:
     def carry_out(self, work: Workspace, plan: dict[str, Any], options: Namespace) -> None:
         """Run the command; the last line that the script prints is the image.
 
-        Raises
-        ------
-        WorkflowError
-            If the command is missing or fails.
+        Raises WorkflowError if the command is missing or fails.
         """
         command = plan["command"]
         work.say(f"+ {' '.join(command)}")

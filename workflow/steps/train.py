@@ -47,12 +47,8 @@ class Train:
     def plan(self, work: Workspace, options: Namespace) -> dict[str, Any]:
         """Return CreateTrainingJob, or DescribeTrainingJob for a job to follow.
 
-        Raises
-        ------
-        WorkflowError
-            If options contradict each other, or there are no data.
-        kmeans.errors.SettingError
-            If hyperparameters are invalid, before an instance starts.
+        Raises WorkflowError if options contradict each other, or there are no data, and SettingError if hyperparameters
+        are invalid.
         """
         if options.follow:
             return {"DescribeTrainingJob": {"TrainingJobName": checked("--follow", options.follow)}}
@@ -115,10 +111,7 @@ class Tune:
     def carry_out(self, work: Workspace, plan: dict[str, Any], options: Namespace) -> None:
         """Create the job, wait until it ends, and record its best training job as the last one.
 
-        Raises
-        ------
-        WorkflowError
-            If none of its training jobs has completed.
+        Raises WorkflowError if none of its training jobs has completed.
         """
         if options.follow:
             _wait_for_tuning(work, options.follow)

@@ -141,10 +141,7 @@ class Validate:
     def carry_out(self, work: Workspace, plan: dict[str, Any], options: Namespace) -> None:
         """Get the answers, compare them with the model's, and say the scores.
 
-        Raises
-        ------
-        WorkflowError
-            If an answer isn't the model's.
+        Raises WorkflowError if an answer isn't the model's.
         """
         points, digits = dataset.read_validation(work.clients.objects, work.data_uri())
         kind = "endpoint" if plan else "transform-job"
