@@ -239,7 +239,7 @@ def test_everything_is_listed_and_deleted(account: Account, run: Run, trained: K
     assert run("list", *ACCOUNT) == "nothing was created\n"
 
 
-def test_what_cannot_be_deleted_stays_listed_and_keeps_nothing_else(
+def test_delete_refused_thing_stays_listed_and_others_go(
     account: Account, run: Run, trained: KMeansModel, tmp_path: Path
 ) -> None:
     upload(trained, tmp_path)
@@ -254,7 +254,7 @@ def test_what_cannot_be_deleted_stays_listed_and_keeps_nothing_else(
     assert run("list", *ACCOUNT) == "nothing was created\n"
 
 
-def test_a_deployment_that_breaks_off_leaves_a_record_of_what_is_there(
+def test_deploy_refused_config_keeps_record_of_model(
     account: Account, run: Run, trained: KMeansModel, tmp_path: Path
 ) -> None:
     upload(trained, tmp_path)
@@ -271,7 +271,7 @@ def endpoint_is(status: str) -> dict[str, Any]:
     return {"EndpointName": "digits", "EndpointStatus": status}
 
 
-def test_an_endpoint_of_another_region_is_neither_deleted_nor_forgotten(
+def test_delete_keeps_endpoint_of_other_region(
     account: Account, run: Run, trained: KMeansModel, tmp_path: Path
 ) -> None:
     """SageMaker says "could not find" of it in any other region: it went on costing, and nothing remembered it."""
@@ -301,7 +301,7 @@ def test_data_and_models_of_another_region_are_not_taken(
     assert "There is no training job yet" in run("deploy", *elsewhere, fails=True)
 
 
-def test_a_name_that_is_taken_is_refused_and_what_has_it_stays_recorded(
+def test_create_taken_name_keeps_recorded_entry(
     account: Account, run: Run, trained: KMeansModel, tmp_path: Path
 ) -> None:
     upload(trained, tmp_path)
@@ -333,7 +333,7 @@ def test_an_endpoint_that_is_still_creating_is_waited_for(
     assert run("list", *ACCOUNT) == "nothing was created\n"
 
 
-def test_an_endpoint_that_does_not_come_up_is_not_waited_for_without_end(
+def test_delete_endpoint_stuck_in_creating_stops_waiting(
     account: Account, run: Run, trained: KMeansModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload(trained, tmp_path)
@@ -455,7 +455,7 @@ def test_a_job_that_nobody_waited_for_can_be_followed(
     assert line.endswith("Failed       digits-1  ClientError: k is too large, exit code: 1")
 
 
-def test_a_job_that_is_not_ours_can_be_followed_and_is_not_deleted(account: Account, run: Run) -> None:
+def test_train_followed_foreign_job_is_not_deleted(account: Account, run: Run) -> None:
     account.answers["DescribeTrainingJob"] = [job("Failed", "Failed", FailureReason="no")] * 2
     assert "digits-1 failed: no" in run("train", "--follow", "digits-1", *ACCOUNT, fails=True)
     assert run("list", *ACCOUNT) == "nothing was created\n"
@@ -471,7 +471,7 @@ def tuning(status: str, **counts: int) -> dict[str, Any]:
     }
 
 
-def test_a_search_tells_how_far_it_is_and_fails_without_a_best_job(account: Account, tmp_path: Path) -> None:
+def test_tune_reports_progress_and_fails_without_best_job(account: Account, tmp_path: Path) -> None:
     said: list[str] = []
     account.answers["DescribeHyperParameterTuningJob"] = [
         tuning("InProgress", InProgress=2),

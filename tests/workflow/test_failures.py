@@ -174,7 +174,9 @@ def test_a_container_that_takes_too_long(endpoint: tuple[Hosting, Any], monkeypa
     assert endpoint[1].started.is_set()
 
 
-def test_a_server_that_nobody_finds_any_more(endpoint: tuple[Hosting, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invoke_ended_container_reports_no_answer(
+    endpoint: tuple[Hosting, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def ended(container: Any) -> int:
         raise WorkflowError("ended")
 

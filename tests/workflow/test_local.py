@@ -131,7 +131,7 @@ def test_an_endpoint_without_instances_and_data_that_are_kept(
     assert run("list") == "nothing was created\n"
 
 
-def test_one_endpoint_of_several_models_is_asked_for_the_last_and_validated(
+def test_validate_multi_model_endpoint_invokes_last_model(
     engine: Any, here: tuple[str, ...], run: Run, folder: Path
 ) -> None:
     run("data", "--rows", "200")
@@ -169,7 +169,7 @@ def test_a_transform_that_was_killed_leaves_nothing(engine: Any, here: tuple[str
     assert run("list") == "nothing was created\n"
 
 
-def test_a_deployment_that_is_interrupted_says_that_the_endpoint_lives_on(
+def test_deploy_interrupted_reports_running_endpoint(
     here: tuple[str, ...], run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*_: Any) -> None:
@@ -192,7 +192,7 @@ def test_pipes_and_checkpoints(here: tuple[str, ...], run: Run, folder: Path) ->
     assert any(checkpoints.iterdir()), "the bucket has the state of the fit"
 
 
-def test_a_job_that_fails_shows_its_reason_and_the_model_before_stays(
+def test_train_failed_job_reports_reason_and_keeps_last_model(
     engine: Any, here: tuple[str, ...], run: Run, folder: Path
 ) -> None:
     run("data", "--rows", "100")
@@ -247,7 +247,7 @@ def wait_for_line(process: "subprocess.Popen[str]", text: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_step_that_is_interrupted_leaves_nothing_that_delete_does_not_find(
+def test_train_interrupted_leaves_nothing_after_delete(
     engine: Any, here: tuple[str, ...], run: Run, folder: Path, number: signal.Signals
 ) -> None:
     run("data", "--rows", "100")
@@ -466,9 +466,7 @@ def test_an_endpoint_tells_what_is_wrong_with_a_request(service: Clients, image:
         service.sagemaker.describe_endpoint(EndpointName="asked")
 
 
-def test_an_endpoint_without_a_good_model_fails_with_the_servers_words(
-    service: Clients, image: Any, tmp_path: Path
-) -> None:
+def test_endpoint_with_bad_model_fails_with_server_log(service: Clients, image: Any, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "readme").write_text("no model")
     service.objects.put("s3://bucket-1/bad.tar.gz", pack([tmp_path / "none"]), "")
@@ -504,9 +502,7 @@ def test_json_lines_are_joined_with_their_answers(
     assert [row["SageMakerOutput"]["distance_to_cluster"] for row in rows] == pytest.approx(distances.tolist())
 
 
-def test_a_bad_record_fails_the_transform_and_names_object_and_row(
-    service: Clients, image: Any, trained: dict[str, Any]
-) -> None:
+def test_transform_bad_record_fails_with_object_and_row(service: Clients, image: Any, trained: dict[str, Any]) -> None:
     job = trained
     service.objects.put("s3://bucket-1/broken/rows.csv", b"1,2\n3,x\n", "")
     uri = job["ModelArtifacts"]["S3ModelArtifacts"]

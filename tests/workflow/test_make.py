@@ -17,7 +17,7 @@ echo "$*" >>"$ASKED"
 
 
 @pytest.mark.parametrize("failing", ["", "data", "deploy", "delete"])
-def test_it_is_local_in_a_folder_of_its_own_and_deletes_at_the_end(tmp_path: Path, failing: str) -> None:
+def test_make_workflow_uses_own_folder_and_deletes_at_end(tmp_path: Path, failing: str) -> None:
     assert shutil.which("make"), "make is needed"
     python = tmp_path / "venv" / "bin" / "python"
     python.parent.mkdir(parents=True)

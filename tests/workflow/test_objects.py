@@ -33,7 +33,7 @@ def bucket(objects: Objects) -> Objects:
     return objects
 
 
-def test_a_bucket_is_missing_until_it_is_made(objects: Objects) -> None:
+def test_require_bucket_fails_until_created(objects: Objects) -> None:
     with pytest.raises(WorkflowError, match=f"There is no bucket {BUCKET}"):
         objects.require_bucket(BUCKET)
     objects.require_bucket(BUCKET, create=True)
@@ -41,7 +41,7 @@ def test_a_bucket_is_missing_until_it_is_made(objects: Objects) -> None:
     objects.require_bucket(BUCKET, create=True)
 
 
-def test_what_is_put_can_be_got(bucket: Objects) -> None:
+def test_get_returns_last_put_content(bucket: Objects) -> None:
     bucket.put(uri("a/b"), b"\x00\xff", "application/x-npy")
     bucket.put(uri("a/b"), b"again", "text/csv")
     assert bucket.get(uri("a/b")) == b"again"
@@ -49,7 +49,7 @@ def test_what_is_put_can_be_got(bucket: Objects) -> None:
         bucket.get(uri("a"))
 
 
-def test_objects_are_found_by_the_beginning_of_their_keys(bucket: Objects) -> None:
+def test_find_lists_objects_by_key_prefix(bucket: Objects) -> None:
     for key in ("a/2", "a/1", "ab/1", "b/1", "a/c/3"):
         bucket.put(uri(key), b"", "text/plain")
     assert bucket.find(uri("a/")) == [uri("a/1"), uri("a/2"), uri("a/c/3")]
@@ -58,7 +58,7 @@ def test_objects_are_found_by_the_beginning_of_their_keys(bucket: Objects) -> No
     assert bucket.find("s3://kmeans-no-such/a") == []
 
 
-def test_only_what_is_below_a_prefix_is_deleted(bucket: Objects) -> None:
+def test_delete_removes_only_objects_with_prefix(bucket: Objects) -> None:
     for number in range(7):
         bucket.put(uri(f"data/{number}"), b"x", "text/plain")
     bucket.put(uri("database"), b"x", "text/plain")
@@ -67,7 +67,7 @@ def test_only_what_is_below_a_prefix_is_deleted(bucket: Objects) -> None:
     assert bucket.find(uri("")) == [uri("database")]
 
 
-def test_more_objects_than_one_answer_or_request_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s3_find_and_delete_span_several_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "3")
     monkeypatch.setattr("workflow.objects.DELETED_AT_ONCE", 2)
     with moto.mock_aws():
@@ -84,6 +84,6 @@ def test_more_objects_than_one_answer_or_request_holds(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     "wrong", ["", "bucket/key", "file:///etc/passwd", "s3:///key", "s3://B_/k", "s3://b-b/../../etc"]
 )
-def test_what_is_no_address_is_refused(wrong: str) -> None:
+def test_address_parse_rejects_invalid_uri(wrong: str) -> None:
     with pytest.raises(WorkflowError, match="Expected an address like s3://bucket/key"):
         Address.parse(wrong)

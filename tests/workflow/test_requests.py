@@ -200,11 +200,11 @@ def test_what_reads_logs_is_valid() -> None:
         ("StopTransformJob", {"TransformJobName": "x" * 64}, ", at most 63"),
     ],
 )
-def test_the_judge_finds_faults(operation: str, request_: dict[str, Any], fault: str) -> None:
+def test_faults_reports_invalid_requests(operation: str, request_: dict[str, Any], fault: str) -> None:
     assert fault in "".join(faults(operation, request_))
 
 
-def test_the_judge_knows_choices() -> None:
+def test_faults_reports_unknown_choice() -> None:
     variant = serverless_variant("m", 2048, 5)
     request = create_endpoint_config("c", variant={**variant, "InstanceType": "ml.c99.huge"})
     assert "ml.c99.huge" in "".join(faults("CreateEndpointConfig", request))
@@ -235,7 +235,7 @@ def test_the_page_of_requests_is_what_is_printed() -> None:
     assert page == markdown(), "run `python -m workflow.examples > docs/requests.md`"
 
 
-def test_delete_and_list_print_requests_for_all_that_was_recorded(run: Run, tmp_path: Path) -> None:
+def test_delete_and_list_dry_run_cover_all_entries(run: Run, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "workflow" / "local" / "created.json")
     ledger.record("data", "s3://bucket/data")
     for kind in NOUNS:
@@ -285,7 +285,7 @@ def snippet(page: str, text: str) -> str:
     return str(code)
 
 
-def test_the_python_of_the_page_creates_a_job_that_sagemaker_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workflow_page_python_creates_valid_job(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[dict[str, Any]] = []
 
     class Client:

@@ -57,7 +57,7 @@ def test_either_of_two_centers_as_near_is_right() -> None:
         assert score(middle, digits, CENTERS, labels=np.array([label]), distances=np.array([5.0])).agree
 
 
-def test_answers_of_a_cosine_model_are_scored_by_one_minus_cosine() -> None:
+def test_score_cosine_model_uses_one_minus_cosine() -> None:
     centers = np.array([[1, 0], [0, 1]], dtype=np.float32)
     points = np.array([[3, 0], [3, 4], [0, 7]], dtype=np.float32)
     scores = score(
