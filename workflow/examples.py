@@ -1,4 +1,4 @@
-"""``python -m workflow.examples``: docs/requests.md, what ``--dry-run`` prints for every kind of job."""
+"""``python -m workflow.examples`` prints docs/requests.md: the output of ``--dry-run`` for every kind of job."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ FIXED = "--target aws --region eu-west-1 --dry-run"
 
 HEAD = """# The requests, printed
 
-What `--dry-run` prints for every kind of job, as an account would get it: the keys are the operations of
-SageMaker's API, the values what boto3's methods, or `aws sagemaker ... --cli-input-json`, take. Account, role and
-names stand for yours. Nobody is asked, so no account is needed. Written by `python -m workflow.examples`; a test holds
-this page and the program together, another checks every request against botocore's model of the services.
+The output of `--dry-run` for every kind of job in an account. The keys are operations of SageMaker's API; the values
+are arguments of boto3's methods, or of `aws sagemaker ... --cli-input-json`. Account, role and names are placeholders;
+no account is needed. `python -m workflow.examples` writes this page. A test compares both, and another validates every
+request against botocore's model of the services.
 """
 
 

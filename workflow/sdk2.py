@@ -1,6 +1,6 @@
 """``sagemaker.KMeans`` of the SageMaker Python SDK 2 with a custom image: the SDK's class takes Amazon's image only.
 
-The SDK isn't installed with the workflow: ``pip install "sagemaker<3"`` into an environment of its own (docs/sdk-2.md).
+The SDK isn't installed with the workflow: ``pip install "sagemaker<3"`` into a separate environment (docs/sdk-2.md).
 """
 
 from __future__ import annotations
