@@ -31,8 +31,8 @@ def main() -> int:
     from serve.app import create_app
     from serve.health import Readiness
     from serve.metrics import Metrics
+    from serve.server.application import Server
     from serve.server.listener import open_port
-    from serve.server.worker import Server
     from serve.settings import Settings
 
     try:

@@ -9,15 +9,14 @@ from flask import Flask, Response, request
 from kmeans.model import KMeansModel
 from kmeans.system import usable_memory
 from serve import health, metrics, openapi
-from serve.access_log import RECORD
 from serve.errors import answer_to, error_answer
+from serve.exchange import RECORD, Answer
 from serve.health import Readiness
 from serve.inference import Inference
 from serve.metrics import Metrics
 from serve.middleware import Middleware
 from serve.multi_model import routes
 from serve.multi_model.registry import Registry, budget
-from serve.response import Answer
 from serve.settings import Settings
 
 

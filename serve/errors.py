@@ -22,9 +22,8 @@ from typing import Any
 from werkzeug.exceptions import HTTPException
 
 from kmeans.errors import DataError, shown
-from serve.access_log import Record
+from serve.exchange import Answer, Record
 from serve.negotiation import NotAcceptableError, UnsupportedContentTypeError
-from serve.response import Answer
 
 # The built-in image's words, which clients may look for.
 INVALID_PAYLOAD = "unable to evaluate payload provided"

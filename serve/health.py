@@ -13,8 +13,8 @@ from kmeans import __version__
 from kmeans.errors import ModelError
 from kmeans.model import KMeansModel
 from kmeans.system import usable_memory
+from serve.exchange import Answer
 from serve.metrics import Metrics
-from serve.response import Answer
 from serve.settings import Settings
 
 # A self-test asks for so many centers: enough to go the whole way, and the same time for any model.

@@ -26,7 +26,7 @@ from kmeans import __version__
 from kmeans.arrays import Float32, Float64
 from kmeans.metric import METRICS
 from kmeans.model import KMeansModel
-from serve.access_log import STAGES, Record
+from serve.exchange import STAGES, Record
 
 ROUTES = ("/invocations", "/ping", "/execution-parameters", "/health", "/metrics", "/openapi.json", "/models", "other")
 STATUSES = (200, 400, 404, 405, 406, 408, 409, 413, 415, 500, 503, 507)

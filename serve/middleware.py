@@ -1,7 +1,7 @@
-"""What every request passes first: it is timed, counted and logged, and an invocation is answered without Flask.
+"""The first code of every request: times, counts and logs it, and answers POST /invocations without Flask.
 
-Flask's routing and its request and response objects cost as much time as a row of 784 numbers takes to be read and
-answered. So POST /invocations is answered here; all other routes are Flask's.
+Flask's routing and its request and response objects take as much time as decoding and answering a row of 784 numbers.
+Flask answers all other routes.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any
 from werkzeug.exceptions import MethodNotAllowed
 
 from kmeans.model import KMeansModel
-from serve import access_log, request_body
-from serve.access_log import RECORD, Record
+from serve import exchange
 from serve.errors import answer_to
+from serve.exchange import RECORD, STATUS_LINES, Answer, Record
 from serve.inference import Inference
 from serve.metrics import Metrics
-from serve.response import STATUS_LINES, Answer
+from serve.server.connection import discard_body
 
 INVOCATIONS = "/invocations"
 
-# Opaque to us and given back as it came: visible ASCII, as SageMaker defines it.
+# Returned unchanged to the client: visible ASCII, as SageMaker defines it.
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 MAX_ATTRIBUTES = 1024
 _ATTRIBUTES_KEY = f"HTTP_{ATTRIBUTES.upper().replace('-', '_')}"
@@ -38,9 +38,13 @@ class Middleware:
     Parameters
     ----------
     inner
-        Answers what isn't an invocation.
-    inference, model
-        Answer invocations; without a model they are left to ``inner`` too.
+        Answers all requests except invocations.
+    inference
+        Answers invocations.
+    model
+        Model of the invocations; None on a multi-model endpoint, where ``inner`` answers them too.
+    telemetry
+        Counts requests.
     """
 
     def __init__(self, inner: Application, inference: Inference, model: KMeansModel | None, telemetry: Metrics) -> None:
@@ -55,20 +59,20 @@ class Middleware:
         self._telemetry.begin()
         try:
             if self._model is None or environ["PATH_INFO"] != INVOCATIONS:
-                return self._pass_on(environ, start_response, record)
+                return self._answer_by_flask(environ, start_response, record)
             answer = self._invoke(environ, self._model, record)
-        except ConnectionError:  # there is nobody left to answer
+        except ConnectionError:  # the client is gone
             record.status = 0
-            self._over(record)
+            self._finish(record)
             raise
         headers = answer.header_list()
         _echo_attributes(environ, headers)
         start_response(STATUS_LINES[answer.status], headers)
         record.status, record.bytes_out = answer.status, answer.length or 0
-        self._over(record)
-        # An answer to HEAD has the headers alone.
-        pieces = () if environ["REQUEST_METHOD"] == "HEAD" else answer.body
-        return pieces if answer.status < 400 else _Refusal(pieces, environ)
+        self._finish(record)
+        # The response to HEAD has headers only.
+        body = () if environ["REQUEST_METHOD"] == "HEAD" else answer.body
+        return body if answer.status < 400 else _ErrorBody(body, environ)
 
     def _invoke(self, environ: Environ, model: KMeansModel, record: Record) -> Answer:
         try:
@@ -80,7 +84,7 @@ class Middleware:
         except Exception as error:
             return answer_to(error, record)
 
-    def _pass_on(self, environ: Environ, start_response: StartResponse, record: Record) -> Iterable[bytes]:
+    def _answer_by_flask(self, environ: Environ, start_response: StartResponse, record: Record) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
             record.status = int(status[:3])
             lengths = [value for name, value in headers if name.lower() == "content-length"]
@@ -88,31 +92,31 @@ class Middleware:
             _echo_attributes(environ, headers)
             return start_response(status, headers, *rest)
 
-        pieces = self._inner(environ, start)
-        self._over(record)
-        return pieces if record.status < 400 else _Refusal(pieces, environ)
+        body = self._inner(environ, start)
+        self._finish(record)
+        return body if record.status < 400 else _ErrorBody(body, environ)
 
-    def _over(self, record: Record) -> None:
+    def _finish(self, record: Record) -> None:
         record.total_seconds = time.perf_counter() - record.began
         self._telemetry.end(record)
-        access_log.write(record)
+        exchange.write_log_line(record)
 
 
-class _Refusal:
-    """The body of an error's answer; when it has been sent, what the client still sends is thrown away."""
+class _ErrorBody:
+    """The body of an error response; once it has been sent, the rest of the request's body is discarded."""
 
-    def __init__(self, pieces: Iterable[bytes], environ: Environ) -> None:
-        self._pieces = pieces
+    def __init__(self, body: Iterable[bytes], environ: Environ) -> None:
+        self._body = body
         self._environ = environ
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._pieces)
+        return iter(self._body)
 
     def close(self) -> None:
-        close = getattr(self._pieces, "close", None)
+        close = getattr(self._body, "close", None)
         if close is not None:
             close()
-        request_body.discard(self._environ)
+        discard_body(self._environ)
 
 
 def _echo_attributes(environ: Environ, headers: list[tuple[str, str]]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from kmeans.arrays import Float64, Int64
+from kmeans.arrays import Float32, Float64, Int64
 
 # What a client may attach to an instance and gets back with its prediction: `id` in JSON, the others in RecordIO.
 ID, UID, METADATA = "id", "uid", "metadata"
@@ -44,7 +44,7 @@ class Predictions:
     labels
         Nearest center of each point, from 0: float64 as the built-in image gives them, or int64; (n,).
     distances
-        Euclidean distance to it, float64 (n,).
+        Euclidean distance to it, (n,); encoders expect float64.
     attached
         What came with each point.
     missing
@@ -53,7 +53,7 @@ class Predictions:
     """
 
     labels: Float64 | Int64
-    distances: Float64
+    distances: Float32 | Float64
     attached: Sequence[dict[str, Any]] | None = None
     missing: NDArray[np.bool_] | None = None
 

@@ -20,12 +20,11 @@ import orjson
 from flask import Blueprint, Response, request
 
 from kmeans.errors import DataError, ModelError, shown
-from serve import request_body
-from serve.access_log import RECORD, Record
 from serve.errors import PayloadTooLargeError, error_answer
+from serve.exchange import RECORD, Answer, Record
 from serve.inference import Inference
 from serve.multi_model.registry import AlreadyLoadedError, Entry, NoRoomError, NotLoadedError, Registry, StillInUseError
-from serve.response import Answer
+from serve.server.connection import read_body
 
 # A name and a url, and whatever else a later version of the contract may add.
 MAX_REQUEST_BYTES = 64 << 10
@@ -118,9 +117,9 @@ def _described(entry: Entry) -> dict[str, str]:
 
 
 def _json_object() -> dict[str, Any]:
-    """Return the request's request_body, a JSON object. Its Content-Type is not asked for: the contract names none."""
+    """Return the request's body, a JSON object. Its Content-Type is ignored: the contract names none."""
     try:
-        content = orjson.loads(request_body.read(request.environ, MAX_REQUEST_BYTES))
+        content = orjson.loads(read_body(request.environ, MAX_REQUEST_BYTES))
     except PayloadTooLargeError:
         raise RequestTooLongError(f"the request's body is longer than {MAX_REQUEST_BYTES >> 10} KB.") from None
     except DataError as error:

@@ -1,1 +1,1 @@
-"""The HTTP server: gunicorn, its configuration and what this project changes in it. The only importer of gunicorn."""
+"""The HTTP server: gunicorn, its configuration and the project's extensions. The only importer of gunicorn."""

@@ -1,4 +1,4 @@
-"""The port: opened on all addresses, and closed without losing a connection that has been made."""
+"""The port: opened on all addresses, and closed without losing an established connection."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import sys
 
 from kmeans.errors import ResourceError
 
-# Connections that may wait until a worker takes them.
+# Established connections that may wait until a worker accepts them.
 BACKLOG = 2048
 
-# What the system says if IPv6 is built in, but disabled.
+# Errors of the system if IPv6 is built in, but disabled.
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
-# Linux' number of the option, which Python has no name for, and a program for it, of (code, jump if true, jump if
-# false, operand): load byte 13 of the TCP header, the flags; without SYN take the whole packet, with it nothing.
+# Linux' number of the option, which Python does not name, and its BPF program, as (code, jump if true, jump if false,
+# operand): load byte 13 of the TCP header, the flags; accept the packet if SYN is not set, drop it otherwise.
 _SO_ATTACH_FILTER = 26
 _NO_SYN = ((0x30, 0, 0, 13), (0x45, 1, 0, 0x02), (0x06, 0, 0, 0xFFFFFFFF), (0x06, 0, 0, 0))
 
 
 def open_port(port: int) -> socket.socket:
-    """Return a socket that listens on all addresses, IPv6 too where the system has it.
+    """Return a socket that listens on all addresses, including IPv6 where the system has it.
 
     Raises
     ------
@@ -43,16 +43,12 @@ def open_port(port: int) -> socket.socket:
         raise ResourceError(f"Port {port} can't be opened: {os.strerror(error.errno or 0)}.") from None
 
 
-def let_none_in(listener: socket.socket) -> bool:
-    """Let no new connection come to ``listener``, in all processes that share it; those under way still do.
+def reject_new_connections(listener: socket.socket) -> bool:
+    """Reject new connections to ``listener`` in all processes that share it; return whether the system can do that.
 
-    Whoever tries gets no answer, and tries again a second later, when the port is closed. Closed at once, it would
-    reset the connections that came after the last look at them. There is no way back.
-
-    Returns
-    -------
-    bool
-        Whether the system can do that: Linux can, and asks for no privileges.
+    Established connections, and handshakes in progress, still arrive. A new client gets no answer and tries again a
+    second later, when the port is closed. Closing the port at once would reset connections that the system accepted
+    after the last call of ``accept``. This can't be undone. Linux supports it, without privileges.
     """
     if sys.platform != "linux":
         return False

@@ -217,9 +217,9 @@ THOUGHTFUL = (
 import sys, time
 from kmeans.model import KMeansModel
 from serve import __main__
-from serve.server import worker
+from serve.server import application
 
-predict, load_config = KMeansModel.predict, worker.Server.load_config
+predict, load_config = KMeansModel.predict, application.Server.load_config
 
 def think(self, points):
     time.sleep(4 * (len(points) == 3))
@@ -229,7 +229,7 @@ def load_impatiently(self):
     load_config(self)
     self.cfg.set("timeout", 2)
 
-KMeansModel.predict, worker.Server.load_config = think, load_impatiently
+KMeansModel.predict, application.Server.load_config = think, load_impatiently
 sys.exit(__main__.main())
 """,
 )

@@ -27,7 +27,7 @@ from kmeans.errors import SettingError
 from kmeans.formats import recordio
 from kmeans.formats.media_type import JSON
 from kmeans.model import KMeansModel
-from serve import access_log, inference, negotiation
+from serve import exchange, inference, negotiation
 from serve.app import create_app
 from serve.negotiation import DECODERS, ENCODERS, NotAcceptableError, UnsupportedContentTypeError
 from serve.settings import Settings
@@ -112,7 +112,7 @@ MODELS_APPLICATION = create_app(
 DEFECTS = _Defects()
 logging.getLogger("kmeans").addHandler(DEFECTS)
 logging.getLogger("kmeans").propagate = False
-access_log.write = lambda record: None  # a line for each request is tested elsewhere
+exchange.write_log_line = lambda record: None  # a line for each request is tested elsewhere
 
 
 def answers(data: bytes, application: Flask) -> Iterator[bytes]:

@@ -71,6 +71,11 @@ def test_imports_go_from_train_and_serve_to_kmeans_and_no_other_way(path: Path) 
     assert not found & FORBIDDEN_LIBRARIES[package]
 
 
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_serve_server_imports_gunicorn(path: Path) -> None:
+    assert "gunicorn" not in imported(path) or name_of(path).startswith("serve/server/")
+
+
 @pytest.mark.parametrize("path", in_packages("kmeans", "train", "serve"), ids=name_of)
 def test_only_the_edges_read_the_environment_and_exit(path: Path) -> None:
     if name_of(path) in EDGES:

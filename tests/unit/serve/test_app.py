@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from kmeans.model import KMeansModel
-from serve import access_log, inference
+from serve import exchange, inference
 from serve.app import create_app
 from serve.settings import Settings
 
@@ -98,7 +98,7 @@ def test_only_a_body_of_several_portions_waits_for_its_turn(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited = []
-    monkeypatch.setattr(access_log, "write", lambda record: waited.append("wait" in record.seconds))
+    monkeypatch.setattr(exchange, "write_log_line", lambda record: waited.append("wait" in record.seconds))
     monkeypatch.setattr(inference, "PORTION_BYTES", 10)
     for rows in (1, 50):
         assert client.post("/invocations", data=b"1,2\n" * rows, content_type="text/csv").status_code == 200

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from serve import errors
-from serve.access_log import STAGES, Record
 from serve.app import create_app
+from serve.exchange import STAGES, Record
 from serve.metrics import Metrics
 from serve.negotiation import DECODERS, ENCODERS
 from serve.settings import Settings
@@ -59,7 +59,7 @@ def test_every_metric_is_there_and_no_other() -> None:
 
 def test_every_code_is_there() -> None:
     codes = {code for _, code in errors.REFUSALS.values()}
-    source = (PROJECT / "serve" / "errors.py").read_text() + (PROJECT / "serve" / "server" / "worker.py").read_text()
+    source = (PROJECT / "serve" / "errors.py").read_text() + (PROJECT / "serve" / "server" / "malformed.py").read_text()
     codes |= set(re.findall(r'(?:HTTPStatus\.\w+|status), "(\w+)"', source))
     assert "invalid_request" in codes
     assert codes <= quoted("Errors", 1)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kmeans.model import KMeansModel
-from serve.access_log import Record
+from serve.exchange import Record
 from serve.metrics import DISTANCE_POWERS, Metrics, distance_bounds, is_alive
 
 MODEL = KMeansModel([[0.0]], None, {"metrics": {"train:mean_squared_distance": 4.0}})

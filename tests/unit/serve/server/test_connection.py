@@ -16,12 +16,12 @@ from serve.server import connection as connection_module
 from serve.server.connection import (
     GRACE_SECONDS,
     MIN_BYTES_PER_SECOND,
-    STEP_BYTES,
+    RECEIVED_BYTES,
     Connection,
     Pace,
     Response,
     Unreader,
-    read_body,
+    receive,
 )
 
 MEGABYTE = 1 << 20
@@ -139,7 +139,7 @@ def test_each_request_of_a_connection_has_a_pace_of_its_own(
         connection.parser.unreader.pace.add(0, 2)
 
 
-@pytest.mark.parametrize("length", [1, 3, STEP_BYTES, 3 * STEP_BYTES + 5])
+@pytest.mark.parametrize("length", [1, 3, RECEIVED_BYTES, 3 * RECEIVED_BYTES + 5])
 @pytest.mark.parametrize("ends_early", [False, True])
 def test_a_body_is_read_to_its_end_and_no_further(
     pair: tuple[Connection, socket.socket], length: int, ends_early: bool
@@ -157,7 +157,7 @@ def test_a_body_is_read_to_its_end_and_no_further(
     sender.start()
     connection.begin()
     request = next(connection.parser)
-    assert bytes(read_body(request.body, length) or b"") == sent[len(head % length) :][:length]
+    assert bytes(receive(request.body, length) or b"") == sent[len(head % length) :][:length]
     assert request.body.read() == b""
     sender.join()
     if not ends_early:
@@ -169,7 +169,7 @@ def test_a_body_in_chunks_is_left_to_gunicorn(pair: tuple[Connection, socket.soc
     client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nxy\r\n0\r\n\r\n")
     connection.begin()
     body = next(connection.parser).body
-    assert read_body(body, 2) is None
+    assert receive(body, 2) is None
     assert body.read() == b"xy"
 
 
@@ -183,7 +183,7 @@ def test_a_connection_whose_body_could_not_be_read_carries_no_other_request(
     monkeypatch.setattr(connection_module, "GRACE_SECONDS", -1e9)
     client.sendall(b"z")
     with pytest.raises(TimeoutError):
-        read_body(body, 100)
+        receive(body, 100)
     with pytest.raises(StopIteration):
         next(connection.parser)
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from serve.server.listener import let_none_in, open_port
+from serve.server.listener import open_port, reject_new_connections
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can leave connections unanswered")
 
@@ -14,7 +14,7 @@ def test_who_is_connected_is_served_and_who_comes_later_is_not_let_in() -> None:
     with open_port(0) as listener:
         port = listener.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
-            assert let_none_in(listener)
+            assert reject_new_connections(listener)
             for address in ("127.0.0.1", "localhost"):
                 # No answer at all, neither a connection nor a refusal: the client's system goes on trying.
                 with pytest.raises(TimeoutError):
@@ -33,4 +33,4 @@ def test_who_is_connected_is_served_and_who_comes_later_is_not_let_in() -> None:
 def test_where_the_system_refuses_it_says_so() -> None:
     with open_port(0) as listener:
         listener.close()
-        assert not let_none_in(listener)
+        assert not reject_new_connections(listener)

@@ -1,7 +1,7 @@
-"""One JSON line on stdout for each request, and none for a ping that is answered with 200.
+"""A request and its response: the record of the request, its line in the log, and the answer.
 
-A line says what SageMaker's own logs don't: how long each stage took, how many rows there were, and under which ids the
-caller and the tracing know the request.
+Each request has one line of JSON on stdout, except a ping that is answered with 200. The line has what SageMaker's own
+logs lack: the time of each stage, the number of rows, and the ids of the caller and of tracing.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import orjson
+from flask import Response
 
-# Where a request's record lies in its WSGI environment.
+# The key of a request's record in its WSGI environment.
 RECORD = "kmeans.record"
 
 REQUEST_ID_HEADERS = ("X-Amzn-SageMaker-Inference-Id", "X-Request-Id")
 MAX_REQUEST_ID = 128
 MAX_PATH = 200
 
-# The same as WSGI names them.
+# The same headers as keys of a WSGI environment.
 _REQUEST_ID_KEYS = tuple(f"HTTP_{name.upper().replace('-', '_')}" for name in REQUEST_ID_HEADERS)
 
 # W3C Trace Context: version, trace id, parent id, flags.
@@ -35,35 +37,38 @@ STDOUT = 1
 
 # When this program was started, and the numbers of the requests in this process.
 _START, _NUMBERS = time.time_ns(), itertools.count(1)
-# A large body may have to wait for another one before it is decoded.
+
+# Stages of an invocation. A large body may have to wait for another one before it is decoded.
 STAGES = ("read", "wait", "decode", "predict", "encode")
 
-# What a line says only where there is something to say.
+# Fields that a line has only if they have a value.
 OPTIONAL = ("code", "model", "bad_rows", "trace_id", "span_id")
 
 
 @dataclass(slots=True)
 class Record:
-    """What is known of a request while it is answered.
+    """The facts about a request that the log and the metrics report.
 
     Attributes
     ----------
     request_id
-        The caller's own id if it gave a printable one, else a new one.
+        The caller's id if it is printable, otherwise a new one.
     trace_id, span_id
         From ``traceparent``; None without a valid one.
     method, path
         As the client sent them.
     model
-        Name of the model, where there are several.
+        Name of the model on a multi-model endpoint.
     status, code
-        Of the answer; the code is an error's.
+        HTTP status of the answer, and the code of an error.
     rows, bad_rows
-        Rows that were predicted, and those answered with a placeholder.
+        Number of predicted rows, and of rows answered with a placeholder.
     bytes_in, bytes_out
-        Length of the bodies.
+        Length of the request's and the response's body.
     seconds
         Duration of each of ``STAGES``.
+    total_seconds
+        Duration of the request, without sending the answer.
     """
 
     request_id: str
@@ -84,7 +89,7 @@ class Record:
 
     @classmethod
     def of(cls, environ: Mapping[str, Any]) -> Record:
-        """Return the record of a request that has just come in."""
+        """Return the record of a new request from its WSGI environment."""
         trace = TRACE_PARENT.fullmatch(environ.get("HTTP_TRACEPARENT", ""))
         return cls(
             request_id=_request_id(environ),
@@ -117,10 +122,10 @@ class Record:
         return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z)
 
 
-def write(record: Record) -> None:
-    """Write the line of a request that is over.
+def write_log_line(record: Record) -> None:
+    """Write the log line of a finished request.
 
-    In one call of the system, so that lines of several processes don't mix. Who closed our stdout wants no log.
+    It is one system call, so lines of several processes don't mix. Errors are ignored if stdout is closed.
     """
     if record.status == 200 and record.path == "/ping":
         return
@@ -129,8 +134,8 @@ def write(record: Record) -> None:
 
 
 def new_id() -> str:
-    """Return an id that no other request has."""
-    # Unlike a random one it needs no call of the system, at which another thread would take over.
+    """Return a unique request id."""
+    # A random id would need a system call, at which the interpreter may switch to another thread.
     return f"{_START:x}-{os.getpid():x}-{next(_NUMBERS):x}"
 
 
@@ -140,3 +145,51 @@ def _request_id(environ: Mapping[str, Any]) -> str:
         if given and len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable():
             return given
     return new_id()
+
+
+JSON_TYPE = "application/json"
+
+STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status, headers and body of the response to a request, independent of the web framework.
+
+    Attributes
+    ----------
+    status
+        HTTP status.
+    media_type
+        Content-Type, without parameters.
+    body
+        The bytes, in one or more chunks. A list or tuple has a known length; any other iterable is sent with chunked
+        transfer encoding.
+    headers
+        Further headers, as (name, value).
+    """
+
+    status: int
+    media_type: str
+    body: Iterable[bytes] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of_json(cls, content: object, status: int = HTTPStatus.OK) -> Answer:
+        """Return an answer with ``content`` as JSON."""
+        return cls(status, JSON_TYPE, [orjson.dumps(content)])
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body, None if they are not known before they are sent."""
+        return sum(map(len, self.body)) if isinstance(self.body, list | tuple) else None
+
+    def header_list(self) -> list[tuple[str, str]]:
+        """Return all headers in the form of WSGI."""
+        headers = [("Content-Type", self.media_type), *self.headers]
+        length = self.length
+        return headers if length is None else [*headers, ("Content-Length", str(length))]
+
+    def to_flask(self) -> Response:
+        """Return the answer as a Flask response."""
+        return Response(self.body, self.status, self.header_list())
