@@ -93,14 +93,15 @@ class Unreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no type hi
 
         gunicorn's own reader copies each byte of a large body several times, which takes longer than receiving it.
         """
-        held = self.take_buffered()
-        content = bytearray(held[:size])
-        self.buf.write(held[size:])
+        content = bytearray(self.take_buffered())
         while len(content) < size:
             received = self.chunk(min(size - len(content), RECEIVED_BYTES))
             if not received:
                 break
             content += received
+        # A chunk may be longer than its hint: the rest belongs to the next request.
+        self.buf.write(content[size:])
+        del content[size:]
         return content
 
 

@@ -164,6 +164,20 @@ def test_a_body_is_read_to_its_end_and_no_further(
         assert next(connection.parser).body.read() == b"xy"
 
 
+@pytest.mark.parametrize("length", [8192, 9000, 16000])
+def test_body_followed_by_another_request_ends_where_it_ends(
+    pair: tuple[Connection, socket.socket], length: int
+) -> None:
+    """Both requests have arrived before the first is read, and its last bytes are fewer than gunicorn receives."""
+    connection, client = pair
+    body = np.random.default_rng(length).bytes(length)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    client.sendall(head % length + body + head % 2 + b"xy")
+    connection.begin()
+    assert bytes(receive(next(connection.parser).body, length) or b"") == body
+    assert next(connection.parser).body.read() == b"xy"
+
+
 def test_a_body_in_chunks_is_left_to_gunicorn(pair: tuple[Connection, socket.socket]) -> None:
     connection, client = pair
     client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nxy\r\n0\r\n\r\n")
