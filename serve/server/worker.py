@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import select
 import selectors
+import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from gunicorn.workers import gthread
 
 from serve.server import malformed
 from serve.server.connection import Connection, Response
+from serve.server.master import STOP_SIGNALS
 
 # How long a thread waits for the next request of the client that it has just answered, if no connection waits for a
 # thread. Through the main loop the request would take three switches between threads.
@@ -50,6 +52,11 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         self.app.telemetry.claim(self._row)
         self._ping_pool = ThreadPoolExecutor(1, "ping")
         super().init_process()
+
+    def init_signals(self) -> None:
+        """Install the worker's signal handlers, then receive the stop signals that the master has blocked."""
+        super().init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def run(self) -> None:
         """Answer requests until SIGTERM; /ping answers 503 until the model has passed its self-test."""

@@ -324,6 +324,45 @@ def test_sigint_waits_for_no_client(trained: OptMl, tmp_path: Path) -> None:
         assert server.process.wait(timeout=15) == 0
 
 
+# A server whose workers stop themselves right after the fork, before they have any signal handler.
+STOPPED_AT_BOOT = (
+    sys.executable,
+    "-c",
+    """
+import os, signal, sys
+from serve import __main__
+from serve.server import application
+
+load_config = application.Server.load_config
+
+def load_and_stop_workers(self):
+    load_config(self)
+    self.cfg.set("post_fork", lambda master, worker: os.kill(worker.pid, signal.SIGSTOP))
+
+application.Server.load_config = load_and_stop_workers
+sys.exit(__main__.main())
+""",
+)
+
+
+def status_of(process: int) -> dict[str, str]:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT], ids=lambda stop: stop.name)
+def test_stop_signal_while_a_worker_boots_ends_it_in_time(trained: OptMl, tmp_path: Path, stop: signal.Signals) -> None:
+    with start(trained.base, tmp_path / "output", STOPPED_AT_BOOT, SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:
+        wait_until(lambda: [status_of(worker)["State"][0] for worker in server.workers()] == ["T"], "a stopped worker")
+        (worker,) = server.workers()
+        server.process.send_signal(stop)
+        wait_until(lambda: int(status_of(worker)["ShdPnd"], 16) != 0, "the master's signal to the worker")
+        os.kill(worker, signal.SIGCONT)
+        # Less than the 25 s after which the master kills a worker that does not end.
+        assert server.process.wait(timeout=15) == 0
+    assert "SIGKILL" not in (tmp_path / "output").read_text()
+
+
 def test_a_worker_that_is_killed_comes_back(trained: OptMl, tmp_path: Path) -> None:
     with serving(trained.base, tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
         wait_until(lambda: len(server.workers()) == 2, "both workers")
