@@ -8,7 +8,7 @@
     `-- ResourceError    the machine refused: disk full, memory exhausted, not permitted
 
 Each carries one plain sentence with the cause first. Any other exception that leaves this project is a defect of ours.
-Exit codes, failure files and HTTP statuses are chosen at the edges (``train.failure``, ``serve.app``), not here.
+The edges choose exit codes and failure files (``train.failure``) and HTTP statuses (``serve.errors``).
 """
 
 from __future__ import annotations

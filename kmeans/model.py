@@ -130,7 +130,8 @@ class KMeansModel:
             If the points are of another width than the centers, or hold NaN or infinity; with ``cosine`` also if a row
             has only zeros.
         """
-        return self._metric.prepare(as_points(points, self.features))
+        found = as_points(points, self.features)
+        return self._metric.prepare(found) if self.prepares else found
 
     def predict(self, points: ArrayLike) -> tuple[Int64, Float32 | Float64]:
         """Return the nearest center of each of ``points`` (n, d) and the distance to it, both (n,).
@@ -145,7 +146,8 @@ class KMeansModel:
         if self._wide is not None:
             return self._predict_wide(as_wide_points(points, self.features), self._wide)
         labels, squared = self._nearest.exact_query(self.prepare(points))
-        return labels, self._metric.reported_distances(np.sqrt(squared))
+        distances: Float32 = np.sqrt(squared)
+        return labels, self._metric.reported_distances(distances) if self.prepares else distances
 
     def _predict_wide(self, points: Float64, centers: Float64) -> tuple[Int64, Float64]:
         moved = self.coordinates.narrow(points)

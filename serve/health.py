@@ -1,4 +1,4 @@
-"""How the server is: GET /ping for SageMaker, /health for people, /execution-parameters for batch transforms."""
+"""State of the server: GET /ping for SageMaker, /health for people, /execution-parameters for batch transforms."""
 
 from __future__ import annotations
 
@@ -17,32 +17,37 @@ from serve.exchange import Answer
 from serve.metrics import Metrics
 from serve.settings import Settings
 
-# A self-test asks for so many centers: enough to go the whole way, and the same time for any model.
+# Centers that a self-test predicts: enough to run all of the code, in the same time for any model.
 TESTED_CENTERS = 16
 
-# What all requests of a batch transform that are under way at once may amount to (SageMaker's own rule).
+# SageMaker's limit for the sum of all bodies that a batch transform sends at the same time.
 MAX_CONCURRENT_MB = 100
 
 
 class Readiness:
-    """Whether requests can be answered: not before the model has answered a self-test in this process."""
+    """Whether requests can be answered: only after the model has passed a self-test in this process.
+
+    Parameters
+    ----------
+    model
+        The model to test; None on a multi-model endpoint, which is ready without any model.
+    """
 
     def __init__(self, model: KMeansModel | None) -> None:
         self._model = model
-        # Without a model there is nothing to test: a multi-model endpoint is ready with none.
         self.is_ready = model is None
 
     def test(self) -> None:
-        """Ask the model for some of its own centers, and be ready if each is found.
+        """Predict some of the model's own centers, and become ready if each is its own nearest center.
 
         Raises
         ------
         kmeans.errors.ModelError
-            If the answer isn't that they are their own clusters, at no distance.
+            If a center has another nearest center, or a distance other than 0 to itself.
         """
         if self._model is not None:
             labels, distances = self._model.predict(self._model.precise_centers[:TESTED_CENTERS])
-            # Of equal centers the first is the answer, so it is the centers that are compared.
+            # The label of equal centers is the first of them, so the centers are compared and not the labels.
             centers = self._model.narrowed_centers
             if distances.any() or not np.array_equal(centers[labels], centers[:TESTED_CENTERS]):
                 raise ModelError("The model doesn't find its own centers: this machine computes wrongly.")
@@ -79,17 +84,18 @@ def blueprint(settings: Settings, model: KMeansModel | None, readiness: Readines
 
 
 def best_execution(settings: Settings) -> dict[str, int]:
-    """Return what a batch transform should do if its user didn't say.
+    """Return the parameters of a batch transform whose user set none.
 
-    One request per worker at a time, each as large as SageMaker's rule allows: concurrency times size is at most 100
-    MB. BatchStrategy is left out: the service takes ``MULTI_RECORD``, the SDK's local mode only ``MultiRecord``, and
-    both take that strategy if none is named.
+    ``MaxPayloadInMB`` is the limit that the server enforces. It is smaller only where SageMaker's rule requires that:
+    concurrency times size is at most 100 MB. A batch transform without a limit of its user sends one request per
+    worker, and the size is reduced; otherwise the concurrency is. BatchStrategy is omitted: the service accepts
+    ``MULTI_RECORD``, the SDK's local mode only ``MultiRecord``, and both use that strategy by default.
     """
     concurrency = min(settings.max_concurrent_transforms or settings.workers, MAX_CONCURRENT_MB)
-    size = MAX_CONCURRENT_MB // concurrency
-    if settings.has_payload_limit:
-        size = min(settings.max_payload_bytes >> 20, MAX_CONCURRENT_MB)
-        concurrency = min(concurrency, MAX_CONCURRENT_MB // size)
+    size = min(settings.max_payload_bytes >> 20, MAX_CONCURRENT_MB)
+    if settings.is_batch and not settings.is_payload_chosen:
+        size = min(size, MAX_CONCURRENT_MB // concurrency)
+    concurrency = min(concurrency, MAX_CONCURRENT_MB // size)
     return {"MaxConcurrentTransforms": concurrency, "MaxPayloadInMB": size}
 
 

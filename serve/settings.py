@@ -1,4 +1,4 @@
-"""What the server can be told through the environment, as one typed object."""
+"""The server's settings, read from the environment, as one typed object."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BATCH_MAX_PAYLOAD_MB = 100
 # An asynchronous endpoint takes inputs of up to 1 GB. Nothing larger is ever sent.
 LARGEST_PAYLOAD_MB = 1024
 
-# What is read at once must not keep the others waiting: requests in flight beyond these queue up.
+# Requests that a worker answers at the same time; others wait for a thread.
 THREADS_PER_WORKER = 4
 
 BATCH_STRATEGIES = ("SINGLE_RECORD", "MULTI_RECORD", "SingleRecord", "MultiRecord")
@@ -35,34 +35,35 @@ class Settings:
     Attributes
     ----------
     model_directory
-        Where the model lies, ``<SAGEMAKER_BASE_DIR>/model``.
+        Directory of the model, ``<SAGEMAKER_BASE_DIR>/model``.
     models_directory
-        Below which the models of a multi-model endpoint lie, ``<SAGEMAKER_BASE_DIR>/models``.
+        Parent directory of a multi-model endpoint's models, ``<SAGEMAKER_BASE_DIR>/models``.
     port
         ``SAGEMAKER_BIND_TO_PORT``.
     workers
-        ``SAGEMAKER_MODEL_SERVER_WORKERS``: processes; by default as many as there are CPUs to use. Always 1 for a
+        ``SAGEMAKER_MODEL_SERVER_WORKERS``: number of processes; by default one for each usable CPU. Always 1 for a
         multi-model endpoint.
     threads
-        Requests that a worker answers at a time.
+        Requests that a worker answers at the same time.
     large_bodies
-        Of these, requests of more than a megabyte: one for each CPU that a worker has.
+        How many of these may have a body of more than a megabyte: one for each CPU of a worker.
     max_payload_bytes
         ``SAGEMAKER_MAX_PAYLOAD_IN_MB`` times 2^20: longer request bodies are refused. By default 25, in a batch
-        transform 100; 0 stands for no limit of SageMaker's own, and means 1024.
+        transform 100; 0 means that SageMaker sets no limit, and becomes 1024. ``/execution-parameters`` reports it.
     default_accept
-        ``SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT``: media type of answers to requests that name none.
+        ``SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT``: media type of answers to requests without Accept.
     is_batch
         ``SAGEMAKER_BATCH``: the server works for a batch transform.
     is_multi_model
         ``SAGEMAKER_MULTI_MODEL``: models are loaded and unloaded while the server runs.
     max_concurrent_transforms
-        ``SAGEMAKER_MAX_CONCURRENT_TRANSFORMS``: requests that a batch transform sends at a time; None if not set.
-    has_payload_limit
-        Whether ``SAGEMAKER_MAX_PAYLOAD_IN_MB`` is set.
+        ``SAGEMAKER_MAX_CONCURRENT_TRANSFORMS``: requests that a batch transform sends at the same time; None if not
+        set.
+    is_payload_chosen
+        Whether ``SAGEMAKER_MAX_PAYLOAD_IN_MB`` sets a limit, so that a batch transform must not choose a smaller one.
     bad_rows_become_placeholders
-        ``KMEANS_BAD_ROWS``: ``placeholder`` answers rows that can't be read with null, ``error`` (the default) refuses
-        the request.
+        ``KMEANS_BAD_ROWS``: ``placeholder`` answers invalid rows with null, ``error`` (the default) refuses the
+        request.
     """
 
     model_directory: Path
@@ -76,17 +77,17 @@ class Settings:
     is_batch: bool = False
     is_multi_model: bool = False
     max_concurrent_transforms: int | None = None
-    has_payload_limit: bool = False
+    is_payload_chosen: bool = False
     bad_rows_become_placeholders: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], cpus: int) -> Settings:
-        """Read the settings; ``cpus`` is the default number of workers.
+        """Return the settings in ``environment``; ``cpus`` is the default number of workers.
 
         Raises
         ------
         kmeans.errors.SettingError
-            If a variable has a value that can't be meant.
+            If a variable has an invalid value.
         """
         default_accept = environment.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or DEFAULT_ACCEPT
         try:
@@ -101,7 +102,7 @@ class Settings:
         workers = _integer(environment, "SAGEMAKER_MODEL_SERVER_WORKERS", 1, 1024)
         port = _integer(environment, "SAGEMAKER_BIND_TO_PORT", 1, 65535)
         _choice(environment, "SAGEMAKER_BATCH_STRATEGY", BATCH_STRATEGIES)
-        # Several processes could not share a table of models that changes.
+        # Several processes could not share a changing table of models.
         workers = 1 if is_multi_model else workers or cpus
         return cls(
             model_directory=base / "model",
@@ -115,7 +116,7 @@ class Settings:
             is_batch=is_batch,
             is_multi_model=is_multi_model,
             max_concurrent_transforms=_integer(environment, "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", 0, 1 << 20) or None,
-            has_payload_limit=bool(megabytes),
+            is_payload_chosen=bool(megabytes),
             bad_rows_become_placeholders=_choice(environment, "KMEANS_BAD_ROWS", BAD_ROWS) == "placeholder",
         )
 

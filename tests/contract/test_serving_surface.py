@@ -68,11 +68,34 @@ def test_health_tells_model_workers_and_memory_but_no_path(server: Server, train
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_execution_parameters_ask_for_one_request_per_worker(trained: OptMl, tmp_path: Path, workers: int) -> None:
-    variables = {"SAGEMAKER_MODEL_SERVER_WORKERS": str(workers)}
+def test_batch_execution_parameters_use_every_worker(trained: OptMl, tmp_path: Path, workers: int) -> None:
+    variables = {"SAGEMAKER_MODEL_SERVER_WORKERS": str(workers), "SAGEMAKER_BATCH": "true"}
     with serving(trained.base, tmp_path / "output", **variables) as server:
         parameters = json.loads(server.ask("GET", "/execution-parameters").body)
     assert parameters == {"MaxConcurrentTransforms": workers, "MaxPayloadInMB": 100 // workers}
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"},
+        {"SAGEMAKER_MAX_PAYLOAD_IN_MB": "6"},
+        {"SAGEMAKER_BATCH": "true", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "60"},
+        {"SAGEMAKER_BATCH": "true", "SAGEMAKER_MODEL_SERVER_WORKERS": "1"},
+    ],
+    ids=lambda variables: " ".join(variables) or "defaults",
+)
+def test_execution_parameters_report_the_enforced_limit(
+    trained: OptMl, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    with serving(trained.base, tmp_path / "output", **variables) as server:
+        limit = json.loads(server.ask("GET", "/execution-parameters").body)["MaxPayloadInMB"] << 20
+        with server.upload(limit) as upload:
+            assert upload.is_wanted
+        with server.upload(limit + 1) as upload:
+            assert not upload.is_wanted
+            assert upload.answer().status == 413
 
 
 def test_custom_attributes_come_back(server: Server) -> None:

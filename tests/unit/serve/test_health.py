@@ -93,6 +93,12 @@ def test_execution_parameters_keep_to_a_hundred_megabytes(
     assert found["MaxConcurrentTransforms"] * found["MaxPayloadInMB"] <= 100
 
 
+@pytest.mark.parametrize(("workers", "expected"), [(1, (1, 25)), (2, (2, 25)), (4, (4, 25)), (8, (4, 25))])
+def test_execution_parameters_of_an_endpoint_report_its_limit(workers: int, expected: tuple[int, int]) -> None:
+    found = best_execution(Settings.from_environment({}, cpus=workers))
+    assert (found["MaxConcurrentTransforms"], found["MaxPayloadInMB"]) == expected
+
+
 @pytest.mark.parametrize(("name", "told"), [("centers.npy", "centers.npy"), ("a\nb\udcff", r"'a\nb\udcff'")])
 def test_health_names_the_file_of_the_centers_without_its_folder(tmp_path: Path, name: str, told: str) -> None:
     np.save(tmp_path / "centers.npy", np.ones((2, 3)))
