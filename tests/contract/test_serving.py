@@ -41,7 +41,7 @@ def test_ping_is_200_without_a_body(server: Server, method: str) -> None:
     assert (answer.status, answer.body) == (200, b"")
 
 
-def test_the_server_does_not_name_its_software(server: Server) -> None:
+def test_server_header_does_not_name_the_software(server: Server) -> None:
     assert server.ask("GET", "/ping").headers["Server"] == "kmeans"
 
 
@@ -55,12 +55,12 @@ def test_predictions_equal_brute_force(
     assert_right(answer, trained, POINTS[:rows], accept)
 
 
-def test_fractions_of_either_sign_are_predicted_too(server: Server, trained: OptMl) -> None:
+def test_predictions_of_signed_fractions_equal_brute_force(server: Server, trained: OptMl) -> None:
     points = np.random.default_rng(0).normal(scale=20, size=(50, 64)).astype(np.float32)
     assert_right(server.invoke(instances(points), "application/json"), trained, points)
 
 
-def test_the_centers_are_their_own_clusters_at_no_distance(server: Server, trained: OptMl) -> None:
+def test_centers_are_predicted_as_themselves_at_distance_0(server: Server, trained: OptMl) -> None:
     answer = server.invoke(instances(read_centers(trained.model)), "application/json")
     found = predictions("application/json", answer.body)
     np.testing.assert_array_equal(found[:, 0], range(10))
@@ -82,7 +82,7 @@ ROW = ",".join(f"{value:g}" for value in POINTS[0].tolist())
         pytest.param(ROW.replace(",13,", ",+1.3E+1,"), id="an exponent and a plus sign"),
     ],
 )
-def test_csv_comes_in_many_forms(server: Server, trained: OptMl, body: str) -> None:
+def test_csv_variants_are_predicted_equally(server: Server, trained: OptMl, body: str) -> None:
     assert_right(server.invoke(body.encode(), "text/csv"), trained, POINTS[:1])
 
 
@@ -95,13 +95,13 @@ def test_csv_comes_in_many_forms(server: Server, trained: OptMl, body: str) -> N
         pytest.param(f' {{\n"instances":[\n{{"features":[{ROW}]}}\n]\n}}\n', id="white space"),
     ],
 )
-def test_json_comes_in_the_shapes_of_the_built_in_image(server: Server, trained: OptMl, body: str) -> None:
+def test_json_shapes_of_the_built_in_image_are_accepted(server: Server, trained: OptMl, body: str) -> None:
     assert_right(server.invoke(body.encode(), "application/json"), trained, POINTS[:1])
 
 
 @pytest.mark.parametrize("written", ["upper case", "a parameter", "spaces and parameters", "an empty parameter"])
 @pytest.mark.parametrize("content_type", WRITERS)
-def test_a_content_type_may_have_parameters_and_any_letter_case(
+def test_content_type_with_parameters_or_capitals_is_accepted(
     server: Server, trained: OptMl, content_type: str, written: str
 ) -> None:
     forms = {
@@ -130,16 +130,16 @@ def test_a_content_type_may_have_parameters_and_any_letter_case(
         ("application/json;charset=UTF-8", "application/json"),
     ],
 )
-def test_accept_chooses_the_answers_type(server: Server, trained: OptMl, accept: str, expected: str) -> None:
+def test_accept_header_selects_the_answer_type(server: Server, trained: OptMl, accept: str, expected: str) -> None:
     assert_right(server.invoke(csv(POINTS), Accept=accept), trained, POINTS, expected)
 
 
 @pytest.mark.parametrize("headers", [{}, {"Accept": ""}])
-def test_without_accept_the_answer_is_json(server: Server, trained: OptMl, headers: dict[str, str]) -> None:
+def test_answer_without_accept_is_json(server: Server, trained: OptMl, headers: dict[str, str]) -> None:
     assert_right(server.invoke(csv(POINTS), **headers), trained, POINTS)
 
 
-def test_headers_that_nobody_asked_for_are_ignored(server: Server, trained: OptMl) -> None:
+def test_unknown_headers_are_ignored(server: Server, trained: OptMl) -> None:
     answer = server.invoke(
         csv(POINTS),
         X_Amzn_SageMaker_Custom_Attributes="a" * 1024,
@@ -157,12 +157,12 @@ def _in_pieces(content: bytes, size: int) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("size", [7, 1000, 1 << 20])
-def test_a_chunked_body_needs_no_length(server: Server, trained: OptMl, size: int) -> None:
+def test_chunked_body_without_length_is_predicted(server: Server, trained: OptMl, size: int) -> None:
     body: Iterable[bytes] = _in_pieces(csv(POINTS), size)
     assert_right(server.invoke(body), trained, POINTS)
 
 
-def test_a_body_that_is_announced_is_asked_for(server: Server, trained: OptMl) -> None:
+def test_expect_100_continue_is_answered(server: Server, trained: OptMl) -> None:
     body = csv(POINTS)
     with server.upload(len(body)) as upload:
         assert upload.is_wanted
@@ -170,7 +170,7 @@ def test_a_body_that_is_announced_is_asked_for(server: Server, trained: OptMl) -
         assert_right(upload.answer(), trained, POINTS)
 
 
-def test_one_connection_carries_many_requests(server: Server, trained: OptMl) -> None:
+def test_connection_answers_many_requests(server: Server, trained: OptMl) -> None:
     with server.connection() as connection:
         connection.connect()
         first = connection.sock
@@ -184,7 +184,7 @@ def test_one_connection_carries_many_requests(server: Server, trained: OptMl) ->
         assert connection.sock is first
 
 
-def test_a_refusal_leaves_the_connection_usable(server: Server, trained: OptMl) -> None:
+def test_connection_is_usable_after_an_error(server: Server, trained: OptMl) -> None:
     with server.connection() as connection:
         for content_type, status in (("image/png", 415), ("text/csv", 200)):
             connection.request("POST", "/invocations", csv(POINTS), {"Content-Type": content_type})
@@ -194,7 +194,7 @@ def test_a_refusal_leaves_the_connection_usable(server: Server, trained: OptMl) 
         assert_right(answer, trained, POINTS)
 
 
-def test_twenty_clients_at_once_get_their_own_answers(server: Server, trained: OptMl) -> None:
+def test_concurrent_clients_get_their_own_answers(server: Server, trained: OptMl) -> None:
     batches = [digits()[10 * i : 10 * i + 10 + i] for i in range(20)]
 
     def converse(points: Points) -> list[Answer]:
@@ -206,12 +206,12 @@ def test_twenty_clients_at_once_get_their_own_answers(server: Server, trained: O
                 assert_right(answer, trained, points)
 
 
-def test_a_large_body_is_answered_row_by_row(server: Server, trained: OptMl) -> None:
+def test_large_body_is_answered_row_by_row(server: Server, trained: OptMl) -> None:
     points = np.tile(digits(), (10, 1))
     assert_right(server.invoke(csv(points), Accept="text/csv"), trained, points, "text/csv")
 
 
-def test_http_1_0_is_understood(server: Server, trained: OptMl) -> None:
+def test_http_1_0_request_is_answered(server: Server, trained: OptMl) -> None:
     with server.connection() as connection:
         connection._http_vsn, connection._http_vsn_str = 10, "HTTP/1.0"  # type: ignore[attr-defined]
         connection.request("POST", "/invocations", csv(POINTS), {"Content-Type": "text/csv"})

@@ -43,7 +43,7 @@ def mini_batches(content: bytes, lines: int) -> list[bytes]:
 @pytest.mark.parametrize("lines", [1, 7, 60], ids=["SingleRecord", "MultiRecord", "one mini-batch"])
 @pytest.mark.parametrize("accept", LINE_TYPES)
 @pytest.mark.parametrize("content_type", LINE_TYPES)
-def test_lines_in_are_lines_out_without_blank_ones(
+def test_batch_lines_are_answered_without_blank_lines(
     batch: Server, trained: OptMl, content_type: str, accept: str, lines: int
 ) -> None:
     answers = [
@@ -60,7 +60,7 @@ def test_lines_in_are_lines_out_without_blank_ones(
 
 
 @pytest.mark.parametrize("records", [1, 7, 60])
-def test_records_in_are_records_out(batch: Server, trained: OptMl, records: int) -> None:
+def test_batch_records_are_answered_as_records(batch: Server, trained: OptMl, records: int) -> None:
     """SplitType and AssembleWith RecordIO: the answers are put one behind another."""
     kind = "application/x-recordio-protobuf"
     parts = [recordio.encode(POINTS[first : first + records]) for first in range(0, len(POINTS), records)]
@@ -68,7 +68,7 @@ def test_records_in_are_records_out(batch: Server, trained: OptMl, records: int)
     np.testing.assert_array_equal(predictions(kind, assembled)[:, 0], nearest(POINTS, read_centers(trained.model))[0])
 
 
-def test_a_whole_object_is_answered_whole(batch: Server, trained: OptMl) -> None:
+def test_batch_object_is_answered_as_one(batch: Server, trained: OptMl) -> None:
     """SplitType None, with MaxPayloadInMB=0 in chunks."""
     answer = batch.invoke(iter([instances(POINTS)]), "application/json")
     np.testing.assert_array_equal(
@@ -85,7 +85,7 @@ WRITERS: dict[str, Callable[[Points], bytes]] = {
 
 
 @pytest.mark.parametrize("content_type", WRITERS)
-def test_a_body_of_several_portions_is_answered_as_one(batch: Server, trained: OptMl, content_type: str) -> None:
+def test_body_of_several_chunks_is_answered_as_one(batch: Server, trained: OptMl, content_type: str) -> None:
     points = np.tile(digits(), (12, 1))
     body = WRITERS[content_type](points)
     assert len(body) > 2 << 20
@@ -98,7 +98,7 @@ def test_a_body_of_several_portions_is_answered_as_one(batch: Server, trained: O
 
 
 @pytest.mark.parametrize("content_type", ["text/csv", "application/json", "application/jsonlines"])
-def test_a_fault_far_into_a_body_is_located(batch: Server, content_type: str) -> None:
+def test_error_far_into_a_body_names_its_row(batch: Server, content_type: str) -> None:
     points = np.tile(digits(), (12, 1))
     points[20_000, 5] = 12345.5
     body = WRITERS[content_type](points).replace(b"12345.5", b'"abc"')
@@ -108,7 +108,7 @@ def test_a_fault_far_into_a_body_is_located(batch: Server, content_type: str) ->
     assert answer.error["details"].get("column") == 6
 
 
-def test_more_than_a_hundred_thousand_rows_are_answered_in_chunks(batch: Server, trained: OptMl) -> None:
+def test_answer_to_many_rows_is_sent_in_chunks(batch: Server, trained: OptMl) -> None:
     points = np.tile(digits(), (60, 1))
     body = recordio.encode(points)
     labels = nearest(digits(), read_centers(trained.model))[0]
@@ -119,7 +119,7 @@ def test_more_than_a_hundred_thousand_rows_are_answered_in_chunks(batch: Server,
         np.testing.assert_array_equal(found[:, 0], np.tile(labels, 60))
 
 
-def test_a_batch_transform_takes_a_hundred_megabytes_and_no_more(batch: Server) -> None:
+def test_batch_body_limit_is_100_mib_by_default(batch: Server) -> None:
     row = csv(POINTS[:1])
     limit = 100 << 20
     assert batch.invoke(row + b"\n" * (limit - len(row))).status == 200
@@ -133,7 +133,7 @@ def test_a_batch_transform_takes_a_hundred_megabytes_and_no_more(batch: Server) 
 BAD_LINES = (b"1,2,3", b"a," * 63 + b"a", b"", b",".join([b"nan"] * 64), b"\xff", b",".join([b"1e39"] * 64))
 
 
-def test_bad_csv_rows_become_placeholders_in_their_places(lenient: Server, trained: OptMl) -> None:
+def test_bad_csv_rows_become_placeholders_in_place(lenient: Server, trained: OptMl) -> None:
     good = csv(POINTS[:4]).splitlines()
     lines = [good[0], BAD_LINES[0], good[1], BAD_LINES[1], BAD_LINES[3], good[2], BAD_LINES[4], BAD_LINES[5], good[3]]
     answer = lenient.invoke(b"\n".join(lines), Accept="text/csv")
@@ -157,7 +157,7 @@ def test_placeholders_are_null_in_json(lenient: Server, labels: str) -> None:
 
 
 @pytest.mark.parametrize("is_bad", [True, False], ids=["a bad row", "no other"])
-def test_an_instance_too_deep_to_be_answered_becomes_a_placeholder(lenient: Server, is_bad: bool) -> None:
+def test_instance_nested_too_deeply_becomes_a_placeholder(lenient: Server, is_bad: bool) -> None:
     (good,) = json.loads(instances(POINTS[:1]))["instances"]
     deep = good | {"id": json.loads("[" * 300 + "]" * 300)}
     answer = lenient.invoke(json.dumps([good, deep, *[7] * is_bad]).encode(), "application/json")
@@ -190,7 +190,7 @@ def test_bad_records_become_placeholders(lenient: Server) -> None:
     assert np.isnan(predictions(kind, answer.body)[:, 0]).tolist() == [False, True, True, False]
 
 
-def test_placeholders_stand_right_in_bodies_of_several_portions(lenient: Server) -> None:
+def test_placeholders_in_several_chunks_are_in_place(lenient: Server) -> None:
     lines = csv(np.tile(digits(), (12, 1))).splitlines()
     bad = [0, 9_000, 9_001, len(lines) - 1]
     for row in bad:
@@ -212,14 +212,14 @@ def test_placeholders_stand_right_in_bodies_of_several_portions(lenient: Server)
         (b'{"instances": []}', "application/json"),
     ],
 )
-def test_where_rows_cant_be_told_apart_the_request_is_refused(lenient: Server, body: bytes, content_type: str) -> None:
+def test_body_that_cannot_be_split_into_rows_is_refused(lenient: Server, body: bytes, content_type: str) -> None:
     answer = lenient.invoke(body, content_type)
     assert (answer.status, answer.error["code"]) == (400, "invalid_payload")
 
 
 @pytest.mark.parametrize("body", [b"\n", b"\r\n", b" \n", b" "])
 @pytest.mark.parametrize("content_type", LINE_TYPES)
-def test_a_blank_line_by_itself_becomes_a_placeholder(
+def test_single_blank_line_becomes_a_placeholder(
     lenient: Server, batch: Server, content_type: str, body: bytes
 ) -> None:
     """With SplitType=Line and BatchStrategy=SingleRecord such a body comes; a refusal would fail the whole object."""
@@ -228,7 +228,7 @@ def test_a_blank_line_by_itself_becomes_a_placeholder(
     assert batch.invoke(body, content_type).status == 400
 
 
-def test_placeholders_are_counted_in_the_log_and_the_metrics(lenient: Server) -> None:
+def test_placeholders_are_counted_in_log_and_metrics(lenient: Server) -> None:
     assert lenient.invoke(b"oops\nx").status == 200
     assert '"bad_rows":2' in lenient.output.read_text()
     assert b"kmeans_bad_rows_total" in lenient.ask("GET", "/metrics").body

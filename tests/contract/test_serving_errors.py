@@ -71,7 +71,9 @@ def assert_error(
         pytest.param(b"\0" * 64, {"row": 1, "column": 1}, ["a number"], id="zero bytes"),
     ],
 )
-def test_wrong_csv_is_located(server: Server, body: bytes, details: dict[str, int], words: list[str]) -> None:
+def test_invalid_csv_error_names_row_and_column(
+    server: Server, body: bytes, details: dict[str, int], words: list[str]
+) -> None:
     answer = server.invoke(body, "text/csv")
     assert_error(answer, 400, "unable to evaluate payload provided", *words, details=details)
 
@@ -124,18 +126,20 @@ GOOD = f"[{ROW.decode()}]"
         pytest.param(b"[" * 100_000, {}, ["expected JSON"], id="a hundred thousand brackets"),
     ],
 )
-def test_wrong_json_is_located(server: Server, body: bytes, details: dict[str, int], words: list[str]) -> None:
+def test_invalid_json_error_names_its_place(
+    server: Server, body: bytes, details: dict[str, int], words: list[str]
+) -> None:
     answer = server.invoke(body, "application/json")
     assert_error(answer, 400, "unable to evaluate payload provided", *words, details=details)
 
 
-def test_an_empty_vector_is_refused(server: Server) -> None:
+def test_empty_vector_is_refused(server: Server) -> None:
     answer = server.invoke(_vectors("[]"), "application/json")
     assert answer.status == 400
     assert answer.error["code"] == "invalid_payload"
 
 
-def test_a_number_beyond_float64_is_refused(server: Server) -> None:
+def test_number_beyond_float64_is_refused(server: Server) -> None:
     answer = server.invoke(_vectors(GOOD.replace(",13,", ",1e999,", 1)), "application/json")
     assert answer.status == 400
     assert answer.error["code"] == "invalid_payload"
@@ -145,7 +149,7 @@ def test_a_number_beyond_float64_is_refused(server: Server) -> None:
     "content_type",
     [None, "image/png", "csvx", "text/csvx", "application/x-www-form-urlencoded", "multipart/form-data", "x" * 4000],
 )
-def test_an_unknown_content_type_is_415(server: Server, content_type: str | None) -> None:
+def test_unknown_content_type_is_415(server: Server, content_type: str | None) -> None:
     assert_error(server.invoke(CSV, content_type), 415, "text/csv", "application/json")
 
 
@@ -160,11 +164,11 @@ def test_an_unknown_content_type_is_415(server: Server, content_type: str | None
         pytest.param("a/b," * 1500, id="a long list"),
     ],
 )
-def test_an_accept_that_cant_be_met_is_406(server: Server, accept: str) -> None:
+def test_unsupported_accept_is_406(server: Server, accept: str) -> None:
     assert_error(server.invoke(CSV, Accept=accept), 406, "text/csv", "application/json")
 
 
-def test_all_types_can_be_declined(server: Server) -> None:
+def test_accept_that_declines_all_types_is_406(server: Server) -> None:
     declined = ("application/json", "application/jsonlines", "text/csv", "application/x-recordio-protobuf")
     assert_error(server.invoke(CSV, Accept=", ".join(f"{name};q=0" for name in declined) + ", */*"), 406)
 
@@ -172,7 +176,7 @@ def test_all_types_can_be_declined(server: Server) -> None:
 @pytest.mark.parametrize(
     "path", ["/", "/pings", "/invocations/", "/models", "/%ff", "/..%2f..%2fetc/passwd", "/a" * 400]
 )
-def test_an_unknown_path_is_404(server: Server, path: str) -> None:
+def test_unknown_path_is_404(server: Server, path: str) -> None:
     assert_error(server.ask("GET", path), 404)
 
 
@@ -186,31 +190,33 @@ def test_an_unknown_path_is_404(server: Server, path: str) -> None:
         ("BREW", "/ping", "GET"),
     ],
 )
-def test_another_method_is_405_and_the_right_one_is_named(server: Server, method: str, path: str, allowed: str) -> None:
+def test_wrong_method_is_405_and_allow_names_the_right_one(
+    server: Server, method: str, path: str, allowed: str
+) -> None:
     answer = server.ask(method, path)
     assert_error(answer, 405, method)
     assert allowed in answer.headers["Allow"]
 
 
 @pytest.mark.parametrize("header", ["X-Amzn-SageMaker-Inference-Id", "X-Request-Id"])
-def test_the_callers_own_request_id_comes_back(server: Server, header: str) -> None:
+def test_request_id_of_the_caller_is_returned(server: Server, header: str) -> None:
     answer = server.ask("POST", "/invocations", b"", {"Content-Type": "text/csv", header: "order-66"})
     assert_error(answer, 400, request_id="order-66")
 
 
 @pytest.mark.parametrize("given", ["x" * 129, "\u00e9", "a\tb"])
-def test_an_odd_request_id_is_replaced(server: Server, given: str) -> None:
+def test_invalid_request_id_is_replaced(server: Server, given: str) -> None:
     answer = server.ask("POST", "/invocations", b"", {"Content-Type": "text/csv", "X-Request-Id": given})
     assert_error(answer, 400)
     assert answer.error["request_id"] != given
 
 
-def test_each_error_has_an_id_of_its_own(server: Server) -> None:
+def test_each_error_has_a_unique_request_id(server: Server) -> None:
     ids = {server.invoke(b"").error["request_id"] for _ in range(3)}
     assert len(ids) == 3
 
 
-def test_nothing_of_all_this_is_logged_as_a_defect(server: Server) -> None:
+def test_client_errors_are_not_logged_as_defects(server: Server) -> None:
     assert "Traceback" not in server.output.read_text()
 
 
@@ -237,37 +243,37 @@ def _pieces(content: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["with its length", "in chunks"])
-def test_a_body_of_just_the_limit_is_taken(small: Server, chunked: bool) -> None:
+def test_body_of_exactly_the_limit_is_accepted(small: Server, chunked: bool) -> None:
     body = _padded(MIB)
     assert small.invoke(_pieces(body) if chunked else body).status == 200
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["with its length", "in chunks"])
-def test_one_byte_more_is_413(small: Server, chunked: bool) -> None:
+def test_body_one_byte_above_the_limit_is_413(small: Server, chunked: bool) -> None:
     body = _padded(MIB + 1)
     answer = small.invoke(_pieces(body) if chunked else body)
     assert_error(answer, 413, "1 MiB", "SAGEMAKER_MAX_PAYLOAD_IN_MB")
 
 
-def test_an_endpoint_takes_25_mebibytes_and_no_more(server: Server) -> None:
+def test_endpoint_body_limit_is_25_mib_by_default(server: Server) -> None:
     body = _padded(25 * MIB)
     assert server.invoke(body).status == 200
     assert_error(server.invoke(body + b"\n"), 413, "25 MiB")
 
 
-def test_a_body_that_announces_to_be_too_long_is_refused_before_it_is_sent(small: Server) -> None:
+def test_body_with_too_large_length_is_refused_before_it_is_sent(small: Server) -> None:
     with small.upload(MIB + 1) as upload:
         assert not upload.is_wanted
         assert_error(upload.answer(), 413)
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["with its length", "in chunks"])
-def test_who_sends_far_too_much_before_reading_the_answer_gets_it_all_the_same(small: Server, chunked: bool) -> None:
+def test_client_that_sends_far_too_much_gets_the_413(small: Server, chunked: bool) -> None:
     body = _padded(8 * MIB)
     assert_error(small.invoke(_pieces(body) if chunked else body), 413)
 
 
-def test_an_endless_chunked_body_is_refused_and_the_server_lives(small: Server) -> None:
+def test_endless_chunked_body_is_413_and_server_continues(small: Server) -> None:
     with socket.create_connection(("127.0.0.1", small.port), timeout=30) as connection:
         connection.sendall(
             b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -294,21 +300,21 @@ def test_an_endless_chunked_body_is_refused_and_the_server_lives(small: Server) 
         ),
     ],
 )
-def test_what_is_no_http_is_400_and_the_server_lives(small: Server, head: bytes) -> None:
+def test_invalid_http_is_400_and_server_continues(small: Server, head: bytes) -> None:
     with socket.create_connection(("127.0.0.1", small.port), timeout=30) as connection:
         connection.sendall(head)
         assert connection.recv(10)[:10] == b"HTTP/1.1 4"
     assert small.ask("GET", "/ping").status == 200
 
 
-def test_a_client_that_hangs_up_within_its_body_harms_nobody(small: Server) -> None:
+def test_client_that_disconnects_in_its_body_affects_no_other(small: Server) -> None:
     with small.upload(1000) as upload:
         assert upload.is_wanted
         upload.connection.sendall(ROW)
     assert small.invoke(ROW).status == 200
 
 
-def test_pings_are_answered_beside_slow_uploads(small: Server) -> None:
+def test_pings_are_answered_during_slow_uploads(small: Server) -> None:
     """One worker, three of its four threads busy."""
     with contextlib.ExitStack() as uploads:
         waiting: list[Any] = [uploads.enter_context(small.upload(len(ROW))) for _ in range(3)]

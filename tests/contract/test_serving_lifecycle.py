@@ -141,20 +141,20 @@ def _change_card(**fields: object) -> Callable[[Path], None]:
         pytest.param(_change_card(centers_sha256=7), "checksum", id="a checksum that is a number"),
     ],
 )
-def test_a_model_that_cant_be_served_ends_the_server_with_one_sentence(
+def test_invalid_model_ends_the_server_with_one_sentence(
     served: OptMl, tmp_path: Path, spoil: Callable[[Path], None], cause: str
 ) -> None:
     spoil(served.model)
     assert cause in assert_gives_up(served.base, tmp_path / "output")
 
 
-def test_a_model_of_the_built_in_image_has_no_card_and_is_served(served: OptMl, tmp_path: Path) -> None:
+def test_model_without_metadata_is_served(served: OptMl, tmp_path: Path) -> None:
     (served.model / "kmeans.json").unlink()
     with serving(served.base, tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:
         assert server.invoke(CSV).status == 200
 
 
-def test_the_model_folder_is_only_read(served: OptMl, tmp_path: Path) -> None:
+def test_model_folder_is_not_modified(served: OptMl, tmp_path: Path) -> None:
     before = served.model_files()
     times = {path: path.stat().st_mtime_ns for path in (served.model, *served.model.iterdir())}
     with serving(served.base, tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:
@@ -179,7 +179,7 @@ def test_the_model_folder_is_only_read(served: OptMl, tmp_path: Path) -> None:
         ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "image/png"),
     ],
 )
-def test_a_wrong_setting_ends_the_server_with_one_sentence(
+def test_invalid_setting_ends_the_server_with_one_sentence(
     trained: OptMl, tmp_path: Path, name: str, value: str
 ) -> None:
     said = assert_gives_up(trained.base, tmp_path / "output", **{name: value})
@@ -187,7 +187,7 @@ def test_a_wrong_setting_ends_the_server_with_one_sentence(
     assert value in said
 
 
-def test_settings_are_honoured(trained: OptMl, tmp_path: Path) -> None:
+def test_settings_take_effect(trained: OptMl, tmp_path: Path) -> None:
     settings = {
         "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv",
         "SAGEMAKER_MAX_PAYLOAD_IN_MB": "2",
@@ -235,14 +235,14 @@ sys.exit(__main__.main())
 )
 
 
-def test_a_request_may_compute_longer_than_a_worker_may_be_silent(trained: OptMl, tmp_path: Path) -> None:
+def test_request_may_compute_longer_than_the_worker_timeout(trained: OptMl, tmp_path: Path) -> None:
     with serving(trained.base, tmp_path / "output", THOUGHTFUL, SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:
         workers = server.workers()
         assert server.invoke(csv(POINTS[:3])).status == 200
         assert server.workers() == workers
 
 
-def test_a_worker_has_the_threads_of_its_requests_and_none_of_blas(trained: OptMl, tmp_path: Path) -> None:
+def test_worker_has_its_request_threads_and_no_blas_threads(trained: OptMl, tmp_path: Path) -> None:
     """Those of BLAS would be there after the first large product, one for each further CPU."""
     body = csv(digits())
     with serving(trained.base, tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:
@@ -263,7 +263,7 @@ def private_bytes(process: int) -> int:
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
 
-def test_the_model_is_in_memory_once(tmp_path: Path) -> None:
+def test_workers_share_the_memory_of_the_model(tmp_path: Path) -> None:
     """Of centers of 20 MB, kept as they are, scaled, and transposed, no worker has a copy after it has used them."""
     centers = np.random.default_rng(0).normal(size=(2500, 2000)).astype(np.float32)
     artifact.save(KMeansModel(centers), tmp_path / "ml" / "model")
@@ -291,7 +291,7 @@ def start_upload_and_stop(server: Server) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_sigterm_lets_a_request_that_is_under_way_end(trained: OptMl, tmp_path: Path, workers: str) -> None:
+def test_sigterm_during_a_request_completes_it(trained: OptMl, tmp_path: Path, workers: str) -> None:
     with serving(trained.base, tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS=workers) as server:
         assert start_upload_and_stop(server) == (200, 0)
     assert "Traceback" not in (tmp_path / "output").read_text()
@@ -307,13 +307,13 @@ def test_sigterm_does_not_wait_for_idle_connections(trained: OptMl, tmp_path: Pa
         assert server.process.wait(timeout=15) == 0
 
 
-def test_sigint_stops_the_server_too(trained: OptMl, tmp_path: Path) -> None:
+def test_sigint_stops_the_server(trained: OptMl, tmp_path: Path) -> None:
     with serving(trained.base, tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(timeout=15) == 0
 
 
-def test_sigint_waits_for_no_client(trained: OptMl, tmp_path: Path) -> None:
+def test_sigint_during_a_request_stops_at_once(trained: OptMl, tmp_path: Path) -> None:
     with (
         serving(trained.base, tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS="1") as server,
         server.upload(len(CSV)) as upload,
@@ -363,7 +363,7 @@ def test_stop_signal_while_a_worker_boots_ends_it_in_time(trained: OptMl, tmp_pa
     assert "SIGKILL" not in (tmp_path / "output").read_text()
 
 
-def test_a_worker_that_is_killed_comes_back(trained: OptMl, tmp_path: Path) -> None:
+def test_killed_worker_is_replaced(trained: OptMl, tmp_path: Path) -> None:
     with serving(trained.base, tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
         wait_until(lambda: len(server.workers()) == 2, "both workers")
         before = server.workers()
@@ -376,7 +376,7 @@ def test_a_worker_that_is_killed_comes_back(trained: OptMl, tmp_path: Path) -> N
         assert server.stop() == 0
 
 
-def test_a_server_outlives_the_death_of_all_its_workers(trained: OptMl, tmp_path: Path) -> None:
+def test_server_survives_the_death_of_all_workers(trained: OptMl, tmp_path: Path) -> None:
     with serving(trained.base, tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:
         (victim,) = server.workers()
         os.kill(victim, signal.SIGKILL)
@@ -385,7 +385,7 @@ def test_a_server_outlives_the_death_of_all_its_workers(trained: OptMl, tmp_path
         assert server.ask("GET", "/ping").status == 200
 
 
-def test_two_servers_dont_disturb_each_other(trained: OptMl, tmp_path: Path) -> None:
+def test_two_servers_run_independently(trained: OptMl, tmp_path: Path) -> None:
     with contextlib.ExitStack() as servers:
         for i in range(2):
             server = servers.enter_context(

@@ -51,7 +51,7 @@ def ping(server: Server) -> int:
         return connection.getresponse().status
 
 
-def test_pings_are_answered_while_every_thread_waits_for_a_slow_client(single: Server) -> None:
+def test_pings_are_answered_while_all_threads_are_busy(single: Server) -> None:
     with contextlib.ExitStack() as clients:
         uploads = [clients.enter_context(single.upload(len(CSV))) for _ in range(THREADS)]
         assert all(upload.is_wanted for upload in uploads)
@@ -66,7 +66,7 @@ def test_pings_are_answered_while_every_thread_waits_for_a_slow_client(single: S
             assert upload.answer().status == 200
 
 
-def test_pings_are_answered_beside_halves_of_pings(single: Server) -> None:
+def test_pings_are_answered_during_incomplete_pings(single: Server) -> None:
     with contextlib.ExitStack() as clients:
         for _ in range(THREADS + 2):
             client = clients.enter_context(socket.create_connection((HOST, single.port), timeout=30))
@@ -75,7 +75,7 @@ def test_pings_are_answered_beside_halves_of_pings(single: Server) -> None:
 
 
 @pytest.mark.parametrize("line", [b"Content-Length: 100000", b"Transfer-Encoding: chunked", b"Connection: close"])
-def test_pings_are_answered_beside_pings_that_never_end(single: Server, line: bytes) -> None:
+def test_pings_are_answered_during_pings_that_never_end(single: Server, line: bytes) -> None:
     """Clients that announce a body and send none, or don't close when the server has."""
     with contextlib.ExitStack() as clients:
         for _ in range(THREADS - 1):
@@ -84,7 +84,7 @@ def test_pings_are_answered_beside_pings_that_never_end(single: Server, line: by
         assert ping(single) == 200
 
 
-def test_silent_connections_take_no_thread(single: Server) -> None:
+def test_silent_connections_occupy_no_thread(single: Server) -> None:
     with contextlib.ExitStack() as clients:
         for _ in range(20 * THREADS):
             clients.enter_context(socket.create_connection((HOST, single.port), timeout=30))
@@ -97,7 +97,7 @@ FEW_FILES = ("sh", "-c", f'ulimit -n 256 && exec "{sys.executable}" -m serve')
 
 
 @pytest.mark.parametrize("start", [b"", b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["silent", "idle"])
-def test_more_connections_than_files_shut_nobody_out(trained: OptMl, tmp_path: Path, start: bytes) -> None:
+def test_new_clients_are_answered_when_file_limit_is_reached(trained: OptMl, tmp_path: Path, start: bytes) -> None:
     """Of those on which nothing was ever said, or nothing more after a ping, the oldest make room."""
     settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}
     with (
@@ -117,7 +117,7 @@ def test_more_connections_than_files_shut_nobody_out(trained: OptMl, tmp_path: P
     assert "Traceback" not in (tmp_path / "output").read_text()
 
 
-def test_the_thread_of_the_pings_answers_nothing_else(single: Server) -> None:
+def test_ping_thread_answers_only_pings(single: Server) -> None:
     """A ping and more, as many bytes as the parser reads at once, and then a ping again: as the body of a POST."""
     ping_first, asked = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /health HTTP/1.1\r\nHost: x\r\nX-Fill: "
     post = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n"
@@ -144,7 +144,7 @@ def drip(connections: Iterable[socket.socket]) -> None:
         waiting -= set(select.select(list(waiting), [], [], 0.05)[0])
 
 
-def test_who_sends_byte_by_byte_is_refused_and_holds_no_thread_for_long(trained: OptMl, tmp_path: Path) -> None:
+def test_body_sent_byte_by_byte_is_refused_with_408(trained: OptMl, tmp_path: Path) -> None:
     settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}
     with (
         serving(trained.base, tmp_path / "output", IMPATIENT, **settings) as server,
@@ -159,7 +159,7 @@ def test_who_sends_byte_by_byte_is_refused_and_holds_no_thread_for_long(trained:
         assert server.invoke(CSV).status == 200
 
 
-def test_a_head_that_comes_byte_by_byte_is_hung_up_on(trained: OptMl, tmp_path: Path) -> None:
+def test_head_sent_byte_by_byte_is_disconnected(trained: OptMl, tmp_path: Path) -> None:
     with (
         serving(trained.base, tmp_path / "output", IMPATIENT, SAGEMAKER_MODEL_SERVER_WORKERS="1") as server,
         contextlib.ExitStack() as clients,
@@ -172,7 +172,7 @@ def test_a_head_that_comes_byte_by_byte_is_hung_up_on(trained: OptMl, tmp_path: 
         assert server.invoke(CSV).status == 200
 
 
-def test_busy_clients_leave_threads_to_others(single: Server) -> None:
+def test_busy_clients_do_not_starve_others(single: Server) -> None:
     """Each sends its next request as soon as it has an answer, and there are more of them than threads."""
     stop = threading.Event()
 
@@ -217,7 +217,7 @@ def test_pings_are_answered_under_full_load(trained: OptMl, tmp_path: Path) -> N
     assert set(answered) == {200}
 
 
-def test_four_times_as_many_clients_as_threads_get_their_own_answers(server: Server, trained: OptMl) -> None:
+def test_more_clients_than_threads_get_their_own_answers(server: Server, trained: OptMl) -> None:
     centers = read_centers(trained.model)
 
     def converse(first: int) -> bool:
@@ -273,7 +273,7 @@ def awaits(process: int, number: signal.Signals) -> bool:
     return bool(int(fields["ShdPnd"], 16) >> (number - 1) & 1)
 
 
-def test_connections_that_wait_to_be_accepted_are_answered_after_sigterm(trained: OptMl, tmp_path: Path) -> None:
+def test_sigterm_answers_connections_not_yet_accepted(trained: OptMl, tmp_path: Path) -> None:
     """What the system has accepted while the worker stood still is not lost when it is told to stop."""
     with serving(trained.base, tmp_path / "output", SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:
         (worker,) = server.workers()
@@ -299,14 +299,14 @@ def test_connections_that_wait_to_be_accepted_are_answered_after_sigterm(trained
     assert not accepts_connections(server.port)
 
 
-def test_a_silent_connection_does_not_hold_up_the_end(single: Server) -> None:
+def test_sigterm_does_not_wait_for_silent_connections(single: Server) -> None:
     with socket.create_connection((HOST, single.port), timeout=30):
         assert ping(single) == 200  # by now the worker has accepted the silent one
         single.process.send_signal(signal.SIGTERM)
         assert single.process.wait(timeout=15) == 0
 
 
-def test_nothing_is_put_into_shared_memory(trained: OptMl, tmp_path: Path) -> None:
+def test_server_leaves_no_files_in_shared_memory(trained: OptMl, tmp_path: Path) -> None:
     """POSIX semaphores and named shared memory are files there; serverless endpoints have neither."""
     shared = Path("/dev/shm")  # noqa: S108 - only looked at
     before = set(shared.iterdir())
@@ -315,7 +315,7 @@ def test_nothing_is_put_into_shared_memory(trained: OptMl, tmp_path: Path) -> No
         assert {path for path in shared.iterdir() if path.name.startswith(("sem.", "psm_", "wgunicorn"))} <= before
 
 
-def test_a_port_that_is_taken_ends_the_server_with_one_sentence(trained: OptMl, tmp_path: Path) -> None:
+def test_port_in_use_ends_the_server_with_one_sentence(trained: OptMl, tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("0.0.0.0", 0))
         other.listen()

@@ -51,7 +51,7 @@ def samples(server: Server) -> dict[str, float]:
     return found
 
 
-def test_health_tells_model_workers_and_memory_but_no_path(server: Server, trained: OptMl) -> None:
+def test_health_reports_model_workers_and_memory_but_no_path(server: Server, trained: OptMl) -> None:
     wait_until(lambda: json.loads(server.ask("GET", "/health").body)["workers"]["alive"] == 2, "both workers")
     answer = server.ask("GET", "/health")
     assert answer.status == 200
@@ -98,7 +98,7 @@ def test_execution_parameters_report_the_enforced_limit(
             assert upload.answer().status == 413
 
 
-def test_custom_attributes_come_back(server: Server) -> None:
+def test_custom_attributes_are_returned(server: Server) -> None:
     given = "trace=1; tenant=" + "a" * 1008
     for body, status in ((csv(POINTS), 200), (b"x", 400)):
         answer = server.invoke(body, X_Amzn_SageMaker_Custom_Attributes=given)
@@ -106,7 +106,7 @@ def test_custom_attributes_come_back(server: Server) -> None:
 
 
 @pytest.mark.parametrize("given", ["a" * 1025, "\u00e9", "a\tb"])
-def test_custom_attributes_that_are_none_are_not_given_back(server: Server, given: str) -> None:
+def test_invalid_custom_attributes_are_not_returned(server: Server, given: str) -> None:
     answer = server.invoke(csv(POINTS), X_Amzn_SageMaker_Custom_Attributes=given)
     assert answer.status == 200
     assert answer.headers["X-Amzn-SageMaker-Custom-Attributes"] is None
@@ -140,20 +140,20 @@ def test_healthy_pings_are_not_logged(fresh: Server) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "nonsense", f"00-{TRACE}", f"00-{TRACE.upper()}-{SPAN}-01", "x" * 5000])
-def test_an_odd_traceparent_is_not_logged(fresh: Server, given: str) -> None:
+def test_invalid_traceparent_is_not_logged(fresh: Server, given: str) -> None:
     assert fresh.invoke(csv(POINTS), Traceparent=given).status == 200
     wait_until(lambda: bool(log_lines(fresh)), "a line")
     assert "trace_id" not in log_lines(fresh)[0]
 
 
-def test_a_log_line_stays_one_line_whatever_the_request_holds(fresh: Server) -> None:
+def test_log_line_of_a_hostile_request_is_one_line(fresh: Server) -> None:
     assert fresh.ask("GET", "/a%0a%0d%22%7b%c3%28" + "b" * 3000).status == 404
     wait_until(lambda: bool(log_lines(fresh)), "a line")
     (line,) = log_lines(fresh)
     assert len(line["path"]) <= 200
 
 
-def test_metrics_are_right_over_several_workers(fresh: Server, trained: OptMl) -> None:
+def test_metrics_sum_over_several_workers(fresh: Server, trained: OptMl) -> None:
     wait_until(lambda: samples(fresh)["kmeans_workers{}"] == 2, "both workers")
     before = samples(fresh)
     bodies = [csv(POINTS[: 1 + number % 3]) for number in range(30)]
@@ -185,7 +185,7 @@ def test_metrics_are_right_over_several_workers(fresh: Server, trained: OptMl) -
     assert after["kmeans_info{clusters=10,features=64,version=0.1.0}"] == 1
 
 
-def test_counters_do_not_go_back_when_a_worker_is_replaced(fresh: Server) -> None:
+def test_counters_survive_the_replacement_of_workers(fresh: Server) -> None:
     assert fresh.invoke(csv(POINTS)).status == 200
     wait_until(lambda: len(fresh.workers()) == 2, "both workers")
     before = fresh.workers()
@@ -208,7 +208,7 @@ def test_ipv6_and_ipv4_are_answered_on_one_port(server: Server) -> None:
             assert connection.getresponse().status == 200
 
 
-def test_what_is_no_http_is_answered_in_json_too(server: Server) -> None:
+def test_invalid_http_is_answered_in_json(server: Server) -> None:
     for head, status in (
         (b"GARBAGE\r\n\r\n", 400),
         (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
@@ -225,7 +225,7 @@ def test_what_is_no_http_is_answered_in_json_too(server: Server) -> None:
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["JSON alone", "all types"])
-def test_the_openapi_description_is_true(server: Server, tmp_path: Path, full: bool) -> None:
+def test_openapi_description_matches_the_server(server: Server, tmp_path: Path, full: bool) -> None:
     description = json.loads(server.ask("GET", "/openapi.json").body)
     content = description["paths"]["/invocations"]["post"]["requestBody"]["content"]
     assert len(content) == 5
@@ -237,7 +237,7 @@ def test_the_openapi_description_is_true(server: Server, tmp_path: Path, full: b
     check_description(server, description, tmp_path, 7, accepted=not full)
 
 
-def test_the_openapi_description_of_several_models_is_true(trained: OptMl, tmp_path: Path) -> None:
+def test_openapi_description_matches_a_multi_model_server(trained: OptMl, tmp_path: Path) -> None:
     models = tmp_path / "ml" / "models"
     models.mkdir(parents=True)
     shutil.copytree(trained.model, models / "a")
@@ -279,7 +279,7 @@ def check_description(server: Server, description: Any, folder: Path, operations
     assert "Traceback" not in server.output.read_text()
 
 
-def test_head_on_any_route_leaves_no_warning(fresh: Server) -> None:
+def test_head_on_any_route_logs_no_warning(fresh: Server) -> None:
     """An answer to HEAD has no body, and gunicorn complains of an application that gives it one."""
     for path in ("/ping", "/invocations", "/health", "/metrics", "/nowhere"):
         assert fresh.ask("HEAD", path).body == b""

@@ -33,7 +33,7 @@ def client(app: Flask) -> FlaskClient:
     return app.test_client()
 
 
-def test_a_request_is_answered_to_the_byte(client: FlaskClient) -> None:
+def test_json_answer_has_exact_bytes(client: FlaskClient) -> None:
     answer = client.post("/invocations", data=b"0,1\n3,4", content_type="text/csv")
     assert answer.data == (
         b'{"predictions": [{"closest_cluster": 0.0, "distance_to_cluster": 1.0}, '
@@ -42,13 +42,13 @@ def test_a_request_is_answered_to_the_byte(client: FlaskClient) -> None:
     assert answer.headers["Content-Type"] == "application/json"
 
 
-def test_csv_is_answered_to_the_byte(client: FlaskClient) -> None:
+def test_csv_answer_has_exact_bytes(client: FlaskClient) -> None:
     answer = client.post("/invocations", data=b"0,1\n3,4", content_type="text/csv", headers={"Accept": "text/csv"})
     assert answer.data == b"0.0,1.0\n1.0,0.0"
     assert answer.headers["Content-Type"] == "text/csv"
 
 
-def test_a_defect_is_500_without_its_cause_and_logged_with_it(
+def test_defect_is_500_and_only_the_log_has_its_cause(
     client: FlaskClient, model: KMeansModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(_: object) -> None:
@@ -67,7 +67,7 @@ def test_a_defect_is_500_without_its_cause_and_logged_with_it(
     assert "RuntimeError: secret" in caplog.text
 
 
-def test_a_defect_has_one_id_in_answer_and_log(
+def test_defect_has_one_id_in_answer_and_log(
     client: FlaskClient, model: KMeansModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(model, "predict", None)
@@ -82,7 +82,7 @@ def counted(client: FlaskClient, name: str) -> float:
     return float(found[1])
 
 
-def test_of_a_body_that_is_refused_no_row_is_counted(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_a_refused_body_are_not_counted(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many of its portions were read and asked for before."""
     monkeypatch.setattr(inference, "PORTION_BYTES", 10)
     ask = partial(client.post, "/invocations", content_type="text/csv")
@@ -94,9 +94,7 @@ def test_of_a_body_that_is_refused_no_row_is_counted(client: FlaskClient, monkey
     assert counted(client, "kmeans_rows_total") == counted(client, "kmeans_distance_count") == 50
 
 
-def test_only_a_body_of_several_portions_waits_for_its_turn(
-    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_large_bodies_wait_for_each_other(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     waited = []
     monkeypatch.setattr(exchange, "write_log_line", lambda record: waited.append("wait" in record.seconds))
     monkeypatch.setattr(inference, "PORTION_BYTES", 10)
@@ -106,7 +104,7 @@ def test_only_a_body_of_several_portions_waits_for_its_turn(
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/csv"])
-def test_an_answer_in_chunks_is_counted_when_it_is_sent(
+def test_chunked_answer_is_counted_after_it_is_sent(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, accept: str
 ) -> None:
     monkeypatch.setattr(inference, "PORTION_BYTES", 10)
@@ -140,13 +138,13 @@ def test_exhausted_memory_is_503(client: FlaskClient, model: KMeansModel, monkey
         ({"X-Request-Id": "x" * 128}, "x" * 128),
     ],
 )
-def test_the_callers_id_is_taken(client: FlaskClient, headers: dict[str, str], expected: str) -> None:
+def test_request_id_of_the_caller_is_used(client: FlaskClient, headers: dict[str, str], expected: str) -> None:
     answer = client.get("/nowhere", headers=headers)
     assert answer.json is not None
     assert answer.json["error"]["request_id"] == expected
 
 
-def test_what_another_body_wont_mend_is_refused_first(client: FlaskClient) -> None:
+def test_wrong_types_are_refused_before_the_body_is_read(client: FlaskClient) -> None:
     """An unknown type is told even where the body is wrong or too long too."""
     body = b"x" * 5000
     assert client.post("/invocations", data=body, content_type="image/png").status_code == 415

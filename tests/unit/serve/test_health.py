@@ -22,7 +22,7 @@ def model() -> KMeansModel:
     return KMeansModel([[0.0, 0.0], [3.0, 4.0], [3.0, 4.0]])
 
 
-def test_ping_is_503_until_the_model_has_answered_a_self_test(model: KMeansModel) -> None:
+def test_ping_is_503_until_the_self_test_has_passed(model: KMeansModel) -> None:
     readiness = Readiness(model)
     client = create_app(SETTINGS, model, Metrics(1, model), readiness).test_client()
     for method in (client.get, client.head):
@@ -37,7 +37,7 @@ def test_ping_is_503_until_the_model_has_answered_a_self_test(model: KMeansModel
 @pytest.mark.parametrize(
     ("labels", "distances"), [([1, 0, 0], [0, 0, 0]), ([0, 1, 1], [0, 0, 0.1]), ([0, 1, 1], [0, 0, np.nan])]
 )
-def test_a_model_that_answers_wrongly_is_never_ready(
+def test_model_with_wrong_predictions_is_never_ready(
     model: KMeansModel, monkeypatch: pytest.MonkeyPatch, labels: list[int], distances: list[float]
 ) -> None:
     monkeypatch.setattr(model, "predict", lambda _: (np.array(labels), np.array(distances, dtype=np.float32)))
@@ -47,20 +47,20 @@ def test_a_model_that_answers_wrongly_is_never_ready(
     assert not readiness.is_ready
 
 
-def test_equal_centers_are_no_fault(model: KMeansModel) -> None:
+def test_model_with_equal_centers_becomes_ready(model: KMeansModel) -> None:
     readiness = Readiness(model)
     readiness.test()
     assert readiness.is_ready
 
 
-def test_centers_close_together_and_a_distant_one_are_no_fault() -> None:
+def test_model_with_close_and_distant_centers_becomes_ready() -> None:
     """To float32 the first two are equally near to each other's place: the machine doesn't compute wrongly."""
     readiness = Readiness(KMeansModel([[100.0, 100.0], [100.01, 100.0], [0.0, 0.0]]))
     readiness.test()
     assert readiness.is_ready
 
 
-def test_a_multi_model_server_is_ready_with_no_model_and_names_its_routes() -> None:
+def test_multi_model_server_is_ready_without_models() -> None:
     client = create_app(dataclasses.replace(SETTINGS, is_multi_model=True), None).test_client()
     assert client.get("/ping").status_code == 200
     answer = client.post("/invocations", data=b"1,2", content_type="text/csv")
@@ -84,7 +84,7 @@ def test_a_multi_model_server_is_ready_with_no_model_and_names_its_routes() -> N
         (1, {"SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "8"}, (8, 12)),
     ],
 )
-def test_execution_parameters_keep_to_a_hundred_megabytes(
+def test_execution_parameters_are_at_most_100_mb_in_total(
     workers: int, environment: dict[str, str], expected: tuple[int, int]
 ) -> None:
     found = best_execution(Settings.from_environment({"SAGEMAKER_BATCH": "true"} | environment, cpus=workers))
@@ -100,7 +100,7 @@ def test_execution_parameters_of_an_endpoint_report_its_limit(workers: int, expe
 
 
 @pytest.mark.parametrize(("name", "told"), [("centers.npy", "centers.npy"), ("a\nb\udcff", r"'a\nb\udcff'")])
-def test_health_names_the_file_of_the_centers_without_its_folder(tmp_path: Path, name: str, told: str) -> None:
+def test_health_reports_the_centers_file_without_folder(tmp_path: Path, name: str, told: str) -> None:
     np.save(tmp_path / "centers.npy", np.ones((2, 3)))
     (tmp_path / "centers.npy").rename(tmp_path / name)
     report = create_app(SETTINGS, artifact.load(tmp_path)).test_client().get("/health")

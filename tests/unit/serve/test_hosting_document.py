@@ -29,7 +29,7 @@ def quoted(title: str, column: int = 0) -> set[str]:
     return {name for row in table(title) for name in re.findall(r"`([^`]+)`", row[column])}
 
 
-def test_every_format_has_a_cell() -> None:
+def test_document_has_a_cell_for_every_format() -> None:
     section = DOCUMENT.partition("\n## Formats\n")[2]
     head = next(line for line in section.splitlines() if line.startswith("|"))
     assert re.findall(r"`([^`]+)`", head) == list(ENCODERS)
@@ -37,12 +37,12 @@ def test_every_format_has_a_cell() -> None:
     assert all(row[1:] == ["yes"] * len(ENCODERS) for row in table("Formats"))
 
 
-def test_every_variable_is_there_and_no_other() -> None:
+def test_document_names_exactly_the_variables() -> None:
     source = (PROJECT / "serve" / "settings.py").read_text()
     assert quoted("Environment") == set(re.findall(r'"((?:SAGEMAKER|KMEANS)_[A-Z_]+)"', source))
 
 
-def test_every_field_of_the_log_is_there_and_no_other() -> None:
+def test_document_names_exactly_the_log_fields() -> None:
     record = Record(
         "id", "trace", "span", "POST", "/x", model="m", code="c", bad_rows=1, seconds=dict.fromkeys(STAGES, 0.1)
     )
@@ -51,13 +51,13 @@ def test_every_field_of_the_log_is_there_and_no_other() -> None:
     assert all(f"`{stage}`" in DOCUMENT for stage in line["ms"])
 
 
-def test_every_metric_is_there_and_no_other() -> None:
+def test_document_names_exactly_the_metrics() -> None:
     text = Metrics(1).render().decode()
     named = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
     assert quoted("Metrics") == named
 
 
-def test_every_code_is_there() -> None:
+def test_document_names_every_error_code() -> None:
     codes = {code for _, code in errors.REFUSALS.values()}
     source = (PROJECT / "serve" / "errors.py").read_text() + (PROJECT / "serve" / "server" / "malformed.py").read_text()
     codes |= set(re.findall(r'(?:HTTPStatus\.\w+|status), "(\w+)"', source))
@@ -67,14 +67,14 @@ def test_every_code_is_there() -> None:
 
 
 @pytest.mark.parametrize("is_multi_model", [False, True])
-def test_every_route_is_there(is_multi_model: bool) -> None:
+def test_document_names_every_route(is_multi_model: bool) -> None:
     settings = dataclasses.replace(Settings.from_environment({}, cpus=1), is_multi_model=is_multi_model)
     routes = {re.sub(r"<(\w+)>", r"{\1}", rule.rule) for rule in create_app(settings, None).url_map.iter_rules()}
     named = {name.removeprefix("GET ").removeprefix("POST ") for name in quoted("Routes")}
     assert routes <= named
 
 
-def test_every_point_of_the_contract_has_a_test() -> None:
+def test_every_point_of_the_contract_names_a_test() -> None:
     rows = table("The contract, point by point")
     assert len(rows) == 22
     assert [point for point, tests in rows if "`test_" not in tests] == []

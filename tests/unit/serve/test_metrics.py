@@ -33,7 +33,7 @@ def in_a_child(action: object) -> None:
     os.waitpid(pid, 0)
 
 
-def test_what_several_processes_count_is_summed() -> None:
+def test_counts_of_several_processes_are_summed() -> None:
     telemetry = Metrics(2)
 
     def work(row: int) -> None:
@@ -68,7 +68,7 @@ def test_requests_in_progress_end_with_their_process() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 5])
-def test_a_distance_falls_into_the_bucket_that_reaches_it(rows: int) -> None:
+def test_distance_is_counted_in_the_first_bucket_that_covers_it(rows: int) -> None:
     telemetry = Metrics(1, MODEL)
     for distance, bound in ((0.0, "0.5"), (0.5, "0.5"), (0.51, "1"), (2.0, "2"), (20.0, "20"), (20.1, "+Inf")):
         before = value(telemetry, f'kmeans_distance_bucket{{le="{bound}"}}')
@@ -78,14 +78,14 @@ def test_a_distance_falls_into_the_bucket_that_reaches_it(rows: int) -> None:
     assert value(telemetry, "kmeans_distance_sum") == pytest.approx(43.11 * rows)
 
 
-def test_no_distances_are_counted_as_none() -> None:
+def test_empty_distances_are_counted_as_none() -> None:
     telemetry = Metrics(1, MODEL)
     telemetry.count_distances(np.empty(0, dtype=np.float32))
     assert value(telemetry, "kmeans_distance_count") == 0
 
 
 @pytest.mark.parametrize("known", [None, 0, -1.0, float("nan"), "4", []])
-def test_without_the_training_datas_distance_the_bounds_are_powers(known: object) -> None:
+def test_distance_bounds_without_training_distance_are_powers(known: object) -> None:
     model = KMeansModel([[0.0]], None, {"metrics": {"train:mean_squared_distance": known}})
     assert distance_bounds(model) == DISTANCE_POWERS
     assert list(DISTANCE_POWERS) == sorted(DISTANCE_POWERS)
@@ -93,13 +93,13 @@ def test_without_the_training_datas_distance_the_bounds_are_powers(known: object
         assert distance_bounds(other) == DISTANCE_POWERS
 
 
-def test_distance_bounds_of_a_cosine_model_follow_its_mean_distance() -> None:
+def test_distance_bounds_of_cosine_models_use_the_mean_distance() -> None:
     metrics = {"metrics": {"train:mean_squared_distance": 0.04}}
     assert 0.04 in distance_bounds(KMeansModel([[1.0]], None, metrics, distance_metric="cosine"))
     assert 0.2 in distance_bounds(KMeansModel([[1.0]], None, metrics))
 
 
-def test_routes_and_statuses_that_nobody_knows_are_counted_together() -> None:
+def test_unknown_routes_and_statuses_are_counted_together() -> None:
     telemetry = Metrics(1)
     for path, status in (("/etc/passwd", 404), ("/" + "x" * 5000, 404), ("/ping", 299), ("/models/a/invoke", 507)):
         telemetry.begin()
@@ -109,7 +109,7 @@ def test_routes_and_statuses_that_nobody_knows_are_counted_together() -> None:
     assert value(telemetry, 'kmeans_requests_total{route="/models",status="507"}') == 1
 
 
-def test_a_process_is_alive_until_it_has_ended() -> None:
+def test_process_is_alive_until_it_has_ended() -> None:
     assert is_alive(os.getpid())
     assert not is_alive(0)
     assert not is_alive("[booting]")

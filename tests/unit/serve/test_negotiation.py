@@ -112,7 +112,7 @@ def test_a_missing_content_type_is_told_as_such(content_type: str | None) -> Non
         (None, "text/csv; charset=utf-8", CSV),
     ],
 )
-def test_accept_chooses_the_answers_type(accept: str | None, default: str, expected: str) -> None:
+def test_accept_header_selects_the_answer_type(accept: str | None, default: str, expected: str) -> None:
     assert answer_type(accept, default) == AnswerType(expected, integer_labels=False)
 
 

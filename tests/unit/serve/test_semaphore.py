@@ -13,7 +13,7 @@ LIMIT_SECONDS = 20.0
 
 
 @pytest.mark.parametrize("places", [1, 3])
-def test_no_more_than_there_are_places_are_at_it_at_a_time(places: int) -> None:
+def test_semaphore_admits_at_most_the_given_number(places: int) -> None:
     turns, lock = Semaphore(places, patience=LIMIT_SECONDS), threading.Lock()
     full = threading.Barrier(places)
     inside = most = 0
@@ -34,7 +34,7 @@ def test_no_more_than_there_are_places_are_at_it_at_a_time(places: int) -> None:
     assert most == places
 
 
-def test_a_place_is_free_again_after_an_error() -> None:
+def test_semaphore_is_released_after_an_error() -> None:
     turns = Semaphore(1, patience=LIMIT_SECONDS)
     with pytest.raises(ValueError, match="broken"), turns.taken():
         raise ValueError("broken")
@@ -42,7 +42,7 @@ def test_a_place_is_free_again_after_an_error() -> None:
         pass
 
 
-def test_who_has_lost_patience_goes_ahead() -> None:
+def test_semaphore_admits_after_the_patience_has_passed() -> None:
     turns = Semaphore(1, patience=0.01)
     with turns.taken(), turns.taken(), turns.taken():
         pass

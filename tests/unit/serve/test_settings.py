@@ -10,7 +10,7 @@ from kmeans.errors import SettingError
 from serve.settings import Settings
 
 
-def test_an_empty_environment_gives_what_sagemaker_expects() -> None:
+def test_settings_of_an_empty_environment_are_sagemakers() -> None:
     assert Settings.from_environment({}, cpus=3) == Settings(
         model_directory=Path("/opt/ml/model"),
         models_directory=Path("/opt/ml/models"),
@@ -52,18 +52,18 @@ def test_an_empty_environment_gives_what_sagemaker_expects() -> None:
         ("KMEANS_BAD_ROWS", "error", {}),
     ],
 )
-def test_a_variable_sets_its_setting_and_no_other(name: str, text: str, changed: dict[str, Any]) -> None:
+def test_variable_changes_only_its_setting(name: str, text: str, changed: dict[str, Any]) -> None:
     defaults = Settings.from_environment({}, cpus=2)
     found = Settings.from_environment({name: text, "SAGEMAKER_REGION": "eu-west-1", "PATH": "/bin"}, cpus=2)
     assert found == dataclasses.replace(defaults, **changed)
 
 
-def test_a_batch_transform_takes_what_its_user_says() -> None:
+def test_batch_payload_limit_is_the_users() -> None:
     environment = {"SAGEMAKER_BATCH": "True", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "6"}
     assert Settings.from_environment(environment, cpus=2).max_payload_bytes == 6 << 20
 
 
-def test_a_multi_model_endpoint_has_one_process_whatever_is_asked_for() -> None:
+def test_multi_model_endpoint_has_one_worker() -> None:
     environment = {"SAGEMAKER_MULTI_MODEL": "true", "SAGEMAKER_MODEL_SERVER_WORKERS": "4"}
     assert Settings.from_environment(environment, cpus=4).workers == 1
 
@@ -78,7 +78,7 @@ CHOICES = ("SAGEMAKER_BATCH", "SAGEMAKER_MULTI_MODEL", "SAGEMAKER_BATCH_STRATEGY
 
 
 @pytest.mark.parametrize("name", [*NUMBERS, *CHOICES, "SAGEMAKER_BASE_DIR", "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"])
-def test_an_empty_variable_is_none(name: str) -> None:
+def test_empty_variable_is_ignored(name: str) -> None:
     assert Settings.from_environment({name: ""}, cpus=2) == Settings.from_environment({}, cpus=2)
 
 
@@ -86,27 +86,27 @@ def test_an_empty_variable_is_none(name: str) -> None:
 @pytest.mark.parametrize(
     "text", ["-1", "+1", "1.5", "1e1", "two", "0x10", "1_0", "\u0663", "\u00b2", "1048577", "9" * 1000]
 )
-def test_a_number_that_cant_be_meant_is_refused_with_its_range(name: str, text: str) -> None:
+def test_invalid_number_is_refused_with_its_range(name: str, text: str) -> None:
     with pytest.raises(SettingError, match=f"{name}: expected an integer {NUMBERS[name]}, found ") as caught:
         Settings.from_environment({name: text}, cpus=2)
     assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize("name", ["SAGEMAKER_BIND_TO_PORT", "SAGEMAKER_MODEL_SERVER_WORKERS"])
-def test_nought_is_no_port_and_no_number_of_workers(name: str) -> None:
+def test_zero_port_or_workers_is_refused(name: str) -> None:
     with pytest.raises(SettingError, match=name):
         Settings.from_environment({name: "0"}, cpus=2)
 
 
 @pytest.mark.parametrize("name", CHOICES)
 @pytest.mark.parametrize("text", ["yes", "1", "TRUE", "x" * 1000])
-def test_a_choice_that_is_none_is_refused_with_all_there_are(name: str, text: str) -> None:
+def test_invalid_choice_is_refused_with_the_choices(name: str, text: str) -> None:
     with pytest.raises(SettingError, match=f"{name}: expected one of ") as caught:
         Settings.from_environment({name: text}, cpus=2)
     assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize("text", ["image/png", "csvs", "text/csv;q=0"])
-def test_a_default_answer_that_cant_be_given_is_refused(text: str) -> None:
+def test_unsupported_default_accept_is_refused(text: str) -> None:
     with pytest.raises(SettingError, match="SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"):
         Settings.from_environment({"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": text}, cpus=2)

@@ -73,7 +73,7 @@ def files_of(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize("offset", [0.0, 30.0], ids=["at the origin", "far from it"])
 @pytest.mark.parametrize("form", FORMS)
-def test_the_estimate_holds_what_reading_and_keeping_take(tmp_path: Path, form: str, offset: float) -> None:
+def test_estimate_covers_the_memory_of_reading_and_keeping(tmp_path: Path, form: str, offset: float) -> None:
     name, write = FORMS[form]
     centers = np.random.default_rng(0).normal(offset, 3.0, (K, D))
     (tmp_path / name).write_bytes(write(centers))
@@ -90,7 +90,7 @@ def test_the_estimate_holds_what_reading_and_keeping_take(tmp_path: Path, form: 
     assert 0.95 * kept <= memory.once_read(model, files_of(tmp_path)) <= 1.1 * kept
 
 
-def test_a_long_card_counts(tmp_path: Path) -> None:
+def test_estimate_includes_long_metadata(tmp_path: Path) -> None:
     training: dict[str, Any] = {"notes": [{} for _ in range(50_000)]}
     artifact.save(KMeansModel([[1.0]], training=training), tmp_path)
     tracemalloc.start()
@@ -103,7 +103,7 @@ def test_a_long_card_counts(tmp_path: Path) -> None:
     assert memory.once_read(model, files_of(tmp_path)) >= kept
 
 
-def test_other_files_beside_model_algo_1_do_not_count(tmp_path: Path) -> None:
+def test_estimate_ignores_other_files_next_to_model_algo_1(tmp_path: Path) -> None:
     artifact.save(KMeansModel([[1.0, 2.0]]), tmp_path)
     before = memory.while_reading(files_of(tmp_path))
     (tmp_path / "c.npy").write_bytes(npy(np.zeros((100, 100))))
@@ -111,14 +111,14 @@ def test_other_files_beside_model_algo_1_do_not_count(tmp_path: Path) -> None:
     assert memory.while_reading(files_of(tmp_path)) == before
 
 
-def test_an_array_that_lies_about_its_size_is_taken_by_the_size_of_its_file(tmp_path: Path) -> None:
+def test_estimate_of_a_false_array_header_uses_the_file_size(tmp_path: Path) -> None:
     with (tmp_path / "c.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (10**9, 10**9)})
         file.write(bytes(1000))
     assert memory.while_reading(files_of(tmp_path)) < 100_000
 
 
-def test_an_archive_that_would_be_refused_does_not_count_as_what_it_would_become(tmp_path: Path) -> None:
+def test_estimate_of_a_refused_archive_ignores_its_content(tmp_path: Path) -> None:
     bomb = npz(np.zeros((1000, 1000)), zipfile.ZIP_DEFLATED)
     (tmp_path / "c.npz").write_bytes(bomb)
     assert memory.while_reading(files_of(tmp_path)) < 10 * len(bomb)
@@ -137,10 +137,10 @@ def test_an_archive_that_would_be_refused_does_not_count_as_what_it_would_become
     ],
     ids=repr,
 )
-def test_rubbish_counts_little_and_is_left_to_whoever_reads_it(tmp_path: Path, content: bytes) -> None:
+def test_estimate_of_invalid_files_is_small(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "c").write_bytes(content)
     assert memory.while_reading(files_of(tmp_path)) <= 10 * len(content)
 
 
-def test_a_file_that_is_gone_counts_nothing(tmp_path: Path) -> None:
+def test_estimate_of_a_missing_file_is_zero(tmp_path: Path) -> None:
     assert memory.while_reading([tmp_path / "model_algo-1", tmp_path / "kmeans.json"]) == 0

@@ -94,7 +94,7 @@ def outcome(future: "Future[object]") -> object:
 # ---- one after another ---------------------------------------------------------------------------------------------
 
 
-def test_a_loaded_model_is_found_by_its_name(catalog: Registry, save: Callable[..., str]) -> None:
+def test_loaded_model_is_found_by_its_name(catalog: Registry, save: Callable[..., str]) -> None:
     url = save("a1b2/model", clusters=5)
     assert catalog.load("a1b2", url) == Entry("a1b2", url)
     assert catalog.get("a1b2").clusters == 5
@@ -102,7 +102,7 @@ def test_a_loaded_model_is_found_by_its_name(catalog: Registry, save: Callable[.
     assert catalog.page(10).entries == [Entry("a1b2", url)]
 
 
-def test_the_same_folder_may_be_loaded_under_two_names(catalog: Registry, save: Callable[..., str]) -> None:
+def test_one_folder_can_be_loaded_under_two_names(catalog: Registry, save: Callable[..., str]) -> None:
     url = save("shared")
     catalog.load("one", url)
     catalog.load("two", url)
@@ -110,13 +110,15 @@ def test_the_same_folder_may_be_loaded_under_two_names(catalog: Registry, save: 
     assert catalog.get("two").clusters == 2
 
 
-def test_the_model_may_lie_in_a_folder_within(catalog: Registry, root: Path, save: Callable[..., str]) -> None:
+def test_model_in_the_subfolder_model_is_loaded(catalog: Registry, root: Path, save: Callable[..., str]) -> None:
     save("x/model", clusters=4)
     catalog.load("x", str(root / "x"))
     assert catalog.get("x").clusters == 4
 
 
-def test_files_in_the_folder_itself_come_first(catalog: Registry, root: Path, save: Callable[..., str]) -> None:
+def test_files_in_the_folder_take_precedence_over_subfolder(
+    catalog: Registry, root: Path, save: Callable[..., str]
+) -> None:
     save("x/model", clusters=4)
     artifact.save(KMeansModel([[1.0]]), root / "x")
     catalog.load("x", str(root / "x"))
@@ -124,12 +126,12 @@ def test_files_in_the_folder_itself_come_first(catalog: Registry, root: Path, sa
 
 
 @pytest.mark.parametrize("ask", [Registry.get, Registry.entry, Registry.unload])
-def test_what_is_not_loaded_is_not_found(catalog: Registry, ask: Callable[[Registry, str], object]) -> None:
+def test_model_that_is_not_loaded_is_not_found(catalog: Registry, ask: Callable[[Registry, str], object]) -> None:
     with pytest.raises(NotLoadedError, match="no model 'x' is loaded"):
         ask(catalog, "x")
 
 
-def test_an_unloaded_model_is_not_found_and_can_be_loaded_again(catalog: Registry, save: Callable[..., str]) -> None:
+def test_unloaded_model_can_be_loaded_again(catalog: Registry, save: Callable[..., str]) -> None:
     url = save("x")
     catalog.load("x", url)
     assert catalog.unload("x") == Entry("x", url)
@@ -140,7 +142,7 @@ def test_an_unloaded_model_is_not_found_and_can_be_loaded_again(catalog: Registr
     assert catalog.get("x").clusters == 2
 
 
-def test_a_second_load_of_a_name_is_refused_whatever_its_url(catalog: Registry, save: Callable[..., str]) -> None:
+def test_second_load_of_a_name_is_refused(catalog: Registry, save: Callable[..., str]) -> None:
     catalog.load("x", save("x", clusters=2))
     for url in (save("y", clusters=3), "/etc"):
         with pytest.raises(AlreadyLoadedError, match="'x' is loaded already"):
@@ -148,9 +150,7 @@ def test_a_second_load_of_a_name_is_refused_whatever_its_url(catalog: Registry, 
     assert catalog.get("x").clusters == 2
 
 
-def test_a_failed_load_leaves_the_name_and_the_budget_free(
-    catalog: Registry, root: Path, save: Callable[..., str]
-) -> None:
+def test_failed_load_frees_name_and_budget(catalog: Registry, root: Path, save: Callable[..., str]) -> None:
     url = save("x")
     content = (root / "x" / "model_algo-1").read_bytes()
     (root / "x" / "model_algo-1").write_bytes(content[:-20])
@@ -165,7 +165,7 @@ def test_a_failed_load_leaves_the_name_and_the_budget_free(
 # ---- pages ---------------------------------------------------------------------------------------------------------
 
 
-def test_pages_hold_all_models_in_the_order_of_their_names(catalog: Registry, save: Callable[..., str]) -> None:
+def test_pages_list_all_models_by_name(catalog: Registry, save: Callable[..., str]) -> None:
     url = save("x")
     names = ["b", "a", "Z", "10", "9", "~", "a.b"]
     for name in names:
@@ -182,7 +182,7 @@ def test_pages_hold_all_models_in_the_order_of_their_names(catalog: Registry, sa
     assert pages == 3
 
 
-def test_the_last_page_has_no_token_even_if_it_is_full(catalog: Registry, save: Callable[..., str]) -> None:
+def test_full_last_page_has_no_token(catalog: Registry, save: Callable[..., str]) -> None:
     url = save("x")
     for name in "abcd":
         catalog.load(name, url)
@@ -193,7 +193,7 @@ def test_the_last_page_has_no_token_even_if_it_is_full(catalog: Registry, save: 
     assert last.next_token is None
 
 
-def test_turning_pages_misses_nothing_while_models_come_and_go(catalog: Registry, save: Callable[..., str]) -> None:
+def test_paging_during_changes_lists_all_stable_models(catalog: Registry, save: Callable[..., str]) -> None:
     url = save("x")
     for name in "bdfh":
         catalog.load(name, url)
@@ -208,13 +208,13 @@ def test_turning_pages_misses_nothing_while_models_come_and_go(catalog: Registry
 
 
 @pytest.mark.parametrize("name", ["x", "0" * 1024, "..", "a%2Fb", "model:1;v=2?#&+", "\\", "~"])
-def test_names_are_opaque(catalog: Registry, save: Callable[..., str], name: str) -> None:
+def test_names_are_not_interpreted(catalog: Registry, save: Callable[..., str], name: str) -> None:
     catalog.load(name, save("x"))
     assert catalog.get(name).clusters == 2
 
 
 @pytest.mark.parametrize("name", ["", "0" * 1025, "a b", "a/b", "/", "ä", "a\n", "\0", "\x7f", "\u200b"])
-def test_names_that_no_request_could_hold_are_refused(catalog: Registry, save: Callable[..., str], name: str) -> None:
+def test_names_that_no_request_can_contain_are_refused(catalog: Registry, save: Callable[..., str], name: str) -> None:
     with pytest.raises(ModelError, match="model_name: expected 1 to 1024 visible ASCII characters"):
         catalog.load(name, save("x"))
 
@@ -260,9 +260,7 @@ def test_only_urls_below_the_root_are_read(
     assert len(str(caught.value)) < 1000
 
 
-def test_what_lies_outside_is_refused_in_the_same_words_whether_it_exists_or_not(
-    catalog: Registry, root: Path, outside: Path
-) -> None:
+def test_url_outside_the_root_is_refused_without_a_hint(catalog: Registry, root: Path, outside: Path) -> None:
     root.mkdir()
     said = []
     for target in (outside, outside.parent / "absent"):
@@ -285,7 +283,7 @@ def test_links_within_the_root_are_followed(catalog: Registry, root: Path, save:
     assert catalog.get("folder").clusters == catalog.get("file").clusters == 4
 
 
-def test_the_root_itself_may_be_a_link_and_messages_name_it_and_not_its_target(
+def test_linked_root_is_followed_and_not_resolved_in_messages(
     tmp_path: Path, root: Path, save: Callable[..., str]
 ) -> None:
     save("x")
@@ -299,7 +297,7 @@ def test_the_root_itself_may_be_a_link_and_messages_name_it_and_not_its_target(
 
 
 @pytest.mark.parametrize("name", ["model_algo-1", "kmeans.json", "centers.npy"])
-def test_files_that_are_links_to_elsewhere_are_not_read(
+def test_files_linked_outside_the_root_are_not_read(
     catalog: Registry, root: Path, outside: Path, save: Callable[..., str], name: str
 ) -> None:
     url = save("x")
@@ -310,7 +308,7 @@ def test_files_that_are_links_to_elsewhere_are_not_read(
     assert "others" not in str(caught.value)
 
 
-def test_the_folder_within_must_not_be_a_link_to_elsewhere(catalog: Registry, root: Path, outside: Path) -> None:
+def test_subfolder_linked_outside_the_root_is_refused(catalog: Registry, root: Path, outside: Path) -> None:
     (root / "x").mkdir(parents=True)
     (root / "x" / "model").symlink_to(outside)
     with pytest.raises(ModelError, match="a link to a place outside"):
@@ -318,9 +316,7 @@ def test_the_folder_within_must_not_be_a_link_to_elsewhere(catalog: Registry, ro
 
 
 @pytest.mark.parametrize("name", ["model_algo-1", "kmeans.json", "centers.npy"])
-def test_a_pipe_that_nobody_fills_is_refused_and_not_read(
-    catalog: Registry, root: Path, save: Callable[..., str], name: str
-) -> None:
+def test_pipe_is_refused_without_reading_it(catalog: Registry, root: Path, save: Callable[..., str], name: str) -> None:
     url = save("x")
     (root / "x" / name).unlink(missing_ok=True)
     os.mkfifo(root / "x" / name)
@@ -328,7 +324,7 @@ def test_a_pipe_that_nobody_fills_is_refused_and_not_read(
         catalog.load("x", url)
 
 
-def test_a_link_to_itself_is_refused(catalog: Registry, root: Path) -> None:
+def test_link_to_itself_is_refused(catalog: Registry, root: Path) -> None:
     root.mkdir()
     (root / "x").symlink_to("x")
     with pytest.raises(ModelError, match="there is no folder"):
@@ -336,20 +332,20 @@ def test_a_link_to_itself_is_refused(catalog: Registry, root: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["absent", "file"])
-def test_a_url_that_is_no_folder_is_told(catalog: Registry, root: Path, place: str) -> None:
+def test_url_that_is_not_a_folder_is_refused(catalog: Registry, root: Path, place: str) -> None:
     root.mkdir()
     (root / "file").write_bytes(b"")
     with pytest.raises(ModelError, match=f"there is no folder '{root / place}'"):
         catalog.load("x", str(root / place))
 
 
-def test_an_empty_folder_holds_no_model(catalog: Registry, root: Path) -> None:
+def test_empty_folder_is_refused(catalog: Registry, root: Path) -> None:
     (root / "x").mkdir(parents=True)
     with pytest.raises(ModelError, match=r"There is no model in .*: .* it is empty"):
         catalog.load("x", str(root / "x"))
 
 
-def test_a_folder_of_very_many_files_is_none_of_a_model(catalog: Registry, root: Path) -> None:
+def test_folder_with_too_many_files_is_refused(catalog: Registry, root: Path) -> None:
     (root / "x").mkdir(parents=True)
     for number in range(1001):
         (root / "x" / str(number)).touch()
@@ -360,7 +356,7 @@ def test_a_folder_of_very_many_files_is_none_of_a_model(catalog: Registry, root:
 # ---- memory --------------------------------------------------------------------------------------------------------
 
 
-def test_a_model_that_does_not_fit_is_not_read(root: Path, save: Callable[..., str], gate: Gate) -> None:
+def test_model_that_does_not_fit_is_not_read(root: Path, save: Callable[..., str], gate: Gate) -> None:
     catalog = Registry(root, MEGABYTE)
     with pytest.raises(NoRoomError, match=r"takes 2\d MB of memory, and 1 of the 1 MB for models are free") as caught:
         catalog.load("x", save("x", clusters=1000, features=1000))
@@ -369,9 +365,7 @@ def test_a_model_that_does_not_fit_is_not_read(root: Path, save: Callable[..., s
     assert catalog.taken() == 0
 
 
-def test_models_are_loaded_until_the_budget_is_taken_and_again_when_one_is_gone(
-    root: Path, save: Callable[..., str]
-) -> None:
+def test_unloading_a_model_makes_room_in_the_budget(root: Path, save: Callable[..., str]) -> None:
     url = save("x", clusters=100, features=1000)  # 1.2 MB once it is loaded, 2.4 MB while it is read
     catalog = Registry(root, 8 * MEGABYTE)
     for number in range(5):
@@ -382,7 +376,9 @@ def test_models_are_loaded_until_the_budget_is_taken_and_again_when_one_is_gone(
     catalog.load("next", url)
 
 
-def test_what_is_being_read_counts_too(root: Path, save: Callable[..., str], gate: Gate, threads: Any) -> None:
+def test_budget_includes_models_that_are_being_read(
+    root: Path, save: Callable[..., str], gate: Gate, threads: Any
+) -> None:
     url = save("x", clusters=100, features=1000)
     catalog = Registry(root, 4 * MEGABYTE)  # reading one takes 2.4 MB
     first = threads.submit(catalog.load, "first", url)
@@ -393,7 +389,7 @@ def test_what_is_being_read_counts_too(root: Path, save: Callable[..., str], gat
     assert outcome(first) == Entry("first", url)
 
 
-def test_an_unloaded_model_counts_for_as_long_as_it_is_used(
+def test_budget_includes_unloaded_models_still_in_use(
     catalog: Registry, save: Callable[..., str], threads: Any
 ) -> None:
     catalog.load("x", save("x", clusters=100, features=1000))
@@ -410,7 +406,7 @@ def test_an_unloaded_model_counts_for_as_long_as_it_is_used(
     assert catalog.taken() == 0
 
 
-def test_exhausted_memory_is_no_room(
+def test_load_without_memory_raises_no_room(
     catalog: Registry, save: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: Path) -> KMeansModel:
@@ -423,14 +419,14 @@ def test_exhausted_memory_is_no_room(
 
 
 @pytest.mark.parametrize(("usable", "expected"), [(64, 0), (256, 51), (1024, 588), (16384, 11340)])
-def test_the_budget_leaves_memory_for_the_program_and_the_requests(usable: int, expected: int) -> None:
+def test_budget_reserves_memory_for_program_and_requests(usable: int, expected: int) -> None:
     assert budget(usable * MEGABYTE) // MEGABYTE == expected
 
 
 # ---- at once -------------------------------------------------------------------------------------------------------
 
 
-def test_of_several_loads_of_a_name_one_wins(
+def test_concurrent_loads_of_a_name_succeed_once(
     catalog: Registry, save: Callable[..., str], gate: Gate, threads: Any
 ) -> None:
     url = save("x")
@@ -448,7 +444,7 @@ def test_of_several_loads_of_a_name_one_wins(
     assert catalog.get("x").clusters == 2
 
 
-def test_loading_keeps_nobody_waiting(catalog: Registry, save: Callable[..., str], gate: Gate, threads: Any) -> None:
+def test_loading_blocks_no_other_request(catalog: Registry, save: Callable[..., str], gate: Gate, threads: Any) -> None:
     slow, quick = save("slow"), save("quick", clusters=7)
     gate.open()
     catalog.load("quick", quick)
@@ -464,7 +460,7 @@ def test_loading_keeps_nobody_waiting(catalog: Registry, save: Callable[..., str
     assert outcome(loading) == Entry("slow", slow)
 
 
-def test_unloading_waits_for_whoever_uses_the_model(catalog: Registry, save: Callable[..., str], threads: Any) -> None:
+def test_unload_waits_for_users_of_the_model(catalog: Registry, save: Callable[..., str], threads: Any) -> None:
     catalog.load("x", save("x"))
     in_use = [catalog.get("x")]
     unloading = threads.submit(catalog.unload, "x")
@@ -476,7 +472,7 @@ def test_unloading_waits_for_whoever_uses_the_model(catalog: Registry, save: Cal
     assert outcome(unloading).name == "x"  # type: ignore[attr-defined]
 
 
-def test_unloading_finds_a_model_that_only_a_cycle_holds(catalog: Registry, save: Callable[..., str]) -> None:
+def test_unload_frees_a_model_held_by_a_reference_cycle(catalog: Registry, save: Callable[..., str]) -> None:
     """As an error's traceback does that refers to itself: nobody uses it, but it isn't gone."""
     catalog.load("x", save("x"))
     cycle: list[object] = [catalog.get("x")]
@@ -490,13 +486,15 @@ def test_unloading_finds_a_model_that_only_a_cycle_holds(catalog: Registry, save
     assert catalog.taken() == 0
 
 
-def test_of_several_unloads_of_a_name_one_wins(catalog: Registry, save: Callable[..., str], threads: Any) -> None:
+def test_concurrent_unloads_of_a_name_succeed_once(catalog: Registry, save: Callable[..., str], threads: Any) -> None:
     catalog.load("x", save("x"))
     outcomes = [outcome(future) for future in [threads.submit(catalog.unload, "x") for _ in range(8)]]
     assert outcomes.count(NotLoadedError) == 7
 
 
-def test_many_threads_load_ask_list_and_unload(catalog: Registry, save: Callable[..., str], threads: Any) -> None:
+def test_concurrent_loads_queries_and_unloads_succeed(
+    catalog: Registry, save: Callable[..., str], threads: Any
+) -> None:
     """Whatever the order, each name is one model, an answer is that of the model asked, and nothing stays behind."""
     urls = {str(k): save(str(k), clusters=k) for k in range(1, 9)}
 

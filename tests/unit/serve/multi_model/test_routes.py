@@ -38,9 +38,7 @@ def test_exhausted_memory_is_507(client: FlaskClient, monkeypatch: pytest.Monkey
     assert client.post("/models/x/invoke", data=b"1,2", content_type="text/csv").status_code == 200
 
 
-def test_a_model_that_stays_in_use_is_503_and_found_no_more(
-    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unload_of_a_model_in_use_is_503_and_removes_it(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     in_use = []
     get = registry.Registry.get
 
@@ -59,7 +57,7 @@ def test_a_model_that_stays_in_use_is_503_and_found_no_more(
 
 
 @pytest.mark.parametrize("path", ["/models/x//invoke", "/models//x/invoke", "//models/x/invoke", "/models/x/invoke/"])
-def test_a_path_with_more_slashes_is_another_one(client: FlaskClient, path: str) -> None:
+def test_path_with_repeated_slashes_is_404(client: FlaskClient, path: str) -> None:
     """A redirect would repeat the header Host of whoever asks."""
     answer = client.post(path, data=b"1,2", content_type="text/csv", headers={"Host": "evil.example"})
     assert answer.status_code == 404

@@ -27,7 +27,7 @@ from serve.server.connection import (
 MEGABYTE = 1 << 20
 
 
-def test_within_the_grace_any_pace_will_do() -> None:
+def test_pace_within_grace_period_is_accepted() -> None:
     pace = Pace()
     for _ in range(int(GRACE_SECONDS)):
         pace.add(1, 1.0)
@@ -36,13 +36,13 @@ def test_within_the_grace_any_pace_will_do() -> None:
 
 
 @pytest.mark.parametrize("rate", [MIN_BYTES_PER_SECOND, 10 * MEGABYTE])
-def test_at_the_rate_a_body_of_any_length_may_come(rate: int) -> None:
+def test_pace_at_minimum_rate_is_accepted_for_any_length(rate: int) -> None:
     pace = Pace()
     for _ in range(0, 100 * MEGABYTE, rate):
         pace.add(rate, 1.0)
 
 
-def test_who_becomes_slow_later_is_given_what_was_fast_before() -> None:
+def test_pace_credits_earlier_fast_bytes() -> None:
     """A megabyte earns 64 s."""
     pace = Pace()
     pace.add(MEGABYTE, 0.0)
@@ -80,7 +80,7 @@ class SlowSocket:
         return 1
 
 
-def test_reading_ends_when_the_bytes_come_too_slowly(wait: Callable[[float], None]) -> None:
+def test_reading_slow_bytes_raises_timeout(wait: Callable[[float], None]) -> None:
     unreader = Unreader(SlowSocket(wait))  # type: ignore[arg-type]
     assert unreader.read(6) == b"111111"
     wait(1000)  # what the server does meanwhile is not the client's fault
@@ -95,16 +95,14 @@ def response(slow: SlowSocket) -> Any:
     return found
 
 
-def test_writing_ends_when_the_bytes_go_too_slowly(wait: Callable[[float], None]) -> None:
+def test_writing_slow_bytes_raises_timeout(wait: Callable[[float], None]) -> None:
     slow = SlowSocket(wait)
     with pytest.raises(TimeoutError):
         response(slow).write(b"1" * 10_000)
     assert slow.sent == b"HTTP/1."
 
 
-def test_an_answer_that_goes_in_pieces_arrives_whole(
-    wait: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_response_sent_in_parts_arrives_whole(wait: Callable[[float], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "GRACE_SECONDS", 1e6)
     slow = SlowSocket(wait)
     answer = response(slow)
@@ -126,7 +124,7 @@ def pair() -> Iterator[tuple[Connection, socket.socket]]:
         connection.close()
 
 
-def test_each_request_of_a_connection_has_a_pace_of_its_own(
+def test_each_request_of_a_connection_has_its_own_pace(
     pair: tuple[Connection, socket.socket], wait: Callable[[float], None]
 ) -> None:
     connection, client = pair
@@ -141,9 +139,7 @@ def test_each_request_of_a_connection_has_a_pace_of_its_own(
 
 @pytest.mark.parametrize("length", [1, 3, RECEIVED_BYTES, 3 * RECEIVED_BYTES + 5])
 @pytest.mark.parametrize("ends_early", [False, True])
-def test_a_body_is_read_to_its_end_and_no_further(
-    pair: tuple[Connection, socket.socket], length: int, ends_early: bool
-) -> None:
+def test_body_is_read_exactly_to_its_end(pair: tuple[Connection, socket.socket], length: int, ends_early: bool) -> None:
     connection, client = pair
     body = np.random.default_rng(length).bytes(length)
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
@@ -165,9 +161,7 @@ def test_a_body_is_read_to_its_end_and_no_further(
 
 
 @pytest.mark.parametrize("length", [8192, 9000, 16000])
-def test_body_followed_by_another_request_ends_where_it_ends(
-    pair: tuple[Connection, socket.socket], length: int
-) -> None:
+def test_body_before_a_pipelined_request_is_read_exactly(pair: tuple[Connection, socket.socket], length: int) -> None:
     """Both requests have arrived before the first is read, and its last bytes are fewer than gunicorn receives."""
     connection, client = pair
     body = np.random.default_rng(length).bytes(length)
@@ -178,7 +172,7 @@ def test_body_followed_by_another_request_ends_where_it_ends(
     assert next(connection.parser).body.read() == b"xy"
 
 
-def test_a_body_in_chunks_is_left_to_gunicorn(pair: tuple[Connection, socket.socket]) -> None:
+def test_chunked_body_is_left_to_gunicorn(pair: tuple[Connection, socket.socket]) -> None:
     connection, client = pair
     client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nxy\r\n0\r\n\r\n")
     connection.begin()
@@ -187,7 +181,7 @@ def test_a_body_in_chunks_is_left_to_gunicorn(pair: tuple[Connection, socket.soc
     assert body.read() == b"xy"
 
 
-def test_a_connection_whose_body_could_not_be_read_carries_no_other_request(
+def test_connection_after_a_failed_body_takes_no_request(
     pair: tuple[Connection, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection, client = pair
@@ -211,7 +205,7 @@ def answer_one(connection: Connection) -> None:
     next(connection.parser)
 
 
-def test_a_ping_is_small_talk(pair: tuple[Connection, socket.socket]) -> None:
+def test_complete_ping_is_nonblocking(pair: tuple[Connection, socket.socket]) -> None:
     connection, client = pair
     assert not connection.is_nonblocking_ping()
     for _ in range(2):
@@ -220,7 +214,7 @@ def test_a_ping_is_small_talk(pair: tuple[Connection, socket.socket]) -> None:
         answer_one(connection)
 
 
-def test_a_ping_behind_a_request_that_is_not_answered_yet_is_none(pair: tuple[Connection, socket.socket]) -> None:
+def test_ping_behind_an_unanswered_request_is_blocking(pair: tuple[Connection, socket.socket]) -> None:
     """Of what the parser has read at once another request is left: that comes next, not what lies on the socket."""
     connection, client = pair
     client.sendall(PING + b"POST /invocations HTTP/1.1\r\n")
@@ -231,7 +225,7 @@ def test_a_ping_behind_a_request_that_is_not_answered_yet_is_none(pair: tuple[Co
     assert not connection.is_nonblocking_ping()
 
 
-def test_a_ping_of_a_client_that_takes_no_answers_is_none(pair: tuple[Connection, socket.socket]) -> None:
+def test_ping_of_a_client_with_full_buffer_is_blocking(pair: tuple[Connection, socket.socket]) -> None:
     connection, client = pair
     with contextlib.suppress(BlockingIOError):
         while True:

@@ -10,7 +10,7 @@ from serve.server.listener import open_port, reject_new_connections
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can leave connections unanswered")
 
 
-def test_who_is_connected_is_served_and_who_comes_later_is_not_let_in() -> None:
+def test_established_connection_survives_rejecting_new_ones() -> None:
     with open_port(0) as listener:
         port = listener.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
@@ -30,7 +30,7 @@ def test_who_is_connected_is_served_and_who_comes_later_is_not_let_in() -> None:
         socket.create_connection(("127.0.0.1", port), timeout=10)
 
 
-def test_where_the_system_refuses_it_says_so() -> None:
+def test_rejecting_on_a_closed_listener_returns_false() -> None:
     with open_port(0) as listener:
         listener.close()
         assert not reject_new_connections(listener)

@@ -46,7 +46,7 @@ def is_closed(client: socket.socket) -> bool:
         return False
 
 
-def test_where_connections_are_too_many_the_oldest_silent_one_makes_room(worker: Any) -> None:
+def test_connection_limit_closes_the_oldest_silent_connection(worker: Any) -> None:
     with listening(worker) as listener, contextlib.ExitStack() as stack:
         clients = []
         for _ in range(5):
@@ -67,7 +67,7 @@ def no_file_is_left() -> Any:
     return SimpleNamespace(accept=fail)
 
 
-def test_without_files_left_the_oldest_silent_connection_makes_room(worker: Any, no_file_is_left: Any) -> None:
+def test_file_limit_closes_the_oldest_silent_connection(worker: Any, no_file_is_left: Any) -> None:
     with listening(worker) as listener, socket.create_connection(listener.getsockname()) as client:
         worker.accept(listener)
         worker.accept(no_file_is_left)
@@ -75,7 +75,7 @@ def test_without_files_left_the_oldest_silent_connection_makes_room(worker: Any,
         assert (worker.nr_conns, worker._accepting) == (0, True)
 
 
-def test_without_files_left_and_nobody_silent_nothing_is_accepted_for_a_while(
+def test_file_limit_without_silent_connection_pauses_accepting(
     worker: Any, no_file_is_left: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
@@ -89,7 +89,7 @@ def test_without_files_left_and_nobody_silent_nothing_is_accepted_for_a_while(
         assert worker._accepting
 
 
-def test_what_else_accepting_may_fail_by_is_not_hidden(worker: Any) -> None:
+def test_unexpected_accept_error_is_raised(worker: Any) -> None:
     def fail() -> None:
         raise OSError(errno.EBADF, "Bad file descriptor")
 
@@ -97,7 +97,7 @@ def test_what_else_accepting_may_fail_by_is_not_hidden(worker: Any) -> None:
         worker.accept(SimpleNamespace(accept=fail))
 
 
-def test_a_worker_that_is_ended_before_it_begins_accepts_what_waits_and_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_stopped_at_boot_accepts_waiting_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM came between the fork and the main loop, which first accepts and then stops to."""
     accepted = []
     monkeypatch.setattr(Worker, "accept", lambda _, listener: accepted.append(listener.accept()[0]))
