@@ -1,7 +1,7 @@
-"""The command ``serve``: the only place of this package that reads the environment and exits.
+"""The command ``serve``: the only module of this package that reads the environment and exits.
 
-The model is read before the port opens; then this process becomes gunicorn's arbiter. So PID 1 is gunicorn, as with an
-exec of its command, without starting Python and NumPy a second time.
+The process reads the model before it opens the port, and then becomes gunicorn's master. So PID 1 is gunicorn, as after
+an exec of its command, without starting Python and NumPy a second time.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def main() -> int:
         "per CPU), SAGEMAKER_MAX_PAYLOAD_IN_MB (25), SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT (application/json).",
     )
     parser.parse_args()
-    # A worker computes one small product per request: threads of BLAS would cost more than they bring, and threads that
-    # exist before gunicorn forks don't survive it. Must be said before NumPy is imported.
+    # A worker computes one small product per request: BLAS threads would cost more than they save, and threads that
+    # exist before gunicorn forks don't survive it. NumPy reads these variables when it is imported.
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 
@@ -38,7 +38,7 @@ def main() -> int:
     try:
         settings = Settings.from_environment(os.environ, usable_cpus())
         model = None if settings.is_multi_model else artifact.load(settings.model_directory)
-        Readiness(model).test()  # what is wrong with every answer shall end this process, not each worker
+        Readiness(model).test()  # a model that fails must end this process, not every worker
         listener = open_port(settings.port)
     except KMeansError as error:
         print(error, file=sys.stderr)
@@ -51,7 +51,7 @@ def main() -> int:
         else f"models below {settings.models_directory}"
     )
     print(f"serving {served} on port {settings.port} with {settings.workers} workers", flush=True)
-    Server(settings, app, telemetry, readiness, listener).run()  # ends by SystemExit
+    Server(settings, app, telemetry, readiness, listener).run()  # ends with SystemExit
     return 0
 
 

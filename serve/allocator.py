@@ -1,9 +1,8 @@
-"""The C library's heap: what is freed in it goes back to the machine, or stays for the next request.
+"""The C library's allocator: returns freed memory to the system.
 
-NumPy's arrays of less than 32 MB lie in heaps. glibc opens up to eight of them per CPU for as many threads, and gives
-back only what is free at a heap's end. So a server that has unloaded a model would go on holding its memory.
-
-Elsewhere (musl, macOS) there is neither of the two functions: then nothing is done.
+NumPy's arrays of less than 32 MB are in heaps of the allocator. glibc opens up to eight heaps per CPU, one per thread,
+and returns only free memory at the end of a heap. Without these functions a server would keep the memory of unloaded
+models. Other C libraries (musl, macOS) lack both functions; there they do nothing.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ _LIBC = ctypes.CDLL(None)
 
 
 def keep_one() -> None:
-    """Let all threads share the main heap, the only one that :func:`trim` can empty (for the start of a process)."""
+    """Make all threads share the main heap, the only one that :func:`trim` can empty; call it at process start."""
     if hasattr(_LIBC, "mallopt"):
         _LIBC.mallopt(M_ARENA_MAX, 1)
 
 
 def trim() -> None:
-    """Give all free pages back to the machine: a few milliseconds."""
+    """Return all free pages to the system."""
     if hasattr(_LIBC, "malloc_trim"):
         _LIBC.malloc_trim(ctypes.c_size_t(0))

@@ -1,4 +1,4 @@
-"""create_app(settings, model, metrics): all routes, put together."""
+"""The WSGI application: ``create_app`` registers all routes."""
 
 from __future__ import annotations
 
@@ -30,17 +30,19 @@ def create_app(
 
     Parameters
     ----------
+    settings
+        The server's settings.
     model
-        What /invocations asks; None for a multi-model endpoint.
+        Model of /invocations; None for a multi-model endpoint.
     counters
-        Counted in by all workers; own ones if not given.
+        Counters that all workers share; separate ones by default.
     readiness
-        What /ping tells; if not given, the model is tested at once.
+        State that /ping reports; by default the model is tested at once.
     """
     app = Flask("kmeans", static_folder=None)
-    # A path is what it is. By default one with two slashes is answered with a redirect, which repeats the Host header.
+    # By default Flask redirects a path with two slashes, and the redirect repeats the Host header.
     app.url_map.merge_slashes = False
-    # What the handler of errors below doesn't answer goes on to whoever called, instead of becoming a 500.
+    # Errors that the handler below does not answer are raised to the caller instead of becoming a 500.
     app.config["PROPAGATE_EXCEPTIONS"] = True
     counters = counters or Metrics(settings.workers, model)
     if readiness is None:
@@ -68,10 +70,10 @@ def create_app(
 
     @app.errorhandler(Exception)
     def error(error: Exception) -> Response:
-        if isinstance(error, ConnectionError):  # there is nobody left to answer
+        if isinstance(error, ConnectionError):  # the client is gone
             raise error
         return answer_to(error, request.environ[RECORD]).to_flask()
 
-    # Flask's own place for middleware.
+    # Flask's documented place for middleware.
     app.wsgi_app = Middleware(app.wsgi_app, inference, model, counters)  # type: ignore[method-assign]
     return app

@@ -1,12 +1,12 @@
-"""Errors to answers: ``{"error": {"code", "message", "details", "request_id"}}``.
+"""From errors to answers: ``{"error": {"code", "message", "details", "request_id"}}``.
 
-The message is one sentence that names the row and column at fault, never a traceback or a path (on SageMaker it is all
-the caller gets to see).
+The message is one sentence that names the row and column of the error, never a traceback or a path. On SageMaker the
+caller sees nothing else.
 
-    400 invalid_payload            the body is not what its type promises, or not as wide as the model
+    400 invalid_payload            the body does not match its type, or the model's width
     404 not_found, 405 method_not_allowed
     406 not_acceptable             nothing in Accept can be produced
-    408 request_timeout            the client stopped sending in the middle of its body
+    408 request_timeout            the client stopped sending within its body
     413 payload_too_large          the body is longer than SAGEMAKER_MAX_PAYLOAD_IN_MB
     415 unsupported_content_type   no decoder for the Content-Type
     500 internal_error             a defect; the log has the traceback under the request's id
@@ -25,10 +25,10 @@ from kmeans.errors import DataError, shown
 from serve.exchange import Answer, Record
 from serve.negotiation import NotAcceptableError, UnsupportedContentTypeError
 
-# The built-in image's words, which clients may look for.
+# The message of the built-in image, which clients may search for.
 INVALID_PAYLOAD = "unable to evaluate payload provided"
 
-# Of a path that nobody serves so many characters are repeated in the answer.
+# Characters of an unknown path that are repeated in the answer.
 MAX_SHOWN = 100
 
 LOG = logging.getLogger("kmeans.serve")
@@ -44,13 +44,13 @@ class PayloadTooLargeError(Exception):
 
 
 class BodyTimeoutError(Exception):
-    """The client stopped sending in the middle of its body."""
+    """The client stopped sending within its body."""
 
     def __init__(self) -> None:
         super().__init__("the rest of the request's body did not arrive in time: send it again")
 
 
-# What a client can do wrong, beside bad data: status and code of its answer. The error's text is the message.
+# Errors of a client other than bad data: status and code of the answer. The error's text is the message.
 REFUSALS: dict[type[Exception], tuple[HTTPStatus, str]] = {
     NotAcceptableError: (HTTPStatus.NOT_ACCEPTABLE, "not_acceptable"),
     BodyTimeoutError: (HTTPStatus.REQUEST_TIMEOUT, "request_timeout"),
@@ -60,7 +60,7 @@ REFUSALS: dict[type[Exception], tuple[HTTPStatus, str]] = {
 
 
 def answer_to(error: Exception, record: Record) -> Answer:
-    """Return the answer to a request that ended in ``error``; a defect is logged with its traceback."""
+    """Return the answer to a request that failed with ``error``; log a defect with its traceback."""
     if isinstance(error, DataError):
         places = {"row": error.row, "column": error.column, "offset": error.offset}
         details = {name: place for name, place in places.items() if place is not None}
@@ -89,7 +89,7 @@ def error_answer(
     details: dict[str, Any] | None = None,
     headers: tuple[tuple[str, str], ...] = (),
 ) -> Answer:
-    """Return an error's answer in the one shape that all of them have, and note its code for the log."""
+    """Return the answer to an error, in the shape of all errors, and record its code for the log."""
     record.code = code
     error = {"code": code, "message": message, "details": details or {}, "request_id": record.request_id}
     answer = Answer.of_json({"error": error}, status)
@@ -97,7 +97,7 @@ def error_answer(
 
 
 def _http_error(error: HTTPException, record: Record) -> Answer:
-    """Return the answer to what Flask itself refuses: an unknown path, another method."""
+    """Return the answer to a request that Flask refuses: an unknown path or a wrong method."""
     status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
     kept = [
         (name, value) for name, value in error.get_headers() if name.lower() not in ("content-type", "content-length")

@@ -1,8 +1,8 @@
 """Counters and histograms of all workers, for GET /metrics in Prometheus' format.
 
-The numbers lie in anonymous memory that is mapped before the workers are forked: one row of float64 for each worker, so
-that no lock reaches over processes and nothing needs a file or a semaphore. A worker that takes over a dead one's row
-goes on counting there, so counters never go back. The sum of the rows is what is shown, whichever worker is asked.
+The numbers are in shared anonymous memory that is mapped before the workers are forked: a row of float64 for each
+worker, so no lock spans processes and no file or semaphore is needed. A worker that replaces a dead one continues in
+its row, so counters never decrease. Every worker reports the sum of all rows.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ OTHER_STATUS = 0
 # Seconds: from a single row (under a millisecond) to the hour of an asynchronous endpoint.
 DURATIONS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0)
 
-# Upper bounds of distances as multiples of the training data's own (the root of their mean squared distance): rows like
-# those fall around 1, and a shift to the right is drift.
+# Upper bounds of distances as multiples of the training data's root mean squared distance: rows like the training data
+# are near 1, and a shift to larger values is drift.
 DISTANCE_FACTORS = (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
-# Where the model doesn't tell that distance: half decades.
+# Upper bounds for a model without that distance: half decades.
 DISTANCE_POWERS = tuple(float(f"{10.0 ** (exponent / 2):.3g}") for exponent in range(-6, 13))
 
-# Room for workers that start while the ones before them still end.
+# Rows for workers that start before the ones they replace have ended.
 SPARE_ROWS = 2
 
-# Columns of a row that describe the process and don't survive it.
+# Columns of a row that describe the process and are reset for a new one.
 PROCESS_COLUMNS = 2
 PID, IN_PROGRESS = range(PROCESS_COLUMNS)
 
@@ -62,31 +62,31 @@ def distance_bounds(model: KMeansModel | None) -> tuple[float, ...]:
 
 
 class Metrics(Collector):
-    """What the workers count.
+    """Counters that all workers share.
 
     Parameters
     ----------
     workers
-        Number of processes that will count.
+        Number of processes that count.
     model
-        Whose distances are counted; None if there are several.
+        Model whose distances are counted; None on a multi-model endpoint.
     """
 
     def __init__(self, workers: int, model: KMeansModel | None = None) -> None:
         self._model = model
         self._bounds = distance_bounds(model)
         self._distance_bounds = np.array(self._bounds)
-        places = _Places()
-        self._requests = places.take(len(ROUTES) * (len(STATUSES) + 1))
-        self._durations = places.take(len(DURATIONS) + 2)
-        self._distances = places.take(len(self._distance_bounds) + 2)
-        self._stages = places.take(len(STAGES))
-        self._rows, self._bad_rows, self._bytes_in, self._bytes_out = (places.take(1)[0] for _ in range(4))
-        size = (workers + SPARE_ROWS) * places.count
-        # Shared and anonymous: the children of a fork see the same pages.
+        columns = _Columns()
+        self._requests = columns.take(len(ROUTES) * (len(STATUSES) + 1))
+        self._durations = columns.take(len(DURATIONS) + 2)
+        self._distances = columns.take(len(self._distance_bounds) + 2)
+        self._stages = columns.take(len(STAGES))
+        self._rows, self._bad_rows, self._bytes_in, self._bytes_out = (columns.take(1)[0] for _ in range(4))
+        size = (workers + SPARE_ROWS) * columns.count
+        # Shared and anonymous: forked processes see the same pages.
         memory = mmap.mmap(-1, 8 * size)
-        self._table: Float64 = np.frombuffer(memory, np.float64).reshape(-1, places.count)
-        # Single numbers are counted several times as fast by a view of the bytes as in NumPy's array.
+        self._table: Float64 = np.frombuffer(memory, np.float64).reshape(-1, columns.count)
+        # A view of the bytes increments single numbers several times as fast as NumPy's array.
         self._cells = memoryview(memory).cast("d")
         self._own = self._row(0)
         self._lock = threading.Lock()
@@ -99,7 +99,7 @@ class Metrics(Collector):
         return len(self._table)
 
     def claim(self, row: int) -> None:
-        """Count in ``row`` from now on; called in a worker's process."""
+        """Use ``row`` from now on; called in a worker's process."""
         self._lock = threading.Lock()
         self._own = self._row(row)
         self._own[PID], self._own[IN_PROGRESS] = os.getpid(), 0
@@ -109,12 +109,12 @@ class Metrics(Collector):
         return self._cells[row * columns : (row + 1) * columns]
 
     def begin(self) -> None:
-        """Note that a request has come."""
+        """Count a new request as in progress."""
         with self._lock:
             self._own[IN_PROGRESS] += 1
 
     def end(self, record: Record) -> None:
-        """Count a request that is over."""
+        """Count a finished request."""
         own, seconds = self._own, record.total_seconds
         request = self._requests[_route(record.path) * (len(STATUSES) + 1) + _status(record.status)]
         with self._lock:
@@ -134,7 +134,7 @@ class Metrics(Collector):
     def count_distances(self, distances: Float32 | Float64) -> None:
         """Count the distances (n,) of predicted rows to their centers."""
         own, first, last = self._own, self._distances[0], self._distances[-1]
-        # A bucket holds what is at most its bound, hence the left side.
+        # A bucket includes its upper bound, hence the left side.
         if len(distances) == 1:
             distance = float(distances[0])
             place = first + bisect_left(self._bounds, distance)
@@ -149,7 +149,7 @@ class Metrics(Collector):
             own[last] += total
 
     def count_chunks(self, size: int, seconds: float) -> None:
-        """Count what an answer in chunks had of bytes, and how long it took to write them, when it has been sent."""
+        """Count ``size`` bytes and ``seconds`` of encoding of a chunked answer, after it has been sent."""
         with self._lock:
             self._own[self._bytes_out] += size
             self._own[self._stages[STAGES.index("encode")]] += seconds
@@ -159,7 +159,7 @@ class Metrics(Collector):
         return [pid for pid in self._table[:, PID].astype(int).tolist() if is_alive(pid)]
 
     def memory_bytes(self) -> int:
-        """Return the memory that the workers hold; pages they share are counted once for each."""
+        """Return the resident memory of all workers in bytes; shared pages count once for each."""
         return sum(_resident_bytes(pid) for pid in self.processes())
 
     def render(self) -> bytes:
@@ -212,8 +212,8 @@ class Metrics(Collector):
         yield info
 
 
-class _Places:
-    """Gives out the columns of a row, one after another."""
+class _Columns:
+    """Allocates the columns of a row, one after another."""
 
     def __init__(self) -> None:
         self.count = PROCESS_COLUMNS
@@ -224,7 +224,7 @@ class _Places:
 
 
 def _histogram(name: str, text: str, bounds: Sequence[float], counts: Float64) -> Metric:
-    """Return a histogram from the counts of its buckets, the last of which has no bound, and the sum behind them."""
+    """Return a histogram from the counts of its buckets, the last of which is unbounded, followed by the sum."""
     labels = [f"{bound:.6g}" for bound in bounds] + ["+Inf"]
     return HistogramMetricFamily(
         name, text, list(zip(labels, np.cumsum(counts[:-1]).tolist(), strict=True)), float(counts[-1])
@@ -242,7 +242,7 @@ def _status(status: int) -> int:
 
 
 def is_alive(pid: object) -> bool:
-    """Tell whether ``pid`` is the number of a process that is there, and no zombie."""
+    """Return True if ``pid`` is the id of a process that exists and is not a zombie."""
     if not isinstance(pid, int) or not pid:
         return False
     with contextlib.suppress(OSError):

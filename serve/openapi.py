@@ -1,4 +1,4 @@
-"""GET /openapi.json: what this server answers, as OpenAPI 3.1 describes it, made from the tables that answer."""
+"""GET /openapi.json: the server's routes as OpenAPI 3.1, generated from the tables that the routes use."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ LOAD: Schema = {
 
 
 def describe(model: KMeansModel | None) -> dict[str, Any]:
-    """Return the description of a server that answers with ``model``, None for a multi-model endpoint."""
+    """Return the description of a server of ``model``; None describes a multi-model endpoint."""
     paths = {
         "/ping": {
             "get": _operation("Whether requests can be answered.", {200: None, 503: None}),
@@ -137,7 +137,7 @@ def _models() -> dict[str, Schema]:
         {"name": "limit", "in": "query", "description": "Models of a page.", "schema": limit},
         {"name": "next_page_token", "in": "query", "description": "From the page before.", "schema": TEXT},
     ]
-    # How wide a request's rows must be is another matter for each model.
+    # The width of a request's rows depends on the model.
     invoke = _invocation(request_schema(None))
     invoke["parameters"] = [named, *invoke["parameters"]]
     invoke["responses"] |= {str(status): _response(status, (JSON, ERROR)) for status in (404, 507)}
@@ -153,9 +153,9 @@ def _models() -> dict[str, Schema]:
 
 
 def request_schema(features: int | None) -> Schema:
-    """Return the schema of a JSON request: each of its instances in one of the shapes of the built-in image.
+    """Return the schema of a JSON request, whose instances have one of the built-in image's shapes.
 
-    With ``features`` None any width will do.
+    ``features`` is the width of each instance; None accepts any width.
     """
     number = NUMBER | {"minimum": -MAX_MAGNITUDE, "maximum": MAX_MAGNITUDE}
     width = {"minItems": 1} if features is None else {"minItems": features, "maxItems": features}
@@ -180,7 +180,7 @@ def _operation(summary: str, answers: dict[int, tuple[str, Schema] | None]) -> S
 
 
 def _refused(summary: str, answer: Schema, *refusals: int) -> Schema:
-    """Return the description of an operation that is answered with ``answer``, or with one of the ``refusals``."""
+    """Return the description of an operation with a successful ``answer`` and the statuses ``refusals``."""
     return _operation(summary, {200: (JSON, answer), **dict.fromkeys(refusals, (JSON, ERROR))})
 
 
@@ -193,7 +193,7 @@ def _response(status: int, content: tuple[str, Schema] | None) -> Schema:
 
 
 def _invocation(request: Schema) -> Schema:
-    """Return the description of an invocation with a JSON ``request``; other formats have nothing but their type."""
+    """Return the description of an invocation with a JSON ``request``; other formats have no schema."""
     refusals = [HTTPStatus.BAD_REQUEST, *(status for status, _ in REFUSALS.values()), HTTPStatus.SERVICE_UNAVAILABLE]
     responses = {str(int(status)): _response(status, (JSON, ERROR)) for status in sorted(refusals)}
     found: Schema = {"description": "A prediction for each row, in their order."}

@@ -1,8 +1,7 @@
-"""Large bodies are answered one after the other, as many at a time as a worker has CPUs.
+"""A semaphore for large bodies: a worker processes at most one for each of its CPUs at the same time.
 
-More at a time gain nothing, and each time the interpreter passes from one to another it finds that one's text and
-numbers gone from the cache. Of four bodies of 1,000 x 784 at a time, as CSV, each takes 31 ms of CPU instead of 34-37.
-They take less memory, too.
+More would not be faster, since the interpreter runs one thread at a time, and each switch to another body finds its
+text and numbers evicted from the cache. They would also need more memory.
 """
 
 from __future__ import annotations
@@ -11,19 +10,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Who has waited so long goes ahead all the same: the body before may take a hundred times as long.
+# A body that has waited this long is processed anyway: the one before may take a hundred times as long.
 PATIENCE_SECONDS = 0.5
 
 
 class Semaphore:
-    """What the large bodies of a worker take turns at.
+    """Limits how many large bodies a worker processes at once.
 
     Parameters
     ----------
     places
-        How many have their turn at a time.
+        Number of bodies at the same time.
     patience
-        How many seconds one waits for others at most.
+        Most seconds that a body waits for others.
     """
 
     def __init__(self, places: int, patience: float = PATIENCE_SECONDS) -> None:
@@ -32,7 +31,7 @@ class Semaphore:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Wait for a place, or for as long as patience lasts; hold it in this context."""
+        """Wait for a place, at most ``patience`` seconds, and hold it in this context."""
         has_place = self._places.acquire(timeout=self._patience)
         try:
             yield

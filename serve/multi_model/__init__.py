@@ -1,1 +1,1 @@
-"""Multi-model endpoints: models that are loaded, listed and unloaded by requests."""
+"""Multi-model endpoints: requests load, list and unload models."""

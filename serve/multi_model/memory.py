@@ -1,8 +1,8 @@
-"""How much memory a model will take, told by the sizes and headers of its files, before they are read.
+"""Estimates the memory of a model from the sizes and headers of its files, before they are read.
 
-What the figures are made of: :func:`kmeans.artifact.load` holds a file's bytes, unpacks them, turns them into float32
-and finds their mean and spread in float64; :class:`kmeans.model.KMeansModel` keeps the centers three times (as they
-are, scaled, and transposed for the product).
+:func:`kmeans.artifact.load` holds a file's bytes, unpacks them, converts them to float32 and computes their mean and
+spread in float64; :class:`kmeans.model.KMeansModel` keeps the centers three times (unchanged, scaled, and transposed
+for the product).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from kmeans.artifact import CARD_FILE, CENTERS_FILE, PRECISE_FILE
 from kmeans.formats import mxnet, npy
 from kmeans.model import KMeansModel
 
-# For each value of the centers: once as float32, twice as float64 while it is read, and what tells whether float32
-# keeps them apart (measured); three times as float32 afterwards.
+# For each value of the centers: while it is read, once as float32, twice as float64, and the check whether float32
+# keeps them apart (measured); afterwards, three times as float32.
 READING_BYTES, KEPT_BYTES = 22, 12
-# Once more as float64, where the model has coordinates.
+# In addition as float64 if the model has coordinates.
 WIDE_BYTES = 8
-# For each byte of kmeans.json: empty objects, three characters each, are what JSON grows most by (measured).
+# For each byte of kmeans.json: the worst case are empty objects of three characters each (measured).
 CARD_GROWTH = 40
 # The smallest value of an MXNet list.
 LIST_VALUE_BYTES = 4
 
-# What NumPy and zipfile raise for a header that is none.
+# Exceptions of NumPy and zipfile for an invalid header.
 _BAD_HEADER = (
     zipfile.BadZipFile,
     zlib.error,
@@ -52,16 +52,16 @@ _BAD_HEADER = (
 
 @dataclass(frozen=True, slots=True)
 class _Centers:
-    """Centers in a file: ``unpacked`` bytes of it (beside the file itself, if it is an archive), and values."""
+    """Centers in a file: bytes of the unpacked archive member, 0 if the file is not an archive, and values."""
 
     unpacked: int
     values: int
 
 
 def while_reading(files: Iterable[Path]) -> int:
-    """Return the most bytes that reading a model from ``files``, those of its directory, takes at once.
+    """Return the peak memory in bytes of reading a model from ``files``, those of its directory.
 
-    A file that can't be read, or is none of a model, counts little: reading it will fail, and say why.
+    A file that can't be read, or does not belong to a model, counts little: reading it will fail with a reason.
     """
     by_name = {path.name: path for path in files}
     card = by_name.pop(CARD_FILE, None)
@@ -72,7 +72,7 @@ def while_reading(files: Iterable[Path]) -> int:
 
 
 def once_read(model: KMeansModel, files: Iterable[Path]) -> int:
-    """Return the bytes that ``model``, read from ``files``, takes for as long as it is loaded."""
+    """Return the memory in bytes of ``model``, read from ``files``, while it is loaded."""
     card = sum(_size(path) for path in files if path.name == CARD_FILE)
     wide = 0 if model.coordinates.is_identity else WIDE_BYTES
     return (KEPT_BYTES + wide) * model.clusters * model.features + CARD_GROWTH * card
@@ -104,7 +104,7 @@ def _in_archive(file: IO[bytes], size: int) -> _Centers:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         for member in members:
-            # Others aren't unpacked, and neither is one that grows more.
+            # Other members are not unpacked, and neither is one that grows more.
             is_wanted = len(members) == 1 or member.filename.removesuffix(".npy") in npy.CENTER_NAMES
             if is_wanted and member.file_size <= npy.MAX_GROWTH * size:
                 unpacked = max(unpacked, member.file_size)
@@ -114,7 +114,7 @@ def _in_archive(file: IO[bytes], size: int) -> _Centers:
 
 
 def _value_bytes(file: IO[bytes]) -> int:
-    """Return the bytes of one value of a .npy file, by its header."""
+    """Return the bytes of one value of a .npy file, from its header."""
     version = npy_format.read_magic(file)
     read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
     _, _, dtype = read_header(file)

@@ -1,8 +1,8 @@
-"""The models that a multi-model server has in memory: read by one thread, used by many, given back when nobody does.
+"""The models that a multi-model server has in memory: loaded by one request, used by many, freed after the last.
 
-A model is in memory for as long as somebody refers to it, and Python knows when that ends: an invocation keeps the
-model it got from :meth:`Registry.get`, however soon the model is unloaded, and :meth:`Registry.unload` waits until the
-last one has let go. What models take is counted by the same knowledge.
+Python's reference counts decide how long a model is in memory: an invocation keeps the model that it got from
+:meth:`Registry.get`, even if the model is unloaded meanwhile, and :meth:`Registry.unload` waits until no invocation
+refers to it. The memory of models is counted in the same way.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from kmeans.model import KMeansModel
 from serve import allocator
 from serve.multi_model import memory
 
-# Of the memory that the process may use, the share that may hold models. The rest is for the program itself (70 MB) and
-# for the requests: 25 MB of CSV take 100 MB more when they are unpacked.
+# The fraction of the process's memory for models, minus a reserve. The rest is for the program itself and for requests,
+# whose decoded rows take several times the bytes of a body.
 MODELS_SHARE, RESERVED_BYTES = 0.7, 128 << 20
 
-# How long unloading waits for invocations: SageMaker's own limit for an answer.
+# How long unloading waits for invocations: SageMaker's limit for an answer.
 UNLOAD_SECONDS = 60.0
-# An error's traceback can hold a model in a cycle of references, which only the garbage collector finds.
+# An error's traceback can keep a model in a reference cycle, which only the garbage collector frees.
 COLLECT_SECONDS = 1.0
 
 MAX_NAME, MAX_URL = 1024, 4096
-# Of a url that leads nowhere so many characters are repeated in the answer.
+# Characters of an invalid url that are repeated in the answer.
 MAX_SHOWN = 300
-# A model has two files.
+# Most files in the folder of a model, which needs few.
 MAX_FILES = 1000
-# Where a model may lie below the folder that is named, as training leaves it in /opt/ml.
+# Subfolder that may contain the model, as in /opt/ml after training.
 INNER_FOLDER = "model"
 
 MEGABYTE = 1 << 20
@@ -56,7 +56,7 @@ class NotLoadedError(Exception):
 
 
 class NoRoomError(Exception):
-    """There is not enough memory for a model beside the others; for HTTP that is 507."""
+    """There is not enough memory for a model next to the others; for HTTP that is 507."""
 
 
 class StillInUseError(Exception):
@@ -65,7 +65,7 @@ class StillInUseError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A loaded model as the catalog lists it: its name, and the url it was loaded from."""
+    """A loaded model in the catalog: its name and the url it was loaded from."""
 
     name: str
     url: str
@@ -73,54 +73,54 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some of the loaded models by name, and the token of the next page, None on the last."""
+    """A page of the loaded models by name, and the token of the next page, None on the last."""
 
     entries: list[Entry]
     next_token: str | None
 
 
 def budget(usable_memory: int) -> int:
-    """Return how many bytes of ``usable_memory``, that of the process, models may take."""
+    """Return how many bytes of the process's ``usable_memory`` models may take."""
     return max(0, int(MODELS_SHARE * usable_memory) - RESERVED_BYTES)
 
 
 class Registry:
-    """Models by name. Any number of threads may call all methods at the same time.
+    """Models by name. All methods are thread-safe.
 
-    To be made before a process starts its threads: from then on they share one allocator, which can be given back.
+    Create it before the process starts its threads: they then share one heap, whose memory can be returned.
 
     Parameters
     ----------
     root
-        Folder below which models lie, ``<SAGEMAKER_BASE_DIR>/models``. It need not exist yet.
+        Folder that contains the models, ``<SAGEMAKER_BASE_DIR>/models``. It need not exist yet.
     budget_bytes
-        What the models may take in memory, with those that are being read.
+        Memory for all models, including those that are being read.
     """
 
     def __init__(self, root: Path, budget_bytes: int) -> None:
-        # Here and not in unload: heaps that are there already stay.
+        # Here and not in unload: existing heaps remain.
         allocator.keep_one()
         self._root = root
         self._budget = budget_bytes
         # Never held while a file is read.
         self._lock = threading.Lock()
         self._loaded: dict[str, _Loaded] = {}
-        # By name, the bytes that models take which are being read; and what all others take, unloaded ones too for as
-        # long as somebody uses them.
+        # Bytes of the models that are being read, by name, and the memory of all others, including unloaded models that
+        # are still in use.
         self._reading: dict[str, int] = {}
         self._memories: list[_Memory] = []
 
     def load(self, name: str, url: str) -> Entry:
-        """Read the model in the folder ``url``, or in its sub-folder ``model``, and let it be found under ``name``.
+        """Read the model in the folder ``url``, or in its subfolder ``model``, and register it as ``name``.
 
         Raises
         ------
         AlreadyLoadedError
-            If the name is taken. Of several that load the same name at once, one wins.
+            If the name is in use. If several requests load the same name at once, one succeeds.
         NoRoomError
-            If the model doesn't fit beside the others; it isn't read then.
+            If the model doesn't fit next to the others; it is not read.
         kmeans.errors.ModelError
-            If the name can't be one, ``url`` is no folder below the root, or it holds no model, or a broken one.
+            If the name is invalid, ``url`` is not a folder below the root, or the folder has no valid model.
         """
         _check_name(name)
         with self._lock:
@@ -137,17 +137,17 @@ class Registry:
                 if loaded is not None:
                     self._loaded[name] = loaded
                     self._memories.append(loaded.memory)
-            # What reading took beyond the model.
+            # Memory that only reading needed.
             allocator.trim()
         return loaded.entry
 
     def get(self, name: str) -> KMeansModel:
-        """Return the model ``name``; it stays in memory until the caller drops it.
+        """Return the model ``name``; it stays in memory until the caller drops the reference.
 
         Raises
         ------
         NotLoadedError
-            If there is none.
+            If no model has this name.
         """
         try:
             return self._loaded[name].model
@@ -155,12 +155,12 @@ class Registry:
             raise NotLoadedError(name) from None
 
     def entry(self, name: str) -> Entry:
-        """Return what the catalog lists of the model ``name``.
+        """Return the catalog's entry of the model ``name``.
 
         Raises
         ------
         NotLoadedError
-            If there is none.
+            If no model has this name.
         """
         try:
             return self._loaded[name].entry
@@ -168,9 +168,10 @@ class Registry:
             raise NotLoadedError(name) from None
 
     def page(self, limit: int, token: str = "") -> Page:
-        """Return the first ``limit`` (>= 1) models by name behind ``token``, that of another page.
+        """Return the first ``limit`` (>= 1) models by name after ``token``, the token of the page before.
 
-        Who turns all pages sees every model once that is loaded all the while, whatever else comes and goes.
+        All pages together list every model that is loaded throughout exactly once, even if others are loaded or
+        unloaded meanwhile.
         """
         with self._lock:
             names = sorted(self._loaded)
@@ -180,14 +181,14 @@ class Registry:
         return Page(entries, listed[-1] if first + limit < len(names) else None)
 
     def unload(self, name: str, seconds: float = UNLOAD_SECONDS) -> Entry:
-        """Let ``name`` be found no more, and give its memory back when the invocations that use it have ended.
+        """Remove the model ``name``, and free its memory when the invocations that use it have ended.
 
         Raises
         ------
         NotLoadedError
-            If there is no such model.
+            If no model has this name.
         StillInUseError
-            If it is still in use after ``seconds``. Its memory is given back when it no longer is.
+            If it is still in use after ``seconds``. Its memory is freed later, with the last use.
         """
         with self._lock:
             loaded = self._loaded.pop(name, None)
@@ -204,7 +205,7 @@ class Registry:
         return entry
 
     def taken(self) -> int:
-        """Return the bytes of the budget that are taken, also by what is being read or was unloaded and is in use."""
+        """Return the used bytes of the budget, including models being read and unloaded models still in use."""
         with self._lock:
             return self._taken()
 
@@ -235,7 +236,7 @@ class Registry:
             self._reading[name] = size
 
     def _find(self, url: str) -> tuple[Path, list[Path]]:
-        """Return the folder of the model that ``url`` names, below the root, and the files in it."""
+        """Return the folder of the model at ``url``, below the root, and its files."""
         directory = self._below_root(url)
         files = self._files(directory)
         if not files and (directory / INNER_FOLDER).is_dir():
@@ -246,20 +247,20 @@ class Registry:
     def _below_root(self, url: str) -> Path:
         """Return the folder ``url`` with all links resolved.
 
-        What lies elsewhere is refused in the same words whether it exists or not.
+        A folder outside the root is refused with the same message whether it exists or not.
         """
         root = os.path.realpath(self._root)
         real = os.path.realpath(url) if url.startswith("/") and "\0" not in url and len(url) <= MAX_URL else ""
         if not real.startswith(root + os.sep):
             raise ModelError(f"url: expected the folder of a model below {self._root}, found {shown(url)}.")
-        # By the root's own name, so that no message tells where a link leads to.
+        # Relative to the unresolved root, so no message shows the target of a link.
         directory = self._root / os.path.relpath(real, root)
         if not directory.is_dir():
             raise ModelError(f"url: there is no folder {shown(url, MAX_SHOWN)}.")
         return directory
 
     def _files(self, directory: Path) -> list[Path]:
-        """Return the files in ``directory``; refuse links out of the root, and what would block or never end."""
+        """Return the files in ``directory``; refuse links out of the root, pipes and devices."""
         root = os.path.realpath(self._root)
         files = []
         for path in _listed(directory):
@@ -273,11 +274,11 @@ class Registry:
 
 
 class _Memory:
-    """The memory of a model, until the last reference to it is gone."""
+    """The memory of a model, used until the last reference to the model is dropped."""
 
     def __init__(self, model: KMeansModel, size: int) -> None:
         self.size = size
-        # The only queue that may be filled from within a garbage collection.
+        # The only queue that is safe to use from within a garbage collection.
         self._freed: SimpleQueue[object] = SimpleQueue()
         self._model = weakref.ref(model, self._freed.put)
 
@@ -286,7 +287,7 @@ class _Memory:
         return self._model() is None
 
     def wait_until_free(self, seconds: float) -> bool:
-        """Return whether the memory is given back, after at most ``seconds``."""
+        """Wait at most ``seconds`` until the memory is free; return whether it is."""
         deadline = time.monotonic() + seconds
         while not self.is_free:
             left = deadline - time.monotonic()
@@ -308,7 +309,7 @@ class _Loaded:
 
 
 def _check_name(name: str) -> None:
-    """Refuse a name that could not stand in the path of a request. It is never part of a file's path."""
+    """Refuse a name that the path of a request can't contain. A name is never part of a file's path."""
     is_visible = name.isascii() and name.isprintable() and " " not in name
     if not is_visible or "/" in name or not 1 <= len(name) <= MAX_NAME:
         raise ModelError(
@@ -317,7 +318,7 @@ def _check_name(name: str) -> None:
 
 
 def _listed(directory: Path) -> Iterator[Path]:
-    """Yield what lies in ``directory``; refuse a folder that can't be a model's."""
+    """Yield the entries of ``directory``; refuse a folder that can't be a model's."""
     try:
         with os.scandir(directory) as entries:
             for count, entry in enumerate(entries):

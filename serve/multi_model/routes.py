@@ -1,14 +1,14 @@
-"""Multi-model endpoints: the five routes under /models by which SageMaker loads, lists, asks and unloads models.
+"""Multi-model endpoints: the five routes under /models by which SageMaker loads, lists, invokes and unloads models.
 
-Their answers are those of SageMaker's contract, and errors have the same shape as everywhere (:mod:`serve.errors`):
+Answers follow SageMaker's contract, and errors have the same shape as those of other routes (:mod:`serve.errors`):
 
     400 invalid_request   the body of POST /models, or a parameter of GET /models, is wrong
-    400 invalid_model     the url is no folder below /opt/ml/models, or it holds no model, or a broken one
+    400 invalid_model     the url is not a folder below /opt/ml/models, or has no valid model
     404 not_loaded        no model of this name is loaded
     409 already_loaded    a model of this name is loaded, or is being loaded
-    413 request_too_long  the body of POST /models is longer than what it may say
+    413 request_too_long  the body of POST /models is too long
     503 still_in_use      the model is unloaded, but requests under way keep its memory
-    507 no_room           the model, or the request, finds no memory beside the models that are loaded
+    507 no_room           there is not enough memory for the model, or the request, next to the loaded models
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from serve.inference import Inference
 from serve.multi_model.registry import AlreadyLoadedError, Entry, NoRoomError, NotLoadedError, Registry, StillInUseError
 from serve.server.connection import read_body
 
-# A name and a url, and whatever else a later version of the contract may add.
+# Enough for a name, a url, and fields that a later version of the contract may add.
 MAX_REQUEST_BYTES = 64 << 10
 
-# Models of one page of the list, if the request says nothing, and at most.
+# Models of one page of the list: by default, and at most.
 PAGE_MODELS, MAX_PAGE_MODELS = 100, 1000
 MAX_DIGITS = 9
 
@@ -44,7 +44,7 @@ class RequestTooLongError(Exception):
     """The body of POST /models is too long."""
 
 
-# Status and code of the answer to each error; its text is the message.
+# Status and code of the answer to each error. The error's text is the message.
 REFUSALS: dict[type[Exception], tuple[HTTPStatus, str]] = {
     InvalidRequestError: (HTTPStatus.BAD_REQUEST, "invalid_request"),
     ModelError: (HTTPStatus.BAD_REQUEST, "invalid_model"),
@@ -57,7 +57,7 @@ REFUSALS: dict[type[Exception], tuple[HTTPStatus, str]] = {
 
 
 def blueprint(catalog: Registry, inference: Inference) -> Blueprint:
-    """Return the routes of a server whose models are those of ``catalog``, by ``inference``."""
+    """Return the routes that manage the models of ``catalog`` and invoke them by ``inference``."""
     routes = Blueprint("models", __name__, url_prefix="/models")
 
     @routes.post("")
@@ -92,7 +92,7 @@ def blueprint(catalog: Registry, inference: Inference) -> Blueprint:
         try:
             return inference.answer(request.environ, model).to_flask()
         except MemoryError:
-            # By this status SageMaker unloads other models and asks again.
+            # At this status SageMaker unloads other models and repeats the request.
             raise NoRoomError("no memory is left for this request beside the models: unload some.") from None
 
     for kind, (status, code) in REFUSALS.items():
@@ -132,7 +132,7 @@ def _json_object() -> dict[str, Any]:
 
 
 def _named(content: dict[str, Any]) -> tuple[str, str]:
-    """Return the name and the url that the body of POST /models gives; what else it says is passed over."""
+    """Return name and url from the body of POST /models; other fields are ignored."""
     for field in ("model_name", "url"):
         if field not in content:
             raise InvalidRequestError(f"{field} is missing: expected model_name and url, both texts.")
@@ -143,7 +143,7 @@ def _named(content: dict[str, Any]) -> tuple[str, str]:
 
 
 def _limit(text: str) -> int:
-    """Return how many models a page shall have, by the parameter ``limit``."""
+    """Return the number of models of a page, from the parameter ``limit``."""
     if not text:
         return PAGE_MODELS
     if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS and int(text)):
