@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -223,7 +222,7 @@ def _converted(predictions: Predictions, form: AnswerType) -> Predictions:
     """Return ``predictions`` with float64 distances, and float64 labels unless the client asked for integers."""
     # Labels are floats because the built-in image answers so.
     labels = predictions.labels if form.integer_labels else predictions.labels.astype(np.float64)
-    return replace(predictions, labels=labels, distances=predictions.distances.astype(np.float64))
+    return Predictions(labels, predictions.distances.astype(np.float64), predictions.attached, predictions.missing)
 
 
 def _encode_while_sent(parts: list[Predictions], form: AnswerType, telemetry: Metrics) -> Iterator[bytes]:
