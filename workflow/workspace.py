@@ -111,7 +111,7 @@ class Workspace:
     def clients(self) -> Clients:
         """Clients of the target."""
         if self.maybe_clients is None:
-            raise AssertionError("a dry run asks nobody")
+            raise AssertionError("a dry run sends no requests")
         return self.maybe_clients
 
     @property
