@@ -19,8 +19,16 @@ OBJECTS = ("data", "objects")
 # Later steps use the image, and it costs next to nothing.
 STAYING = ("image",)
 
-# How things end, where it isn't Delete alone.
-VERBS = {"training-job": ("Stop", "Delete"), "tuning-job": ("Stop", "Delete"), "transform-job": ("Stop",)}
+# Kind of a thing: the operations that end it, in order. A test compares them with the person's policy.
+ENDINGS = {
+    "endpoint": ("DeleteEndpoint",),
+    "endpoint-config": ("DeleteEndpointConfig",),
+    "model": ("DeleteModel",),
+    "transform-job": ("StopTransformJob",),
+    "tuning-job": ("StopHyperParameterTuningJob", "DeleteHyperParameterTuningJob"),
+    "training-job": ("StopTrainingJob", "DeleteTrainingJob"),
+    "algorithm": ("DeleteAlgorithm",),
+}
 
 # SageMaker refuses to delete an endpoint in these states, and gives up on a failing one within an hour.
 CHANGING = ("Creating", "Updating", "SystemUpdating", "RollingBack")
@@ -30,8 +38,7 @@ WAITS = {"training-job": wait_for_training, "transform-job": wait_for_transform,
 
 def endings(kind: str, name: str) -> list[tuple[str, dict[str, Any]]]:
     """Return the operations that stop and delete a thing, each with its request."""
-    noun = NOUNS[kind]
-    return [(f"{verb}{noun}", {f"{noun}Name": name}) for verb in VERBS.get(kind, ("Delete",))]
+    return [(operation, {f"{NOUNS[kind]}Name": name}) for operation in ENDINGS[kind]]
 
 
 class List:
@@ -75,7 +82,7 @@ class Delete:
         """Return the requests that stop and delete, and the prefixes whose objects are deleted."""
         requests: dict[str, Any] = {}
         for entry in _in_order(work):
-            if entry.kind in NOUNS:
+            if entry.kind in ENDINGS:
                 for operation, request in endings(entry.kind, entry.name):
                     requests.setdefault(operation, []).append(request)
             elif entry.kind in OBJECTS and not options.keep_data:
