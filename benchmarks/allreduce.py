@@ -15,8 +15,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 from kmeans.collectives import Collectives
 from kmeans.sums import ClusterSums
 from train.config import HostNames
@@ -63,7 +61,7 @@ def run_rank(shapes: str) -> int:
         sums = ClusterSums.zero(clusters, columns)
         once = statistics.fmean(_seconds(sums, hosts, WARM_UP))
         # All hosts must do the same number of exchanges.
-        once = float(hosts.sum(np.array([once]))[0]) / hosts.size
+        once = hosts.total(once) / hosts.size
         seconds = _seconds(sums, hosts, min(MOST, max(FEWEST, round(SECONDS / once))))
         measured[shape] = {"mean": statistics.fmean(seconds), "median": statistics.median(seconds), "min": min(seconds)}
     if hosts.rank == 0:

@@ -1,4 +1,4 @@
-"""The hosts that fit one model together: what they tell each other, and nothing about how.
+"""Collective operations of the hosts that fit one model together.
 
 Every host calls the same methods in the same order, with arrays of the same type.
 """
@@ -16,7 +16,9 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 class Collectives(Protocol):
-    """A group of hosts, each with its own rows.
+    """A group of hosts, each with its own rows; each call of a method is one exchange.
+
+    Implementations inherit `total`, `any` and `barrier`, which are sums of one number.
 
     Attributes
     ----------
@@ -33,14 +35,26 @@ class Collectives(Protocol):
         """Return the element-wise sum of all hosts' ``values``, of one shape; the same on all of them."""
 
     def broadcast(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
-        """Return the leader's ``values``; of what the others pass only the number of dimensions counts."""
+        """Return the leader's ``values``; of the other hosts' only the number of dimensions matters."""
 
     def gather(self, rows: NDArray[Scalar]) -> NDArray[Scalar]:
-        """Return all hosts' ``rows`` (n_i, m) one below the other, by rank, on the leader; on the others none."""
+        """Return all hosts' ``rows`` (n_i, m), concatenated by rank, on the leader; no rows on the others."""
+
+    def total(self, value: float) -> float:
+        """Return the sum of all hosts' ``value``, as float64: counts are exact up to 2^53."""
+        return float(self.sum(np.array([float(value)]))[0])
+
+    def any(self, flag: bool) -> bool:
+        """Return True on all hosts if ``flag`` is True on at least one."""
+        return self.total(flag) > 0
+
+    def barrier(self) -> None:
+        """Wait until all hosts call this."""
+        self.total(0)
 
 
-class SingleHost:
-    """One host."""
+class SingleHost(Collectives):
+    """A job's only host: every operation returns its argument."""
 
     rank = 0
     size = 1

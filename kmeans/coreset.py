@@ -8,8 +8,6 @@ are all drawn, each counted once.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.random import Generator
 
@@ -21,19 +19,13 @@ from kmeans.sums import query_rows
 from kmeans.threads import ThreadPool
 
 
-class Coreset(NamedTuple):
-    """Rows (m, d) and how many of all rows each stands for, (m,)."""
-
-    points: Float32
-    weights: Float64
-
-
 def draw_coreset(
     rows: MemoryRows, centers: Float32, size: int, generator: Generator, *, pool: ThreadPool, hosts: Collectives
-) -> Coreset:
-    """Return about ``size`` rows of all ``hosts``, drawn by distance to the ``centers`` (k, d), on the leader.
+) -> tuple[Float32, Float64]:
+    """Return about ``size`` rows of all ``hosts`` (m, d), drawn by distance to ``centers`` (k, d), and weights (m,).
 
-    On other hosts it has no rows. Of no more rows than ``size`` all are returned.
+    A weight is how many of all rows a row stands for. Hosts other than the leader get no rows. If all hosts have at
+    most ``size`` rows, all are returned.
     """
     nearest = NearestCenters(centers)
     numbers = rows.order(epoch=0)
@@ -45,7 +37,7 @@ def draw_coreset(
     if count > size:
         by_loss = np.minimum(0.5 * size * weights * distances / max(inertia, np.finfo(np.float64).tiny), 1)
         # What distant rows leave of the size, as each is drawn once at most, goes to all rows alike.
-        taken = float(hosts.sum(np.array([by_loss.sum()]))[0])
+        taken = hosts.total(by_loss.sum())
         chance = np.minimum(by_loss + (size - taken) * weights / total, 1)
     is_drawn = generator.random(len(numbers))[positions] < chance
     notes = np.stack([positions[is_drawn].astype(np.float64), weights[is_drawn] / chance[is_drawn]], axis=1)
@@ -53,4 +45,4 @@ def draw_coreset(
     if rows.is_dealt:
         order = notes[:, 0].argsort(kind="stable")
         notes, points = notes[order], points[order]
-    return Coreset(points, notes[:, 1])
+    return points, notes[:, 1]

@@ -395,7 +395,7 @@ class _Fit:
         settings, held = self._settings, self._in_memory
         batches = math.ceil(settings.k * settings.factor() / held.mini_batch_size)
         drawn = held.order(epoch=0)[: self._share(batches * held.mini_batch_size)]
-        total = int(self._hosts.sum(np.array([float(len(held.own(drawn)))]))[0])
+        total = int(self._hosts.total(len(held.own(drawn))))
         factor = min(settings.factor(), total // settings.k)
         self._callbacks.seeded(
             centers=settings.k * factor,
@@ -457,7 +457,7 @@ class _Fit:
             sets = [shrunk.centers, *shrunk.others[: self._settings.other_starts()]]
             loss = math.nan if shrunk.mean_squared_distance is None else shrunk.mean_squared_distance
         stacked = self._hosts.broadcast(np.concatenate(sets))
-        loss = float(self._hosts.sum(np.array([loss]))[0])
+        loss = self._hosts.total(loss)
         best, *others = np.split(stacked, len(stacked) // self._settings.k)
         return Shrunk(best, others, None if math.isnan(loss) else loss)
 
@@ -558,6 +558,6 @@ def _prepared(rows: Rows, metric: Metric, hosts: Collectives) -> Rows:
         rows = rows.prepared(metric)
     except DataError as error:
         refusal = error
-    if hosts.sum(np.array([float(refusal is not None)]))[0]:
+    if hosts.any(refusal is not None):
         raise refusal or DataError(f"another host has rows without a {metric.name} distance")
     return rows

@@ -139,7 +139,7 @@ class Narrowing:
             self._choose()  # this host had no rows, and others wait for it
         before = self.coordinates
         is_new = self._seen > self._settled_after or self._largest > 0
-        if self._hosts.sum(np.array([float(is_new)]))[0]:
+        if self._hosts.any(is_new):
             self._choose()
         is_changed = not self.coordinates.equals(before)
         if is_changed and not self._restarts:

@@ -323,7 +323,7 @@ class _Samples:
     def __init__(self, rows: MemoryRows, sizes: list[int], hosts: Collectives, comparisons: Comparisons) -> None:
         self.rows, self.hosts = rows, hosts
         self._comparisons = comparisons
-        self._total = int(hosts.sum(np.array([float(len(rows))]))[0])
+        self._total = int(hosts.total(len(rows)))
         self._sizes = [*(size for size in sizes[:-1] if size < self._total), min(sizes[-1], self._total)]
         self._ends = [self._share(size) for size in self._sizes]
         self._end = self.size = 0

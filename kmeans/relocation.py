@@ -92,7 +92,7 @@ def relocate(
             nearest, second = assignments.distances()
     except Interrupted:
         is_interrupted = True
-    if hosts.sum(np.array([float(is_interrupted)]))[0]:
+    if hosts.any(is_interrupted):
         raise Interrupted
     costs = nearest if weights is None else weights * nearest
     losses = second - nearest if weights is None else weights * (second - nearest)

@@ -88,11 +88,11 @@ class TableSearch:
 
     def _search(self, centers: Float32, size: int, scope: SearchScope, random_streams: RandomStreams) -> Float32:
         generator, best = random_streams.next(), centers
-        drawn = draw_coreset(self._rows, centers, size, generator, pool=self._pool, hosts=self._hosts)
+        points, weights = draw_coreset(self._rows, centers, size, generator, pool=self._pool, hosts=self._hosts)
         if self._hosts.rank == 0:
             search = LocalSearch(
-                drawn.points,
-                drawn.weights,
+                points,
+                weights,
                 self._k,
                 generator,
                 seconds=scope.seconds,

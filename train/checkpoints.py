@@ -110,7 +110,7 @@ class CheckpointFolder(Checkpoints):
         """Note the state, and save it if the interval is over, by the leader's clock."""
         self._noted = state()
         is_due = self._hosts.rank == 0 and time.monotonic() - self._last >= self._interval
-        if self._hosts.sum(np.array([float(is_due)]))[0]:
+        if self._hosts.any(is_due):
             self.save()
 
     def save(self) -> None:
@@ -152,7 +152,7 @@ class CheckpointFolder(Checkpoints):
         if self._shares is None:
             return {}
         size = sum(array.nbytes for array in share.values())
-        if self._hosts.sum(np.array([float(size)]))[0] > self._max_share_bytes:
+        if self._hosts.total(size) > self._max_share_bytes:
             return {}
         gathered = {}
         for name, array in share.items():

@@ -27,7 +27,7 @@ from train.checkpoints import FILE_NAMES, CheckpointFolder, Identity
 from train.config import MODEL_CHANNEL, TEST_CHANNEL, TRAIN_CHANNEL, Channel, HostNames, Job, read_job
 from train.fingerprint import Fingerprint
 from train.hyperparameters import Hyperparameters
-from train.load import count_of_all, read_share
+from train.load import read_share
 from train.metrics import JobLog
 from train.warm_start import read_model
 
@@ -82,7 +82,7 @@ def run(
     budget = int(ROWS_SHARE * max(0, memory - RESERVED_BYTES))
     start = _read_start(job, wanted, log)
     # The leader's folder is that of all.
-    digest = Fingerprint() if count_of_all(hosts.rank == 0 and folder is not None, hosts) else None
+    digest = Fingerprint() if hosts.any(hosts.rank == 0 and folder is not None) else None
     rows = read_share(required_channel(job), wanted.feature_dim, budget, wanted, log=log, hosts=hosts, digest=digest)
     # Read before the fit: what is wrong with it shall not come out hours later.
     held = rows.in_memory
@@ -113,7 +113,7 @@ def run(
     warnings = cluster_warnings(fitted.model, fitted.mean_squared_distance)
     for warning in warnings:
         log.say(warning, "WARNING")
-    training = {"hyperparameters": wanted.values, "rows": count_of_all(len(rows), hosts), "metrics": metrics}
+    training = {"hyperparameters": wanted.values, "rows": int(hosts.total(len(rows))), "metrics": metrics}
     model = KMeansModel(
         fitted.model.precise_centers,
         fitted.model.counts,
@@ -126,7 +126,7 @@ def run(
             artifact.save(model, job.model_directory)
         precise = "" if model.coordinates.is_identity else f"{artifact.PRECISE_FILE}, "
         log.say(f"wrote the model to {job.model_directory}: {artifact.CENTERS_FILE}, {precise}{artifact.CARD_FILE}")
-    hosts.sum(np.zeros(1))  # no host ends before the model is written
+    hosts.barrier()  # no host ends before the model is written
     on_written()
     if fitted.interrupted and checkpoints is not None:
         checkpoints.save()
@@ -226,7 +226,7 @@ def _identity(
     points = rows.in_memory.points
     mine = _short_digest(np.array([len(points)]), points[:: max(1, len(points) // DIGEST_ROWS)])
     shares = hosts.broadcast(hosts.gather(np.frombuffer(mine, dtype=np.uint8)[None]))
-    settings |= {"rows": count_of_all(len(rows), hosts), "data": digest.text(hosts)}
+    settings |= {"rows": int(hosts.total(len(rows))), "data": digest.text(hosts)}
     if rows.coordinates is not None and not rows.coordinates.is_identity:
         scale = np.array([rows.coordinates.scale])
         settings["coordinates"] = _short_digest(rows.coordinates.offset, scale).hex()

@@ -90,7 +90,7 @@ def read_share(
         rows, nothing = _read_settled(one_read, narrowing, log, may_be_empty=may_be_empty)
     columns = _common_width(rows.features, hosts)
     count = rows.seen if isinstance(rows, PipedRows) else len(rows)
-    if not count_of_all(count, hosts):
+    if not hosts.any(count > 0):
         raise nothing or NoDataError(f"Channel {channel.name} has no data: its objects have no rows.")
     if reader is not None and nothing is None:
         _tell_what_was_read(rows, reader, channel, budget, seconds=time.perf_counter() - started, log=log)
@@ -166,11 +166,6 @@ def _tell_coordinates(narrowing: Narrowing, channel: Channel, log: JobLog) -> No
         log.say(f"channel {channel.name}: an offset is subtracted from column(s) {listed} before they become float32")
     if scale != 1:
         log.say(f"channel {channel.name}: values are multiplied by {scale:g} before they become float32")
-
-
-def count_of_all(rows: int, hosts: Collectives) -> int:
-    """Return how many ``rows`` all hosts have."""
-    return int(hosts.sum(np.array([float(rows)]))[0])
 
 
 def _no_rows(features: int) -> Rows:

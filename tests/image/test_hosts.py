@@ -405,6 +405,9 @@ for shape in ((), (1,), (7,), (100, 11), (1000, 785)):
     assert (seen == seen[:1]).all(), "all hosts get the same sums"
 assert (hosts.sum(np.arange(5.0)) == 3 * np.arange(5.0)).all()
 assert (hosts.sum(np.arange(10.0)[::2]) == 3 * np.arange(10.0)[::2]).all(), "not contiguous"
+assert hosts.total(rank + 0.5) == 4.5
+assert [hosts.any(rank == 1), hosts.any(False)] == [True, False]
+hosts.barrier()
 
 points = np.full((rank + 2, 4), rank, dtype=np.float32)
 sent = hosts.broadcast(points)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from functools import partial
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from sklearn.datasets import load_digits
 
 from kmeans.arrays import Float32, Int64
 from kmeans.assignments import Assignments
+from kmeans.collectives import SingleHost
 from kmeans.dataset import MemoryRows, PipedRows, RowAssignment, Rows, StreamedRows, bytes_per_row, load, load_once
 from kmeans.errors import DataError
 from kmeans.fitting import Fitted, fit
@@ -32,6 +34,36 @@ DIGITS: Float32 = load_digits().data.astype(np.float32)
 
 # Of several samples, and with so many rows at each place that first centers are equal, and most clusters empty.
 AT_40_PLACES: Float32 = np.repeat(np.arange(40, dtype=np.float32), 400)[:, None] * np.array([10, 7], dtype=np.float32)
+
+
+def _any_of(flags: Sequence[bool], hosts: ThreadHosts) -> bool:
+    return hosts.any(flags[hosts.rank])
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_total_and_any_are_the_same_on_all_hosts(size: int) -> None:
+    totals = on_all_hosts(size, lambda hosts: hosts.total(hosts.rank + 0.5))
+    assert totals == [sum(rank + 0.5 for rank in range(size))] * size
+    for flags in product([False, True], repeat=size):
+        found = on_all_hosts(size, partial(_any_of, flags))
+        assert found == [any(flags)] * size
+
+
+def test_each_operation_on_a_number_is_one_exchange() -> None:
+    def exchange(hosts: ThreadHosts) -> list[int]:
+        recording = RecordingHosts(hosts)
+        recording.total(1)
+        recording.any(True)
+        recording.barrier()
+        return recording.kinds("sum")
+
+    assert on_all_hosts(2, exchange) == [[1, 1, 1]] * 2
+
+
+def test_a_single_host_gets_its_own_values_back() -> None:
+    hosts = SingleHost()
+    assert (hosts.total(0.1), hosts.any(True), hosts.any(False)) == (0.1, True, False)
+    hosts.barrier()
 
 
 @pytest.fixture

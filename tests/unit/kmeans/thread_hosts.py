@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kmeans.arrays import Float64
 from kmeans.callbacks import Callbacks
-from kmeans.collectives import Scalar
+from kmeans.collectives import Collectives, Scalar
 from kmeans.errors import KMeansError
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class Meeting:
         self._barrier.abort()
 
 
-class ThreadHosts:
+class ThreadHosts(Collectives):
     """A host that is a thread."""
 
     def __init__(self, rank: int, size: int, meeting: Meeting) -> None:
@@ -67,7 +67,7 @@ class Message(NamedTuple):
     after: str
 
 
-class RecordingHosts:
+class RecordingHosts(Collectives):
     """Any host, which notes its messages.
 
     Attributes
