@@ -1,7 +1,8 @@
-"""The command ``train``: the only place of this package that reads the environment and exits.
+"""The command ``train``: the only module of this package that reads the environment and exits.
 
-Exit codes: 0 the model is written; 1 the user's data or settings are wrong; 2 the machine failed, or the program did;
-143 stopped. Whatever it was, the reason is the last line of the log and stands in ``/opt/ml/output/failure``.
+Exit codes: 0 the model is written; 1 the user's data or settings are wrong; 2 the machine or the program failed;
+143 stopped by SIGTERM, 130 by SIGINT, before there was a model. The reason of a failure is the last line of the log and
+the content of ``/opt/ml/output/failure``.
 """
 
 from __future__ import annotations
@@ -24,9 +25,14 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE = "/opt/ml"
 
+# SageMaker and `docker stop` send the first, Ctrl-C the second.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 def main() -> int:
     """Run the training job and return its exit code."""
+    # Until there is a handler, a signal waits; container/bin/train blocks them earlier still.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     parser = argparse.ArgumentParser(
         prog="train",
         description="Train a k-means model by SageMaker's training contract: reads input/ and writes model/ below "
@@ -47,7 +53,7 @@ def main() -> int:
         os.environ.setdefault(name, "1")
 
     if options.hyperparameters or options.validate:
-        _unblock_sigterm()  # nothing there listens for it
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # these have no handler
     if options.hyperparameters:
         from train.hyperparameters import markdown_table
 
@@ -79,8 +85,8 @@ def _train(base: Path) -> int:
     from train.metrics import JobLog
 
     log = JobLog()
-    # First of all: importing NumPy takes a moment, and PID 1 never hears of a signal that it has no handler for.
-    _on_sigterm(log.stop)
+    # Before NumPy is imported, which takes a moment: a stop is reported without delay.
+    _on_stop(log.stop)
     log.say("Docker entrypoint called with argument(s): train")
     Failure.clear(output_directory(base))
     try:
@@ -97,8 +103,9 @@ def _train(base: Path) -> int:
         failure = Failure.of(error)
         if failure.is_defect:
             traceback.print_exc()
-    # The outcome stands. Python takes handlers away while it ends, and the signal would kill a job that is done.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # The outcome is final. Python removes its handlers while it exits, and a signal would kill a job that is done.
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     if failure is None:
         return 0
     try:
@@ -132,9 +139,9 @@ def _train_together(base: Path, hosts: HostNames, log: JobLog) -> Failure | None
     launcher = HydraLauncher([sys.executable, "-m", "train", "--rank"])
     kind = Leader if hosts.current == hosts.leader else Follower
     host = kind(hosts, launcher, log.say, deadlines)
-    _on_sigterm(host.stop)
-    if log.stop_wanted():
-        host.stop()
+    _on_stop(host.stop)
+    if log.stop_signal is not None:
+        host.stop(log.stop_signal)
     return host.run()
 
 
@@ -158,23 +165,21 @@ def _take_part(base: Path) -> int:
 
     claim_streams()
     log = JobLog()
-    _on_sigterm(log.stop)
+    _on_stop(log.stop)
     return run_rank(base, usable_cpus(), usable_memory(), log, checkpoint_folder=_checkpoint_folder())
 
 
-def _on_sigterm(stop: Callable[[], None]) -> None:
-    """Call ``stop`` when SIGTERM comes."""
+def _on_stop(stop: Callable[[int], None]) -> None:
+    """Call ``stop`` with the signal's number when SIGTERM or SIGINT arrives, also one that arrived before this call."""
 
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        stop()
+    def handle(number: int, _frame: FrameType | None) -> None:
+        stop(number)
 
     signal.signal(signal.SIGTERM, handle)
-    _unblock_sigterm()
-
-
-def _unblock_sigterm() -> None:
-    """Hear SIGTERM from here on; container/bin/train blocks it, so that one that comes earlier is not lost."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    # A shell ignores SIGINT for its background jobs: Ctrl-C is meant for others.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handle)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def _checkpoint_folder() -> Path | None:

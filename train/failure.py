@@ -20,7 +20,11 @@ MAX_CHARACTERS = 1024
 
 
 class StoppedError(Exception):
-    """SIGTERM came before there was a model."""
+    """The job received the signal ``number`` before it had a model."""
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(number)
+        self.number = signal.Signals(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,8 @@ class Failure:
     reason
         At most 1,024 characters, the cause first.
     exit_code
-        1: the user's data or settings; 2: the machine or a defect of the program; 143: stopped.
+        1: the user's data or settings; 2: the machine or a defect of the program; 143: stopped by SIGTERM; 130: by
+        SIGINT.
     is_defect
         Whether the traceback belongs into the log.
     """
@@ -45,7 +50,8 @@ class Failure:
     def of(cls, error: BaseException) -> Failure:
         """Describe ``error``."""
         if isinstance(error, StoppedError):
-            return cls("AlgorithmError: the job was stopped (SIGTERM) before there was a model.", 128 + signal.SIGTERM)
+            reason = f"AlgorithmError: the job was stopped ({error.number.name}) before there was a model."
+            return cls(reason, 128 + error.number)
         if isinstance(error, ResourceError):
             return cls(_cut(f"AlgorithmError: {error}"), 2)
         if isinstance(error, KMeansError):
@@ -58,10 +64,8 @@ class Failure:
             )
         if isinstance(error, OSError):
             return cls(_cut(f"AlgorithmError: {error.filename or 'the system'}: {error.strerror or error}."), 2)
-        reason = (
-            f"AlgorithmError: unexpected {type(error).__name__}: {error}. This is a defect; details are in the log."
-        )
-        return cls(_cut(reason), 2, is_defect=True)
+        defect = f"unexpected {type(error).__name__}: {error}. This is a defect; details are in the log."
+        return cls(_cut(f"AlgorithmError: {defect}"), 2, is_defect=True)
 
     def at(self, host: str) -> Failure:
         """Return the same failure, said of the machine ``host``."""

@@ -8,6 +8,7 @@ own mean squared distance is ``train mean_squared_distance``.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import threading
 import time
@@ -45,18 +46,25 @@ class JobLog(Callbacks):
         self._started = self._stage_started = time.time()
         self._stages: dict[str, float] = {}
         self._batches = self._rows = self._epochs = 0
-        self._stopping = self._has_centers = False
+        self._has_centers = False
+        self._stop_signal: int | None = None
 
-    def stop(self) -> None:
-        """Remember that the job shall end with what it has.
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Request that the job ends with the best model so far, because of the signal ``number``.
 
-        A signal's handler must not raise by itself: in the middle of starting a thread, say, that does damage.
+        The first signal counts. A handler may call this: it must not raise an exception itself, which would do damage
+        in the middle of, for example, starting a thread.
         """
-        self._stopping = True
+        self._stop_signal = self._stop_signal or number
 
     def stop_wanted(self) -> bool:
-        """Tell whether :meth:`stop` was called."""
-        return self._stopping
+        """Return True if :meth:`stop` was called."""
+        return self._stop_signal is not None
+
+    @property
+    def stop_signal(self) -> int | None:
+        """The first signal that requested a stop, or None."""
+        return self._stop_signal
 
     def say(self, message: str, level: str = "INFO") -> None:
         """Write one line in the built-in image's form."""
@@ -89,8 +97,8 @@ class JobLog(Callbacks):
         StoppedError
             If the job shall end and has nothing yet.
         """
-        if self._stopping and not self._has_centers:
-            raise StoppedError
+        if self._stop_signal is not None and not self._has_centers:
+            raise StoppedError(self._stop_signal)
         if self._progress_is_due():
             self.say(f"reading channel {channel}: {state}")
 

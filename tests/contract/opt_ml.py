@@ -14,6 +14,8 @@ from .waiting import wait_until
 
 PROJECT = Path(__file__).resolve().parents[2]
 TRAIN = (sys.executable, "-m", "train")
+# A shell starts its background jobs, of which the tests may be one, with SIGINT ignored, and children inherit that.
+HEEDS_SIGINT = ("env", "--default-signal=INT")
 
 
 def environment(base: Path, **variables: str) -> dict[str, str]:
@@ -100,7 +102,9 @@ class OptMl:
         with (
             log.open("wb") as out,
             errors.open("wb") as err,
-            subprocess.Popen(TRAIN, cwd=PROJECT, env=environment(self.base), stdout=out, stderr=err) as process,
+            subprocess.Popen(
+                [*HEEDS_SIGINT, *TRAIN], cwd=PROJECT, env=environment(self.base), stdout=out, stderr=err
+            ) as process,
         ):
             try:
                 yield Running(process, log, errors)

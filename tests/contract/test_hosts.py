@@ -1,5 +1,6 @@
 """A job on several hosts as one process sees it; whole ones need MPI and are in tests/image."""
 
+import signal
 import subprocess
 
 import pytest
@@ -30,6 +31,20 @@ def test_a_host_that_stays_away_is_named(job: OptMl, current: str, missing: str)
     assert done.stdout.rstrip().endswith(reason)
     assert not done.stderr
     assert not any(job.model.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("current", ["localhost", "second"], ids=["leader", "follower"])
+def test_stop_signal_while_a_host_waits_for_others_ends_it(job: OptMl, current: str, number: signal.Signals) -> None:
+    job.write_config("resourceconfig.json", {"current_host": current, "hosts": ["localhost", "second"]})
+    with job.training() as running:
+        running.wait_for("waiting for" if current == "localhost" else "going to")
+        running.process.send_signal(number)
+        finished = running.finish()
+    reason = f"AlgorithmError: host {current}: the job was stopped ({number.name}) before there was a model."
+    assert (finished.exit_code, finished.errors) == (128 + number, "")
+    assert job.failure.read_text() == reason
+    assert finished.last_message == reason
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf"])

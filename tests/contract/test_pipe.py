@@ -108,24 +108,28 @@ def test_a_stream_that_cant_be_used_is_explained(pipes: OptMl, streams: list[byt
 
 
 @pytest.mark.parametrize("made", [False, True], ids=["no FIFO", "a silent one"])
-def test_sigterm_ends_a_job_that_waits_for_its_first_rows(pipes: OptMl, made: bool) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_signal_ends_a_job_that_waits_for_its_first_rows(pipes: OptMl, made: bool, number: signal.Signals) -> None:
     with fed(pipes, train=[[None]] if made else []) as feeders, pipes.training() as running:
         running.wait_for("Final configuration")
         wait_until(lambda: feeders["train"].opened == made, "the job to open the FIFO")
-        running.process.send_signal(signal.SIGTERM)
+        running.process.send_signal(number)
         finished = running.finish()
-    reason = assert_explained(pipes, finished, prefix="AlgorithmError: ", exit_code=143)
-    assert "SIGTERM" in reason
+    reason = assert_explained(pipes, finished, prefix="AlgorithmError: ", exit_code=128 + number)
+    assert f"the job was stopped ({number.name}) before there was a model." in reason
     assert list(pipes.model.iterdir()) == []
 
 
 @pytest.mark.parametrize("later", [[], [[csv(DIGITS), None]]], ids=["no FIFO", "a silent one"])
-def test_sigterm_ends_a_job_that_waits_for_a_later_epoch_with_a_model(pipes: OptMl, later: Streams) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_signal_in_wait_for_a_later_epoch_leaves_a_model(
+    pipes: OptMl, later: Streams, number: signal.Signals
+) -> None:
     pipes.set_hyperparameters(k=10, epochs=2)
     with fed(pipes, train=[[csv(DIGITS)], *later]) as feeders, pipes.training() as running:
         running.wait_for("completed 50.0 % of epochs")
         wait_until(lambda: feeders["train"].opened == 1 + len(later), "the job to open the next FIFO")
-        running.process.send_signal(signal.SIGTERM)
+        running.process.send_signal(number)
         finished = running.finish()
     assert finished.exit_code == 0, finished.log + finished.errors
     assert artifact.load(pipes.model).clusters == 10

@@ -1,28 +1,30 @@
-"""The shell that starts Python for a training job: what it says if SIGTERM comes before Python is there."""
+"""The shell that starts Python for a training job: what it says if it is stopped before Python is there."""
 
+import os
 import re
+import signal
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from train.failure import Failure, StoppedError
 
-from .opt_ml import PROJECT, OptMl, environment
+from .opt_ml import HEEDS_SIGINT, PROJECT, OptMl, environment
 
 SCRIPT = PROJECT / "container" / "bin" / "train"
 FAILURE = Failure.of(StoppedError())
+EXEC = "\nexec env --block-signal=TERM,INT "
 
 
-def stop_in_the_shell(base: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run the script, with a SIGTERM just before it becomes another program; ``options`` are the shell's."""
-    script = SCRIPT.read_text()
-    assert script.count("\nexec ") == 1
-    stopped = script.replace("\nexec ", "\nkill -TERM $$\nexec ")
+def run_script(base: Path, script: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a changed script; ``options`` are the shell's."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.run(
-        ["sh", *options, "-c", stopped],
-        env=environment(base),
+        [*HEEDS_SIGINT, "sh", *options, "-c", script],
+        env=environment(base, PATH=path, PYTHONPATH=str(PROJECT)),
         capture_output=True,
         text=True,
         timeout=60,
@@ -31,18 +33,43 @@ def stop_in_the_shell(base: Path, *options: str) -> subprocess.CompletedProcess[
     )
 
 
+def stop_in_the_shell(
+    base: Path, *options: str, number: signal.Signals = signal.SIGTERM
+) -> subprocess.CompletedProcess[str]:
+    """Run the script, with a signal just before it becomes another program."""
+    script = SCRIPT.read_text()
+    assert script.count("\nexec ") == script.count(EXEC) == 1
+    return run_script(base, script.replace(EXEC, f"\nkill -{number} $${EXEC}"), *options)
+
+
 # The image's entry point reads the script into a shell with these options.
 @pytest.mark.parametrize("options", [[], ["-e", "-u"]], ids=["alone", "within the entry point"])
-def test_a_job_that_is_stopped_before_python_is_there_says_what_python_would(opt_ml: OptMl, options: list[str]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_before_python_runs_is_reported_as_by_python(
+    opt_ml: OptMl, options: list[str], number: signal.Signals
+) -> None:
+    failure = Failure.of(StoppedError(number))
     opt_ml.failure.write_text("ClientError: a longer reason, of an earlier job that failed. " * 3)
-    done = stop_in_the_shell(opt_ml.base, *options)
-    assert done.returncode == FAILURE.exit_code
-    assert opt_ml.failure.read_text() == FAILURE.reason
+    done = stop_in_the_shell(opt_ml.base, *options, number=number)
+    assert done.returncode == failure.exit_code == 128 + number
+    assert opt_ml.failure.read_text() == failure.reason
     assert re.fullmatch(
-        r"\[\d\d/\d\d/\d{4} \d\d:\d\d:\d\d ERROR \d+\] " + re.escape(FAILURE.reason) + "\n", done.stdout
+        r"\[\d\d/\d\d/\d{4} \d\d:\d\d:\d\d ERROR \d+\] " + re.escape(failure.reason) + "\n", done.stdout
     )
     assert done.stderr == ""
     assert sorted(path.name for path in opt_ml.failure.parent.iterdir()) == ["data", "failure"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_while_python_starts_is_reported_once_it_runs(opt_ml: OptMl, number: signal.Signals) -> None:
+    failure = Failure.of(StoppedError(number))
+    opt_ml.set_hyperparameters(k="10")
+    opt_ml.put("rows.csv", b"1,2\n" * 100)
+    stopped = SCRIPT.read_text().replace("python3 -m train", f"sh -c 'kill -{number} $$; exec python3 -m train'")
+    done = run_script(opt_ml.base, stopped)
+    assert (done.returncode, done.stderr) == (failure.exit_code, "")
+    assert opt_ml.failure.read_text() == failure.reason
+    assert done.stdout.endswith(f"] {failure.reason}\n")
 
 
 def test_the_folder_is_made_and_all_may_read_and_remove_what_is_there(tmp_path: Path) -> None:

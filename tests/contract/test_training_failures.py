@@ -3,6 +3,7 @@
 import json
 import signal
 import struct
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 from kmeans import artifact
 from kmeans.formats import recordio
 
-from .opt_ml import Finished, OptMl
+from .opt_ml import PROJECT, TRAIN, Finished, OptMl, environment
 from .samples import csv, digits, labelled_csv
+from .waiting import wait_until
 
 DIGITS = digits()[:100]
 CSV = csv(DIGITS)
@@ -383,11 +385,12 @@ def test_a_file_name_of_any_bytes_can_be_reported(job: OptMl) -> None:
     assert "row 2" in job.failure.read_text(encoding="utf-8")
 
 
-def test_sigterm_ends_a_job_with_the_best_model_so_far(good: OptMl) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_signal_ends_a_job_with_the_best_model_so_far(good: OptMl, number: signal.Signals) -> None:
     good.set_hyperparameters(k="10", epochs="100000000")
     with good.training() as running:
         running.wait_for("streaming onto")
-        running.process.send_signal(signal.SIGTERM)
+        running.process.send_signal(number)
         finished = running.finish()
     assert finished.exit_code == 0, finished.errors
     assert not good.failure.exists()
@@ -396,6 +399,27 @@ def test_sigterm_ends_a_job_with_the_best_model_so_far(good: OptMl) -> None:
     assert model.clusters == 10
     assert np.isfinite(model.centers).all()
     assert model.counts is None
+
+
+def test_sigint_that_was_ignored_at_the_start_stays_ignored(good: OptMl) -> None:
+    """As in a background job of a shell, at which Ctrl-C is not aimed."""
+    good.set_hyperparameters(k="10", epochs="100000000")
+    log = good.base / "log"
+    command = ["env", "--ignore-signal=INT", *TRAIN]
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(command, cwd=PROJECT, env=environment(good.base), stdout=out) as process,
+    ):
+        wait_until(lambda: "streaming onto" in log.read_text() or process.poll() is not None, "the training to start")
+        process.send_signal(signal.SIGINT)
+        epochs = log.read_text().count("training_data_iter")
+        wait_until(
+            lambda: log.read_text().count("training_data_iter") > epochs + 1 or process.poll() is not None,
+            "the next epochs",
+        )
+        assert process.poll() is None, log.read_text()
+        process.terminate()
+        assert process.wait(timeout=30) == 0
 
 
 def test_the_log_tells_the_configuration_before_it_tells_what_failed(good: OptMl) -> None:

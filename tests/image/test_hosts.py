@@ -325,23 +325,25 @@ def test_sigterm_while_the_leader_shrinks_ends_the_job_with_a_model(cluster: Clu
     assert mean_squared_distance(cluster.model) < 1201
 
 
-@pytest.mark.parametrize("stopped", [0, 1], ids=["the leader", "a worker"])
-def test_sigterm_on_one_host_ends_the_job_on_all_with_a_model(cluster: Cluster, stopped: int) -> None:
+@pytest.mark.parametrize("stopped", [0, 1], ids=["the leader", "a follower"])
+@pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGINT"])
+def test_stop_signal_on_one_host_ends_all_with_a_model(cluster: Cluster, stopped: int, signal_name: str) -> None:
     cluster.set_hyperparameters(**ENDLESS)
     hosts = cluster.start_all()
     wait_for_training(hosts)
-    hosts[stopped].stop()
+    hosts[stopped].container.kill(signal_name)
     succeed(hosts)
     assert read_centers(cluster.model / "model_algo-1").shape == (10, 64)
 
 
-def test_sigterm_while_others_are_waited_for_ends_the_job(cluster: Cluster) -> None:
+@pytest.mark.parametrize(("signal_name", "exit_code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_stop_signal_while_hosts_are_missing_ends_the_job(cluster: Cluster, signal_name: str, exit_code: int) -> None:
     host = cluster.start(0)
     wait_until(lambda: "waiting for" in host.log, "the leader to wait")
-    host.stop()
+    host.container.kill(signal_name)
     finished = host.finish()
-    assert finished.exit_code == 143, finished.log
-    assert "the job was stopped (SIGTERM)" in cluster.failure(0)
+    assert finished.exit_code == exit_code, finished.log
+    assert f"the job was stopped ({signal_name})" in cluster.failure(0)
 
 
 @pytest.mark.parametrize("fails", [True, False])

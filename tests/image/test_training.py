@@ -106,12 +106,13 @@ def test_full_disk_leaves_no_half_of_a_model(digits_job: Job) -> None:
     assert len(failure) <= 1024
 
 
-def test_sigterm_reaches_the_job(digits_job: Job) -> None:
-    """The program is PID 1 and listens: it ends by itself, before `docker stop` gives up and kills it."""
+@pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGINT"])
+def test_stop_signal_reaches_the_job(digits_job: Job, signal_name: str) -> None:
+    """The program is PID 1 and listens: `docker stop` and Ctrl-C end it, with a model."""
     digits_job.set_hyperparameters(k="10", feature_dim="64", epochs="1000000")
     with digits_job.start(["train"]) as running:
         wait_until(lambda: "streaming onto" in running.log, "the start of the training")
-        running.stop()
+        running.container.kill(signal_name)
         finished = running.finish()
     assert finished.exit_code == 0, finished.log
     assert "stopped early: the model is the best so far" in finished.log
@@ -119,7 +120,8 @@ def test_sigterm_reaches_the_job(digits_job: Job) -> None:
     assert not list(digits_job.model.glob("*tmp*"))
 
 
-def test_no_sigterm_is_lost_from_the_first_moment(digits_job: Job) -> None:
+@pytest.mark.parametrize(("signal_name", "exit_code"), [("SIGTERM", 128 + 15), ("SIGINT", 128 + 2)])
+def test_no_stop_signal_is_lost_from_the_first_moment(digits_job: Job, signal_name: str, exit_code: int) -> None:
     """The kernel drops one that comes to PID 1 before it listens, and this job would go on for ever."""
     digits_job.set_hyperparameters(k="10", feature_dim="64", epochs="1000000")
     moments = random.Random(0)  # noqa: S311 - moments, not secrets
@@ -127,9 +129,9 @@ def test_no_sigterm_is_lost_from_the_first_moment(digits_job: Job) -> None:
         with digits_job.start(["train"]) as running:
             end = time.monotonic() + moments.uniform(0, 0.3)
             wait_until(lambda end=end: time.monotonic() >= end, "the moment", pause=0.001)  # type: ignore[misc]
-            running.container.kill("SIGTERM")
+            running.container.kill(signal_name)
             finished = running.finish()
-            assert finished.exit_code in {0, 128 + 15}, finished.log
+            assert finished.exit_code in {0, exit_code}, finished.log
 
 
 def test_data_larger_than_memory_are_read_again_in_each_pass(job: Job) -> None:

@@ -69,9 +69,9 @@ class Follower(Supervisor):
         for link in self._links():
             link.send(Message("done"))
 
-    def _pass_on_stop(self) -> None:
+    def _pass_on_stop(self, number: int) -> None:
         for link in self._links():
-            link.send(Message("stop"))
+            link.send(Message("stop", number=number))
 
     def _fail(self, failure: Failure, *, certain: bool = True) -> None:
         if self._is_over:

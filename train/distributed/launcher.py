@@ -133,12 +133,12 @@ class HydraLauncher:
         """Remember the process id of this container's ``rank``."""
         self._rank = rank
 
-    def terminate(self) -> bool:
-        """Send SIGTERM to the rank; tell whether there is one."""
+    def stop(self, number: int) -> bool:
+        """Send the signal ``number`` to the rank; return whether there is one."""
         if not self._rank:
             return False
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._rank, signal.SIGTERM)
+            os.kill(self._rank, number)
         return True
 
     def wait(self, seconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import socket
 import time
 
@@ -124,7 +125,8 @@ class Leader(Supervisor):
                 self._done.add(name)
                 self._end_if_all_are_done()
             elif message.kind == "stop":
-                self._launcher.terminate()
+                # Whatever number came over the network: no other signal is sent.
+                self._launcher.stop(signal.SIGINT if message.number == signal.SIGINT else signal.SIGTERM)
             elif message.kind == "failed":
                 self._fail(Failure(message.text, message.number), certain=message.certain)
 
@@ -138,7 +140,7 @@ class Leader(Supervisor):
                 link.send(Message("done"))
             self._end(None)
 
-    def _pass_on_stop(self) -> None:
+    def _pass_on_stop(self, number: int) -> None:
         """Do nothing: the leader's rank has been told."""
 
     def _fail(self, failure: Failure, *, certain: bool = True) -> None:
@@ -159,7 +161,7 @@ class Leader(Supervisor):
         # A host that comes when the port is closed would wait for its leader as long as for one that hasn't started.
         # Who was waited for in vain, or is told to stop as this one is, isn't waited for again.
         end = min(time.monotonic() + self._deadlines.goodbye, self._ends.get("arrival", 0.0))
-        while {*self._hosts.names[1:]} - self._came and time.monotonic() < end and not self._stop_wanted:
+        while {*self._hosts.names[1:]} - self._came and time.monotonic() < end and self._stop_signal is None:
             self._listen()
 
     def _check_deadlines(self, now: float) -> None:

@@ -7,7 +7,7 @@ Two links speak so. From a worker's container to the leader's (``train.distribut
     alive    both ways          nothing but that
     failed   both ways          the job fails for ``text`` with exit code ``number``;
                                 if not ``certain``, only if no other host knows a cause
-    stop     worker -> leader   I was told to stop
+    stop     worker -> leader   I was stopped by signal ``number``
     done     worker -> leader   my part is done
     done     leader -> worker   all parts are done, the model is written
 

@@ -47,7 +47,7 @@ class Deadlines:
     start
         For the ranks to be connected, once all hosts are there.
     stop
-        For the rank to end by itself after SIGTERM. SageMaker kills after 30 s, and then nothing more can be said.
+        For the rank to end by itself after a stop signal. SageMaker kills the containers after 30 s.
     goodbye
         For the other hosts to hear how the job ended, for those that have not come yet to hear why it failed, and for
         processes to end that are done.
@@ -73,8 +73,8 @@ class Launcher(Protocol):
     def started(self, process: int) -> None:
         """Remember the rank's process id."""
 
-    def terminate(self) -> bool:
-        """Send SIGTERM to the rank; tell whether there is one."""
+    def stop(self, number: int) -> bool:
+        """Send the signal ``number`` to the rank; return whether there is one."""
 
     def wait(self, seconds: float) -> None:
         """Wait at most so many ``seconds`` for the end of all processes, then end them."""
@@ -110,15 +110,19 @@ class Supervisor(ABC):
         self._selector = selectors.DefaultSelector()
         self._callbacks: dict[object, Callable[[], None]] = {}
         self._rank: Link | None = None
-        self._rank_has_ended = self._model_is_written = self._is_over = self._stop_wanted = False
+        self._rank_has_ended = self._model_is_written = self._is_over = False
+        self._stop_signal: int | None = None
         self._failure: Failure | None = None
         self._last_heartbeat = self._last_turn = time.monotonic()
         self._ends: dict[str, float] = {}  # of the deadlines that run now
         self._prepare()
 
-    def stop(self) -> None:
-        """End the rank as SIGTERM ends a job on one host; a signal's handler may call this."""
-        self._stop_wanted = True
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Stop the rank by the signal ``number``, as it stops a job on one host; a signal's handler may call this.
+
+        The first signal counts.
+        """
+        self._stop_signal = self._stop_signal or number
 
     def run(self) -> Failure | None:
         """Take part in the job until it has ended on all hosts; return why it failed, or None."""
@@ -160,7 +164,7 @@ class Supervisor(ABC):
         """End the job for ``failure``; if it is not ``certain``, only if no better cause is known to another host."""
 
     @abstractmethod
-    def _pass_on_stop(self) -> None:
+    def _pass_on_stop(self, number: int) -> None:
         """Let the leader's rank stop too, when this host's was told to: some things it does alone."""
 
     @abstractmethod
@@ -207,18 +211,18 @@ class Supervisor(ABC):
             self._rank.heard = now  # it stood still too
 
     def _check_deadlines(self, now: float) -> None:
-        if self._stop_wanted and "stop" not in self._ends:
-            is_told = self._launcher.terminate()
+        if self._stop_signal is not None and "stop" not in self._ends:
+            is_told = self._launcher.stop(self._stop_signal)
             self._ends["stop"] = now + self._deadlines.stop if is_told else now
             if is_told:
-                self._pass_on_stop()
+                self._pass_on_stop(self._stop_signal)
         if self._is_late("stop", now):
             self._ends["stop"] = math.inf
             if self._model_is_written:
                 self._rank_has_ended = True
                 self._rank_is_done()
             else:
-                self._fail(self._failure_of(StoppedError()))
+                self._fail(self._failure_of(StoppedError(self._stop_signal or signal.SIGTERM)))
         if (
             self._rank is not None
             and "start" not in self._ends
@@ -309,8 +313,9 @@ class Supervisor(ABC):
         if self._rank_has_ended:
             return
         self._rank_has_ended = True
-        stopped = self._stop_wanted and not certain
-        error = StoppedError() if stopped else ResourceError(f"the training process {how}")
+        error: Exception = ResourceError(f"the training process {how}")
+        if self._stop_signal is not None and not certain:
+            error = StoppedError(self._stop_signal)
         self._fail(self._failure_of(error), certain=certain)
 
     def _close(self) -> None:

@@ -1,6 +1,7 @@
 """From an error to its reason, exit code and file."""
 
 import errno
+import signal
 from pathlib import Path
 
 import pytest
@@ -40,10 +41,15 @@ def test_exhausted_memory_is_the_machines_trouble_and_says_what_helps() -> None:
     assert (failure.exit_code, failure.is_defect) == (2, False)
 
 
-def test_a_stop_has_the_exit_code_of_sigterm() -> None:
-    failure = Failure.of(StoppedError())
-    assert failure.reason.startswith("AlgorithmError: the job was stopped (SIGTERM)")
-    assert (failure.exit_code, failure.is_defect) == (143, False)
+@pytest.mark.parametrize(
+    ("error", "name", "exit_code"),
+    [(StoppedError(), "SIGTERM", 143), (StoppedError(signal.SIGINT), "SIGINT", 130)],
+    ids=["SIGTERM", "SIGINT"],
+)
+def test_stop_has_the_exit_code_of_its_signal(error: StoppedError, name: str, exit_code: int) -> None:
+    failure = Failure.of(error)
+    assert failure.reason == f"AlgorithmError: the job was stopped ({name}) before there was a model."
+    assert (failure.exit_code, failure.is_defect) == (exit_code, False)
 
 
 @pytest.mark.parametrize("letters", [0, 5000])

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import signal
 from typing import Any
 
 import pytest
@@ -266,7 +267,10 @@ def test_a_stop_ends_the_reading_of_data_and_nothing_after_it(log: JobLog, strea
     assert log.stop_wanted()
     log.say("still at work")
     assert said(stream) == ["still at work"]
-    with pytest.raises(StoppedError):
+    log.stop(signal.SIGINT)
+    assert log.stop_signal == signal.SIGTERM, "the first counts"
+    with pytest.raises(StoppedError) as stopped:
         log.reading("train", "0 of 1 files")
+    assert stopped.value.number == signal.SIGTERM
     log.stream_started()
     log.reading("train", "0 of 1 files")  # once there are centers the fit itself ends with the best it has

@@ -3,6 +3,7 @@
 import itertools
 import os
 import select
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,8 @@ link = socket.socket(fileno=197)
 os.write(198, b"to the output\\n")
 os.write(199, b"to the errors\\n")
 print("before the streams were claimed", flush=True)
-signal.signal(signal.SIGTERM, lambda *_: link.sendall(b'{"kind": "done"}\\n'))
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda number, _: link.sendall(b'{"kind": "stop", "number": %d}\\n' % number))
 link.sendall(b'{"kind": "started", "number": %d}\\n' % os.getpid())
 while link.recv(1000):
     pass
@@ -104,12 +106,13 @@ def test_a_rank_has_its_link_and_the_streams_of_its_container(
     link.close()
 
 
-def test_sigterm_goes_to_the_rank_when_it_is_known(hydra: HydraLauncher) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_signal_reaches_the_rank_once_it_is_known(hydra: HydraLauncher, number: signal.Signals) -> None:
     link = hydra.join("127.0.0.1", 10000, 0)
-    assert not hydra.terminate()
+    assert not hydra.stop(number)
     hydra.started(hear(link).number)
-    assert hydra.terminate()
-    assert hear(link).kind == "done"
+    assert hydra.stop(number)
+    assert hear(link) == Message("stop", number=number)
     link.close()
 
 

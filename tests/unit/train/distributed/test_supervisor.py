@@ -39,7 +39,7 @@ class Rank:
         self.names: Sequence[str] = ()
         self.joined: tuple[str, int, int] | None = None
         self.process = 0
-        self.signals = 0
+        self.signals: list[int] = []
         self.ended: float | None = None  # how long it was given to end by itself
         self._end: socket.socket | None = None
 
@@ -55,8 +55,8 @@ class Rank:
     def started(self, process: int) -> None:
         self.process = process
 
-    def terminate(self) -> bool:
-        self.signals += 1
+    def stop(self, number: int) -> bool:
+        self.signals.append(number)
         return self.process > 0
 
     def wait(self, seconds: float) -> None:
@@ -416,13 +416,15 @@ def test_hosts_with_different_versions_of_the_image_do_not_train_together(job: J
     link.close()
 
 
-def test_sigterm_before_there_is_a_rank_ends_the_job_everywhere(job: Job) -> None:
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stop_before_there_is_a_rank_ends_the_job_everywhere(job: Job, number: signal.Signals, exit_code: int) -> None:
     job.names = (LEADER, "algo-2", "algo-3")
     leader, worker = job.start(LEADER), job.start("algo-2")
     wait_until(lambda: "host algo-2 is there" in leader.log, "the worker to be there")
-    worker.host.stop()
+    worker.host.stop(number)
     (reason,) = {leader.failed(), worker.failed()}
-    assert reason == "143 AlgorithmError: host algo-2: the job was stopped (SIGTERM) before there was a model."
+    stopped = f"the job was stopped ({number.name}) before there was a model."
+    assert reason == f"{exit_code} AlgorithmError: host algo-2: {stopped}"
 
 
 def test_who_comes_just_when_the_job_fails_hears_why(job: Job) -> None:
@@ -496,20 +498,34 @@ def test_sigterm_goes_to_the_rank_once_and_what_it_makes_of_it_counts(job: Job) 
     for host in (leader, worker):
         host.rank.say(Message("done"))
     assert (leader.outcome(), worker.outcome()) == (None, None)
-    assert worker.rank.signals == 1
+    assert worker.rank.signals == [signal.SIGTERM]
 
 
-def test_a_stop_of_any_host_goes_to_the_leaders_rank_too(job: Job) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_signal_of_any_host_reaches_the_leaders_rank_too(job: Job, number: signal.Signals) -> None:
     """It does some things alone, and would not hear of it before they are done."""
     leader, first, second = hosts = job.of("algo-2", "algo-3")
     for host in hosts:
         host.rank.train()
-    second.host.stop()
-    wait_until(lambda: leader.rank.signals and second.rank.signals, "SIGTERM to reach both ranks")
-    assert first.rank.signals == 0
+    second.host.stop(number)
+    wait_until(lambda: leader.rank.signals and second.rank.signals, "the signal to reach both ranks")
+    assert first.rank.signals == []
+    assert leader.rank.signals == second.rank.signals == [number]
     for host in hosts:
         host.rank.say(Message("done"))
     assert [host.outcome() for host in hosts] == [None] * 3
+
+
+def test_leader_sends_its_rank_no_other_signal_than_a_stop(job: Job) -> None:
+    """The number of a stop comes over the network."""
+    job.names = (LEADER, "algo-2")
+    leader = job.start(LEADER)
+    with job.connect(hello("algo-2")) as follower:
+        leader.rank.train()
+        follower.sendall(encode(Message("stop", number=signal.SIGKILL)))
+        wait_until(lambda: leader.rank.signals, "the signal to reach the rank")
+    assert leader.rank.signals == [signal.SIGTERM]
+    assert "host algo-2: it ended without a word" in leader.failed()
 
 
 @pytest.mark.parametrize("stopped", [0, 1])
