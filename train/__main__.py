@@ -119,9 +119,9 @@ def _train(base: Path) -> int:
 def _train_alone(base: Path, log: JobLog) -> None:
     """Train in this process."""
     from kmeans.system import usable_cpus, usable_memory
-    from train.job import run
+    from train.job import TrainingJob
 
-    run(base, usable_cpus(), usable_memory(), log, checkpoint_folder=_checkpoint_folder())
+    TrainingJob(base, usable_cpus(), usable_memory(), log, checkpoint_folder=_checkpoint_folder()).run()
 
 
 def _train_together(base: Path, hosts: HostNames, log: JobLog) -> Failure | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,8 @@ _SEED = 20_170_411
 
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
+
+_SHORT_DIGEST_BYTES = 8
 
 
 class Fingerprint:
@@ -73,3 +77,12 @@ class Fingerprint:
         numbers ^= numbers >> _HALF
         numbers *= numbers | np.uint64(1)
         self._total += numbers.sum(dtype=np.uint64)
+
+
+def short_digest(*arrays: NDArray[Any] | None) -> bytes:
+    """Return 8 bytes of a SHA-256 over the arrays' bytes, in C order; None adds nothing."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        if array is not None:
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()[:_SHORT_DIGEST_BYTES]

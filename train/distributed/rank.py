@@ -20,7 +20,7 @@ from train.distributed.messages import RANK_ERR, RANK_LINK, RANK_OUT, Message, e
 from train.distributed.mpi import HostsError, MpiCollectives
 from train.distributed.supervisor import Deadlines
 from train.failure import Failure
-from train.job import run
+from train.job import TrainingJob
 from train.metrics import JobLog
 
 
@@ -39,7 +39,7 @@ def run_rank(base: Path, threads: int, memory: int, log: JobLog, *, checkpoint_f
     try:
         hosts = MpiCollectives.join()
         link.tell(Message("ready"))
-        run(
+        TrainingJob(
             base,
             threads,
             memory,
@@ -47,7 +47,7 @@ def run_rank(base: Path, threads: int, memory: int, log: JobLog, *, checkpoint_f
             hosts,
             checkpoint_folder=checkpoint_folder,
             on_written=lambda: link.tell(Message("written")),
-        )
+        ).run()
         hosts.leave()
     except Exception as error:
         failure = Failure.of(error)

@@ -19,7 +19,7 @@ from kmeans.model import KMeansModel
 from tests.pipes import Feeder
 from tests.unit.kmeans.thread_hosts import ThreadHosts, on_all_hosts
 from train.failure import StoppedError
-from train.job import RESERVED_BYTES, run
+from train.job import RESERVED_BYTES, TrainingJob
 from train.metrics import JobLog
 
 MEMORY = 1 << 30
@@ -42,7 +42,7 @@ def base(tmp_path: Path) -> Path:
 def test_model_and_scores_are_those_computed_by_hand(base: Path, others: dict[str, str]) -> None:
     path = base / "input" / "config" / "hyperparameters.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **others}))
-    run(base, 1, MEMORY, JobLog(stream=io.StringIO()))
+    TrainingJob(base, 1, MEMORY, JobLog(stream=io.StringIO())).run()
     model = artifact.load(base / "model")
     assert sorted(model.centers.ravel().tolist()) == [0.5, 10.5]
     assert model.counts is not None
@@ -55,9 +55,9 @@ def test_model_and_scores_are_those_computed_by_hand(base: Path, others: dict[st
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_the_number_of_threads_doesnt_change_the_model(base: Path, threads: int) -> None:
-    run(base, 1, MEMORY, JobLog(stream=io.StringIO()))
+    TrainingJob(base, 1, MEMORY, JobLog(stream=io.StringIO())).run()
     alone = (base / "model" / "model_algo-1").read_bytes()
-    run(base, threads, MEMORY, JobLog(stream=io.StringIO()))
+    TrainingJob(base, threads, MEMORY, JobLog(stream=io.StringIO())).run()
     assert (base / "model" / "model_algo-1").read_bytes() == alone
 
 
@@ -68,10 +68,10 @@ def test_rows_that_memory_does_not_hold_are_read_again_in_each_pass(base: Path) 
     (base / "input" / "config" / "hyperparameters.json").write_text(
         json.dumps({"k": "4", "eval_metrics": "[msd, ssd]"})
     )
-    run(base, 2, MEMORY, JobLog(stream=io.StringIO()))
+    TrainingJob(base, 2, MEMORY, JobLog(stream=io.StringIO())).run()
     in_memory = artifact.load(base / "model")
     log = io.StringIO()
-    run(base, 2, RESERVED_BYTES + 1_000_000, JobLog(stream=log))
+    TrainingJob(base, 2, RESERVED_BYTES + 1_000_000, JobLog(stream=log)).run()
     streamed = artifact.load(base / "model")
     assert "channel train is larger than the 1 MB of memory for rows" in log.getvalue()
     assert "channel test is larger than the 0 MB" in log.getvalue()
@@ -88,10 +88,10 @@ def test_cosine_rows_beyond_memory_are_normalized_in_each_pass(base: Path) -> No
     for channel, part in (("train", rows), ("test", rows[::7])):
         np.savetxt(base / "input" / "data" / channel / "rows.csv", part, fmt="%.5g", delimiter=",")
     (base / "input" / "config" / "hyperparameters.json").write_text(json.dumps({"k": "4", "distance_metric": "cosine"}))
-    run(base, 2, MEMORY, JobLog(stream=io.StringIO()))
+    TrainingJob(base, 2, MEMORY, JobLog(stream=io.StringIO())).run()
     in_memory = artifact.load(base / "model")
     log = io.StringIO()
-    run(base, 2, RESERVED_BYTES + 1_000_000, JobLog(stream=log))
+    TrainingJob(base, 2, RESERVED_BYTES + 1_000_000, JobLog(stream=log)).run()
     streamed = artifact.load(base / "model")
     assert "channel train is larger than the 1 MB of memory for rows" in log.getvalue()
     for model in (in_memory, streamed):
@@ -115,7 +115,7 @@ def test_hosts_that_own_no_row_of_a_replicated_channel_take_part(base: Path, tmp
         )
 
     def host(hosts: ThreadHosts) -> None:
-        run(bases[hosts.rank], 1, MEMORY, JobLog(stream=logs[hosts.rank]), hosts)
+        TrainingJob(bases[hosts.rank], 1, MEMORY, JobLog(stream=logs[hosts.rank]), hosts).run()
 
     assert on_all_hosts(count, host) == [None] * count
     model = artifact.load(bases[0] / "model")
@@ -133,7 +133,7 @@ def _set(base: Path, **hyperparameters: str) -> None:
 
 def _trained(base: Path) -> tuple[bytes, str]:
     log = io.StringIO()
-    run(base, 1, MEMORY, JobLog(stream=log))
+    TrainingJob(base, 1, MEMORY, JobLog(stream=log)).run()
     return (base / "model" / "model_algo-1").read_bytes(), log.getvalue()
 
 
@@ -186,13 +186,13 @@ def test_one_changed_row_of_many_is_refused(base: Path, memory: int) -> None:
     rows = np.random.default_rng(0).normal(size=(20_000, 3))
     _put_rows(base, rows)
     (base / "checkpoints").mkdir()
-    run(base, 1, memory, JobLog(stream=io.StringIO()))
+    TrainingJob(base, 1, memory, JobLog(stream=io.StringIO())).run()
     _set(base, checkpoint_interval="0")
-    run(base, 1, memory, JobLog(stream=io.StringIO()))
+    TrainingJob(base, 1, memory, JobLog(stream=io.StringIO())).run()
     rows[12_345, 1] += 1
     _put_rows(base, rows)
     with pytest.raises(SettingError, match=r"another job: data was [0-9a-f]{16} and is [0-9a-f]{16}"):
-        run(base, 1, memory, JobLog(stream=io.StringIO()))
+        TrainingJob(base, 1, memory, JobLog(stream=io.StringIO())).run()
 
 
 @pytest.mark.parametrize("stop", [{"batches": 2}, {"moves": 1}, {"moves": 2}], ids=str)
@@ -206,9 +206,9 @@ def test_a_machine_with_other_memory_goes_on_from_the_centers(
     _put_rows(base, np.random.default_rng(0).normal(size=(40_000, 6)) + centers)
     (base / "checkpoints").mkdir()
     _set(base, k="4", local_lloyd_tol="0", mini_batch_size="1000")
-    run(base, 1, RESERVED_BYTES + before, StoppedIn(**stop))
+    TrainingJob(base, 1, RESERVED_BYTES + before, StoppedIn(**stop)).run()
     log = io.StringIO()
-    run(base, 1, RESERVED_BYTES + after, JobLog(stream=log))
+    TrainingJob(base, 1, RESERVED_BYTES + after, JobLog(stream=log)).run()
     assert re.search("going on from checkpoint .*, not to the same bits: other rows were in memory", log.getvalue())
     counts = artifact.load(base / "model").counts
     assert counts is not None
@@ -233,7 +233,7 @@ def test_another_model_to_start_from_is_refused(base: Path) -> None:
 def test_a_checkpoint_folder_that_is_named_replaces_the_configured_one(base: Path) -> None:
     _set(base, checkpoint_interval="0")
     (base / "checkpoints").mkdir()
-    run(base, 1, MEMORY, JobLog(stream=io.StringIO()), checkpoint_folder=base / "named")
+    TrainingJob(base, 1, MEMORY, JobLog(stream=io.StringIO()), checkpoint_folder=base / "named").run()
     assert not list((base / "checkpoints").iterdir())
     assert len(list((base / "named").iterdir())) == 2
 
@@ -297,7 +297,7 @@ def test_a_stopped_job_saves_a_checkpoint_however_long_the_interval(
     expected, _ = _trained(base)
     (base / "checkpoints").mkdir()
     stopped = StoppedIn(**stop)
-    run(base, 1, MEMORY, stopped)
+    TrainingJob(base, 1, MEMORY, stopped).run()
     assert "stopped early" in stopped.out.getvalue()
     assert f"saved a checkpoint in phase {phase}" in stopped.out.getvalue()
     assert (base / "model" / "model_algo-1").read_bytes() != expected
@@ -324,7 +324,7 @@ def test_a_job_on_pipes_goes_on_with_the_epochs_that_are_left(base: Path) -> Non
     assert feeder.opened == 5
     (base / "checkpoints").mkdir()
     with fed():
-        run(base, 1, MEMORY, StoppedIn(batches=34))  # in the fourth epoch
+        TrainingJob(base, 1, MEMORY, StoppedIn(batches=34)).run()  # in the fourth epoch
     with fed() as feeder:
         model, log = _trained(base)
     assert "going on from checkpoint 0 in phase stream" in log
@@ -352,7 +352,7 @@ def test_a_stop_while_an_epoch_is_waited_for_ends_with_the_centers_that_were_fou
         for fifo in train.parent.glob("train_*"):
             fifo.unlink()
         with Feeder(train, streams):
-            run(base, 1, MEMORY, log)
+            TrainingJob(base, 1, MEMORY, log).run()
 
     if starts_from == "a model":
         model = base / "input" / "data" / "model"
@@ -388,7 +388,7 @@ def _is_whole_without_scores(base: Path) -> bool:
 
 def test_a_stop_while_the_test_channel_is_scored_costs_the_scores_alone(base: Path) -> None:
     log = ChangedOnceWritten(lambda log: log.stop())
-    run(base, 1, MEMORY, log)
+    TrainingJob(base, 1, MEMORY, log).run()
     assert _is_whole_without_scores(base)
     assert "the test channel is not scored: the job is to stop" in log.out.getvalue()
 
@@ -398,7 +398,7 @@ def test_a_test_channel_that_changes_costs_the_scores_alone(base: Path) -> None:
     test = base / "input" / "data" / "test" / "rows.csv"
     test.write_bytes((base / "input" / "data" / "train" / "rows.csv").read_bytes())
     log = ChangedOnceWritten(lambda _: test.write_text("1,2,3,4,5,6\n"))
-    run(base, 1, RESERVED_BYTES + 1_000_000, log)
+    TrainingJob(base, 1, RESERVED_BYTES + 1_000_000, log).run()
     assert _is_whole_without_scores(base)
     assert "the test channel is not scored: " in log.out.getvalue()
     assert "the file has changed since it was first read" in log.out.getvalue()
@@ -411,7 +411,7 @@ def test_a_disk_that_is_full_after_the_model_costs_the_scores_alone(
         raise OSError(errno.ENOSPC, "full")
 
     log = ChangedOnceWritten(lambda _: monkeypatch.setattr(os, "fsync", full))
-    run(base, 1, MEMORY, log)
+    TrainingJob(base, 1, MEMORY, log).run()
     assert _is_whole_without_scores(base)
     assert "the scores are not in kmeans.json: can't write kmeans.json" in log.out.getvalue()
 
@@ -438,18 +438,18 @@ def test_a_stop_while_the_model_is_written_leaves_no_part_of_it(
 ) -> None:
     monkeypatch.setattr(owner, name, _stop)
     with pytest.raises(StoppedError):
-        run(base, 1, MEMORY, JobLog(stream=io.StringIO()))
+        TrainingJob(base, 1, MEMORY, JobLog(stream=io.StringIO())).run()
     assert list((base / "model").iterdir()) == []
 
 
 def test_the_log_names_the_host_of_the_job(base: Path) -> None:
     (base / "input" / "config" / "resourceconfig.json").write_text('{"current_host": "algo-9"}')
     stream = io.StringIO()
-    run(base, 1, MEMORY, JobLog(stream=stream))
+    TrainingJob(base, 1, MEMORY, JobLog(stream=stream)).run()
     assert "host=algo-9, test ssd <loss>=2.25" in stream.getvalue()
 
 
 def test_a_job_without_a_train_channel_says_what_it_found(base: Path) -> None:
     (base / "input" / "config" / "inputdataconfig.json").write_text('{"validation": {}, "test": {}}')
     with pytest.raises(SettingError, match="expected a channel named train, found test, validation"):
-        run(base, 1, MEMORY, JobLog(stream=io.StringIO()))
+        TrainingJob(base, 1, MEMORY, JobLog(stream=io.StringIO())).run()

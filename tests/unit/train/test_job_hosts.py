@@ -18,7 +18,7 @@ from kmeans.errors import KMeansError, NoDataError
 from kmeans.model import KMeansModel
 from tests.pipes import Feeder
 from tests.unit.kmeans.thread_hosts import ThreadHosts, on_all_hosts
-from train.job import run
+from train.job import TrainingJob
 from train.metrics import JobLog
 
 MEMORY = 1 << 30
@@ -57,7 +57,9 @@ class HostJob:
 
     def run(self, hosts: Collectives) -> None:
         log = JobLog(stream=self.out)
-        run(self.base, 1, MEMORY, log, hosts, on_written=log.stop if self.stops_when_written else lambda: None)
+        TrainingJob(
+            self.base, 1, MEMORY, log, hosts, on_written=log.stop if self.stops_when_written else lambda: None
+        ).run()
 
 
 class Jobs:

@@ -17,7 +17,7 @@ from kmeans.model import KMeansModel
 from tests.pipes import Feeder
 from tests.unit.kmeans.formats import wire
 from tests.unit.train.test_job_hosts import FILE, PIPE, SHARDED, Jobs
-from train.job import RESERVED_BYTES, run
+from train.job import RESERVED_BYTES, TrainingJob
 from train.metrics import JobLog
 
 MEMORY = 1 << 30
@@ -56,7 +56,7 @@ def put(base: Path, rows: Float64, name: str = "rows.csv", channel: str = "train
 
 def ran(base: Path, memory: int = MEMORY) -> tuple[KMeansModel, str]:
     log = io.StringIO()
-    run(base, 1, memory, JobLog(stream=log))
+    TrainingJob(base, 1, memory, JobLog(stream=log)).run()
     return artifact.load(base / "model"), log.getvalue()
 
 

@@ -25,7 +25,7 @@ from tests.pipes import Feeder, in_pieces, is_being_read, make_fifo, open_for_wr
 from train import channels, pipe
 from train.config import Channel
 from train.failure import StoppedError
-from train.job import RESERVED_BYTES, run
+from train.job import RESERVED_BYTES, TrainingJob
 from train.metrics import JobLog
 from train.pipe import PipeReader
 
@@ -387,7 +387,7 @@ def test_pipes_that_memory_does_not_hold_are_sampled(folder: Path) -> None:
     log = io.StringIO()
     train, test = [[recordio.encode(rows.astype(np.float32))]] * 2, [[recordio.encode(rows.astype(np.float32))]]
     with Feeder(folder, train) as trained, Feeder(folder.with_name("test"), test) as tested:
-        run(base.parent, 1, RESERVED_BYTES + 500_000, JobLog(stream=log))
+        TrainingJob(base.parent, 1, RESERVED_BYTES + 500_000, JobLog(stream=log)).run()
     assert (trained.ended, tested.ended) == (2, 1)
     held = [int(count) for count in re.findall(r"a pipe: (\d+) of 20000 rows are kept in memory", log.getvalue())]
     assert held == [280_000 // bytes_per_row(3), int(0.8 * (350_000 - held[0] * bytes_per_row(3))) // bytes_per_row(3)]
