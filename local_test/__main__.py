@@ -1,4 +1,4 @@
-"""``python -m local_test``: train on real digits, serve the model, ask it, and show what came back."""
+"""``python -m local_test``: train on real digits, serve the model, send requests, and show the responses."""
 
 from __future__ import annotations
 
@@ -18,25 +18,40 @@ from kmeans import artifact
 from kmeans.arrays import Float32
 from local_test import digits
 from local_test.digits import Digits
-from local_test.feeding import feeding, pipe_channels
+from local_test.feeding import feeding, leftover_fifos, pipe_channels
+from local_test.own_files import ForeignFileError, OwnFiles
 from local_test.runners import PROJECT, DockerRunner, ProcessRunner, Runner, ServerError
 
 LOCAL_TEST = PROJECT / "local_test"
 ROWS_SHOWN = 10
 ROWS_CHECKED = 100
 
+# Files that ``train`` writes or removes, below the folder that stands for /opt/ml.
+TRAIN_FILES = (
+    f"model/{artifact.CENTERS_FILE}",
+    f"model/{artifact.PRECISE_FILE}",
+    f"model/{artifact.CARD_FILE}",
+    "output/failure",
+    "checkpoints/kmeans-checkpoint-0",
+    "checkpoints/kmeans-checkpoint-1",
+)
+
 
 def main() -> int:
-    """Run the whole job; return 0 if everything came out as it should."""
+    """Run the whole job; return 0 if it succeeds and the responses are right."""
     options = _parse_options()
     base: Path = options.dir.resolve()
     try:
+        own_files = OwnFiles(base)
+        for name in TRAIN_FILES:
+            own_files.check(base / name)
         data = digits.mnist(options.mnist) if options.mnist else digits.small()
         runner: Runner = DockerRunner(options.docker) if options.docker else ProcessRunner()
-    except Exception as error:  # whatever Docker's client or the file system has to say
+        _prepare(base, data, own_files, is_large=bool(options.mnist), through_pipes=options.pipe)
+        _check_fifos(base)
+    except Exception as error:  # of Docker's client or of the file system, or a file that is not ours
         print(f"local_test: {error}", file=sys.stderr)
         return 1
-    _prepare(base, data, is_large=bool(options.mnist), through_pipes=options.pipe)
     if options.pipe and not pipe_channels(base):
         print(
             f"local_test: no channel in {_short(base / 'input/config/inputdataconfig.json')} is in Pipe mode",
@@ -44,7 +59,9 @@ def main() -> int:
         )
         return 1
     print(f"\n2. Train ({'docker run ' + options.docker if options.docker else 'python -m'} train)", flush=True)
+    own_files.expect([base / name for name in TRAIN_FILES])
     exit_code = _train(runner, base)
+    own_files.record([base / name for name in TRAIN_FILES])
     if exit_code:
         failure = base / "output" / "failure"
         print(f"   {failure}: {failure.read_text() if failure.exists() else 'missing'}")
@@ -110,23 +127,33 @@ def _parse_options() -> argparse.Namespace:
     return options
 
 
-def _prepare(base: Path, data: Digits, *, is_large: bool, through_pipes: bool) -> None:
+def _prepare(base: Path, data: Digits, own_files: OwnFiles, *, is_large: bool, through_pipes: bool) -> None:
+    """Write channels, configuration and requests."""
     print(f"1. Data and configuration, as SageMaker lays them out below /opt/ml, in {_short(base)}", flush=True)
-    write = digits.write_recordio if is_large else digits.write_csv
     content_type = "application/x-recordio-protobuf" if is_large else "text/csv;label_size=0"
-    files = write(base / "input" / "data", data)
+    files = digits.recordio_files(data) if is_large else digits.csv_files(data)
+    channels = {base / "input" / "data" / name: content for name, content in files.items()}
+    points = data.test[:ROWS_CHECKED]
+    instances = json.dumps({"instances": [{"features": row} for row in points.tolist()]})
+    requests = {base / "request.csv": digits.as_csv(points), base / "request.json": instances.encode()}
+    own_files.write(channels | requests)
     input_mode = "Pipe" if through_pipes else "File"
     digits.write_configuration(base / "input" / "config", data.train.shape[1], content_type, input_mode)
-    for path, points in zip(files, (data.train, data.test), strict=True):
+    for path, points in zip(channels, (data.train, data.test), strict=True):
         print(f"   {path.relative_to(base)}: {points.shape[0]} digits x {points.shape[1]} pixels")
     print(f"   input/config/hyperparameters.json: {(base / 'input/config/hyperparameters.json').read_text().strip()}")
 
 
+def _check_fifos(base: Path) -> None:
+    """Raise a ForeignFileError if a file is where a FIFO of Pipe mode will be."""
+    for path in leftover_fifos(base):
+        if not path.is_fifo():
+            raise ForeignFileError(path)
+
+
 def _invoke(url: str, base: Path, data: Digits) -> bool:
-    """Ask about some digits in CSV and in JSON; show the answers and whether they are what NumPy computes."""
+    """Send some digits as CSV and as JSON; print the responses; return whether they equal what NumPy computes."""
     points = data.test[:ROWS_CHECKED]
-    (base / "request.csv").write_bytes(digits.as_csv(points))
-    (base / "request.json").write_text(json.dumps({"instances": [{"features": row} for row in points.tolist()]}))
     print("\n4. Invoke", flush=True)
     answers = []
     for content_type, name in (("text/csv", "request.csv"), ("application/json", "request.json")):

@@ -1,4 +1,4 @@
-"""Real handwritten digits as training data: scikit-learn's small ones, or MNIST from its four files."""
+"""Handwritten digits as training data: those of scikit-learn, or MNIST from its IDX files."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ IDX_UNSIGNED_BYTE = 8
 
 @dataclass(frozen=True, slots=True)
 class Digits:
-    """Digits for training, and others to ask the server about.
+    """Digits for training, and others for requests to the server.
 
     Attributes
     ----------
     train, test
         Pixels from 0 to 1, float32 (n, d).
     test_digits
-        What each of ``test`` shows, (n,).
+        The digit that each row of ``test`` shows, (n,).
     """
 
     train: Float32
@@ -39,7 +39,7 @@ class Digits:
 
 
 def small() -> Digits:
-    """Return scikit-learn's 1,797 digits of 8 x 8 pixels, which come with the package."""
+    """Return scikit-learn's 1,797 digits of 8 x 8 pixels, which are part of the package."""
     from sklearn.datasets import load_digits  # noqa: PLC0415 - takes a second, and MNIST doesn't need it
 
     pixels, digits = load_digits(return_X_y=True)
@@ -55,7 +55,7 @@ def mnist(folder: Path) -> Digits:
     FileNotFoundError
         If a file is missing.
     ValueError
-        If a file is no IDX file of bytes.
+        If a file is not an IDX file of bytes.
     """
     train = _read_idx(folder, "train-images-idx3-ubyte")
     test = _read_idx(folder, "t10k-images-idx3-ubyte")
@@ -68,26 +68,20 @@ def as_csv(points: Float32) -> bytes:
     return "".join(",".join(f"{value:g}" for value in row) + "\n" for row in points).encode()
 
 
-def write_csv(directory: Path, digits: Digits) -> list[Path]:
-    """Write the channels ``train`` and ``test`` below ``directory`` (``input/data``) as CSV; return the files."""
-    return [
-        _write(directory / channel / "digits.csv", as_csv(points))
-        for channel, points in (("train", digits.train), ("test", digits.test))
-    ]
+def csv_files(digits: Digits) -> dict[str, bytes]:
+    """Return the files of the channels ``train`` and ``test`` as CSV, by their paths below ``input/data``."""
+    return {"train/digits.csv": as_csv(digits.train), "test/digits.csv": as_csv(digits.test)}
 
 
-def write_recordio(directory: Path, digits: Digits) -> list[Path]:
-    """Write the channels ``train`` and ``test`` below ``directory`` as RecordIO-protobuf; return the files."""
-    return [
-        _write(directory / channel / "digits.pbr", recordio.encode(points))
-        for channel, points in (("train", digits.train), ("test", digits.test))
-    ]
+def recordio_files(digits: Digits) -> dict[str, bytes]:
+    """Return the files of the channels ``train`` and ``test`` as RecordIO-protobuf, by their paths."""
+    return {"train/digits.pbr": recordio.encode(digits.train), "test/digits.pbr": recordio.encode(digits.test)}
 
 
 def write_configuration(directory: Path, features: int, content_type: str, input_mode: str) -> None:
-    """Write the job's configuration into ``directory`` (``input/config``), but for files that are there already.
+    """Write those of the job's configuration files that are missing in ``directory`` (``input/config``).
 
-    In Pipe mode the job has three epochs: each comes through a FIFO of its own.
+    In Pipe mode the job has three epochs, each through its own FIFO.
     """
     channel = {"TrainingInputMode": input_mode, "ContentType": content_type}
     hyperparameters = {"k": "10", "feature_dim": str(features)}
@@ -100,12 +94,6 @@ def write_configuration(directory: Path, features: int, content_type: str, input
     for name, content in files.items():
         if not (directory / name).exists():
             (directory / name).write_text(json.dumps(content, indent=2) + "\n")
-
-
-def _write(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
 
 
 def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:

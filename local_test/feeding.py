@@ -1,8 +1,9 @@
-"""What SageMaker does for a channel in Pipe mode: a FIFO for each epoch, filled with all files of the channel."""
+"""Feeds channels in Pipe mode as SageMaker does: a FIFO for each epoch, filled with all files of the channel."""
 
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import shutil
@@ -11,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
-# How often a reader is looked for, in seconds.
-LOOK_SECONDS = 0.02
+# Seconds between two checks for a reader.
+POLL_SECONDS = 0.02
 
 
 def pipe_channels(base: Path) -> list[str]:
@@ -21,16 +22,26 @@ def pipe_channels(base: Path) -> list[str]:
         channels = json.loads((base / "input" / "config" / "inputdataconfig.json").read_bytes())
         return [name for name, fields in channels.items() if fields.get("TrainingInputMode") == "Pipe"]
     except (OSError, ValueError, AttributeError):
-        return []  # the job says what is wrong with it
+        return []  # the job reports what is wrong with it
+
+
+def leftover_fifos(base: Path) -> list[Path]:
+    """Return what exists where FIFOs of channels in Pipe mode are made: `train_0`, `train_1` and so on."""
+    return [
+        path
+        for name in pipe_channels(base)
+        for path in sorted((base / "input" / "data").glob(f"{glob.escape(name)}_*"))
+        if path.name.removeprefix(f"{name}_").isdigit()
+    ]
 
 
 @contextmanager
 def feeding(base: Path) -> Iterator[list[Feeder]]:
-    """Return a context in which all channels in Pipe mode are fed, each by a thread of its own.
+    """Return a context in which all channels in Pipe mode are fed, each by its own thread.
 
-    The channel ``train`` goes through ``input/data/train_0``, ``train_1`` and so on; its files lie where they would in
-    File mode, in ``input/data/train``. There is always one FIFO more, until the job that reads them has ended: how
-    many it takes is its own affair.
+    The channel ``train`` goes through ``input/data/train_0``, ``train_1`` and so on; its files are in
+    ``input/data/train``, as in File mode. Until the context ends there is always a next FIFO: the job decides how many
+    it reads.
     """
     over = Event()
     feeders = [Feeder(base / "input" / "data" / name, over) for name in pipe_channels(base)]
@@ -45,12 +56,12 @@ def feeding(base: Path) -> Iterator[list[Feeder]]:
 
 
 class Feeder(Thread):
-    """Feeds one channel until all is ``over``.
+    """Feeds one channel until ``over`` is set.
 
     Parameters
     ----------
     folder
-        Holds the files, of which each FIFO gets all, sorted by path, one after the other.
+        Holds the files. Each FIFO gets all of them, sorted by path, one after the other.
     over
         Set when the reader has ended.
 
@@ -69,19 +80,20 @@ class Feeder(Thread):
         self._over = over
 
     def run(self) -> None:
-        """Make FIFO after FIFO, and fill each."""
+        """Make one FIFO after the other, and fill each."""
         while not self._over.is_set():
             path = self.folder.with_name(f"{self.folder.name}_{self.epochs}")
-            path.unlink(missing_ok=True)
+            if path.is_fifo():  # of a run that was killed
+                path.unlink()
             os.mkfifo(path)
-            path.chmod(0o666)  # whatever the umask: the job may run as another user
+            path.chmod(0o666)  # despite the umask: the job may run as another user
             try:
                 self.epochs += self._fill(path)
             finally:
                 path.unlink()
 
     def _fill(self, path: Path) -> bool:
-        """Write all files into a FIFO; tell whether somebody has taken it all."""
+        """Write all files into a FIFO; return whether a reader has read all of it."""
         descriptor = self._open(path)
         if descriptor is None:
             return False
@@ -92,14 +104,14 @@ class Feeder(Thread):
                         with file.open("rb") as content:
                             shutil.copyfileobj(content, pipe)
         except BrokenPipeError:
-            # Whoever read it has ended, or wants no more: nobody is expected to come back for this one.
+            # The reader has ended, or needs no more rows: no other will open this FIFO.
             self._over.wait()
             return False
         return True
 
     def _open(self, path: Path) -> int | None:
-        """Open a FIFO as soon as somebody reads it; None if all is over before."""
-        while not self._over.wait(LOOK_SECONDS):
+        """Open a FIFO as soon as there is a reader; return None if the context ends before."""
+        while not self._over.wait(POLL_SECONDS):
             try:
                 descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
             except OSError as error:

@@ -65,7 +65,7 @@ class DockerRunner:
         self._client.images.get(image)
 
     def train(self, base: Path) -> int:
-        """Run ``docker run IMAGE train``, without network and with a read-only root, as strict as a host may be."""
+        """Run ``docker run IMAGE train`` without network and with a read-only root, the strictest a host may be."""
         container = self._client.containers.run(
             self._image,
             "train",
@@ -116,12 +116,12 @@ def _environment(base: Path) -> dict[str, str]:
 
 
 def _wait_until_ready(port: int, is_running: Callable[[], bool]) -> None:
-    """Ask GET /ping, as SageMaker does, until it answers 200.
+    """Send GET /ping, as SageMaker does, until the response is 200.
 
     Raises
     ------
     ServerError
-        If the server ended, or the time is over.
+        If the server ends, or is not ready in time.
     """
     deadline = time.monotonic() + READY_WITHIN
     while time.monotonic() < deadline:
