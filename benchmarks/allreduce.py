@@ -21,7 +21,7 @@ from train.config import HostNames
 from train.distributed.follower import Follower
 from train.distributed.launcher import HydraLauncher, rank_environment
 from train.distributed.leader import Leader
-from train.distributed.messages import RANK_LINK, Message, encode
+from train.distributed.messages import RANK_SOCKET, Message, encode
 from train.distributed.rank import claim_streams
 from train.distributed.supervisor import Supervisor
 
@@ -51,7 +51,7 @@ def run_rank(shapes: str) -> int:
     from train.distributed.mpi import MpiCollectives  # noqa: PLC0415
 
     claim_streams()
-    messages = socket.socket(fileno=RANK_LINK)
+    messages = socket.socket(fileno=RANK_SOCKET)
     messages.sendall(encode(Message("started", number=os.getpid())))
     hosts = MpiCollectives.join()
     messages.sendall(encode(Message("ready")))

@@ -1,12 +1,12 @@
-"""The parent of the process that trains on one of several hosts: it sees how that ends, and says so.
+"""The parent of a rank's process on one of several hosts: it reports how that process ended.
 
-A process that is killed, as the system does it when memory runs out, can't give a reason, and MPICH's launcher, whose
-child it would be, keeps to itself how it ended. So what the launcher starts divides while it is small: the child
-trains, and the parent, the witness, waits. When the child has ended it tells the process that watches over the two, by
-the child's own link and after all that the child has said.
+A process that is killed, for example because memory runs out, can't give a reason, and MPICH's launcher does not report
+how its children ended. Therefore the process that the launcher starts forks while it is small: the child trains, and
+the parent, the exit reporter, waits for its end and reports it to the supervisor over the child's own socket, after
+all messages of the child.
 
-What the launcher sends, it sends to the witness's process group, in which the child is too. A child that SIGKILL ended
-while its witness lives was therefore not ended by the launcher.
+The launcher sends its signals to the exit reporter's process group, which includes the child. If SIGKILL ended the
+child while its exit reporter lives, the launcher did therefore not send it.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import os
 import signal
 import socket
 
-from train.distributed.messages import RANK_LINK, Message, encode
+from train.distributed.messages import RANK_SOCKET, Message, encode
 
 
-def report_exit(descriptor: int = RANK_LINK) -> int | None:
-    """Go on in a child of this process; here, wait for its end and tell of it.
+def report_exit(descriptor: int = RANK_SOCKET) -> int | None:
+    """Fork; return None in the child, and in the parent report the child's exit.
 
-    To be called before there are threads, and before much is imported: the witness stays as large as it is then.
+    Call it before threads are started and before large modules are imported, which would stay in the parent's memory.
 
     Parameters
     ----------
     descriptor
-        The link to the process that watches over these two.
+        The socket to the supervisor.
 
     Returns
     -------
     int | None
-        None in the child. In the witness the exit code with which it shall end, as a shell would tell of the child: its
-        own, or 128 and the number of the signal that ended it.
+        None in the child. In the exit reporter, the exit code with which it must end, as a shell reports a child: the
+        child's, or 128 plus the number of the signal that ended it.
     """
-    # No signal ends or disturbs the witness. The launcher has one, SIGUSR1, for all ranks when one of them is gone.
+    # No signal may end or disturb the exit reporter. The launcher sends SIGUSR1 to all ranks when one has ended.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     child = os.fork()
     if child == 0:
@@ -44,7 +44,7 @@ def report_exit(descriptor: int = RANK_LINK) -> int | None:
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     ended = Message("killed", number=-code) if code < 0 else Message("ended", number=code)
-    # A message is sent as a whole, so this one follows no half of one that the child was at when it was killed.
-    with socket.socket(fileno=descriptor) as link, contextlib.suppress(OSError):  # nobody may be there any more
-        link.sendall(encode(ended))
+    # Messages are sent as a whole: this one can't follow half a message of a child that was killed while it sent.
+    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(OSError):  # the supervisor may have ended
+        connection.sendall(encode(ended))
     return 128 - code if code < 0 else code

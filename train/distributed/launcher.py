@@ -1,8 +1,8 @@
-"""MPICH's launcher on several machines without a remote shell: every container starts its own part of it.
+"""MPICH's launcher, Hydra, on several machines without a remote shell: every container starts its own part.
 
 ``mpiexec -launcher manual`` at the leader would print, for each host, the command to start there. That command depends
-only on the leader's address and the host's number, so each host builds it itself, and no command comes over the network
-but the one that the leader's mpiexec gives to its proxies: the rank's.
+only on the leader's address and the host's number, so each host builds it itself. The only command that comes over the
+network is that of the rank, which the leader's mpiexec sends to its proxies.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from typing import IO
 
 from kmeans.errors import ResourceError
-from train.distributed.messages import RANK_ERR, RANK_LINK, RANK_OUT, Link
+from train.distributed.messages import RANK_ERR, RANK_OUT, RANK_SOCKET, MessageSocket
 
-# mpiexec listens on the first of these ports that is free; its proxies come to it.
+# mpiexec listens on the first free one of these ports; its proxies connect to it.
 CONTROL_PORTS = range(10000, 10011)
 # It prints where it listens within milliseconds.
 LAUNCH_TIMEOUT = 30.0
@@ -32,9 +32,9 @@ REAP_TIMEOUT = 5.0
 
 
 def proxy_command(leader: str, port: int, rank: int) -> list[str]:
-    """Return what starts rank number ``rank`` under the mpiexec at ``port`` of the address ``leader``.
+    """Return the command that starts rank number ``rank`` under the mpiexec at ``port`` of the address ``leader``.
 
-    All but the last is what `mpiexec -launcher manual` prints; a test compares the two.
+    Except for the last argument it is what `mpiexec -launcher manual` prints; a test compares the two.
     """
     options = (
         "--rmk user --launcher manual --demux poll --pgid 0 --retries 10 --usize -1 --pmi-port 0 "
@@ -44,10 +44,10 @@ def proxy_command(leader: str, port: int, rank: int) -> list[str]:
 
 
 def mpiexec_command(names: Sequence[str], command: Sequence[str]) -> list[str]:
-    """Return what starts one rank with ``command`` on each of the hosts ``names``, of which the first is this one.
+    """Return the command that starts a rank with ``command`` on each of the hosts ``names``, the first of them here.
 
-    ``-genvnone``: each rank has the environment of its own container. ``-disable-auto-cleanup``: when a rank ends, the
-    others are left alone until the hosts know why it did, and are ended by their own.
+    ``-genvnone``: each rank has the environment of its own container. ``-disable-auto-cleanup``: when a rank ends,
+    mpiexec does not end the others; their supervisors do, once they know the cause.
     """
     # The range of ports is read from the environment only.
     environment = ["env", f"MPIEXEC_PORT_RANGE={CONTROL_PORTS[0]}:{CONTROL_PORTS[-1]}"]
@@ -58,8 +58,8 @@ def mpiexec_command(names: Sequence[str], command: Sequence[str]) -> list[str]:
 def rank_environment(interface: str) -> dict[str, str]:
     """Return the environment variables that make a rank use TCP, on ``interface`` if this machine has it.
 
-    Between hosts it can be nothing else (container/Dockerfile), and said so, two containers on one machine don't look
-    for ways around their walls.
+    Between hosts the image has nothing else (container/Dockerfile). If it is set, two containers on one machine don't
+    try shared memory either.
     """
     variables = {"UCX_TLS": "tcp,self"}
     if interface in {name for _, name in socket.if_nameindex()}:
@@ -73,7 +73,7 @@ class HydraLauncher:
     Parameters
     ----------
     command
-        What a rank is.
+        Command of a rank.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -83,13 +83,13 @@ class HydraLauncher:
         self._threads: list[threading.Thread] = []
         self._is_over = False
 
-    def lead(self, names: Sequence[str]) -> int:
+    def start_mpiexec(self, names: Sequence[str]) -> int:
         """Start mpiexec for a rank on each of the hosts ``names``; return the port at which it waits for them.
 
         Raises
         ------
         kmeans.errors.ResourceError
-            If it doesn't start.
+            If mpiexec doesn't start.
         """
         mpiexec = subprocess.Popen(  # noqa: S603 - the names are checked where they are read
             mpiexec_command(names, self._command),
@@ -105,14 +105,14 @@ class HydraLauncher:
             sys.stderr.write(printed.decode(errors="replace"))
             _output(mpiexec).close()
             raise ResourceError("MPI's launcher, mpiexec, did not start. What it said of that is in the log.")
-        self._pass_on(_output(mpiexec))
+        self._print_output(_output(mpiexec))
         return int(found[1])
 
-    def join(self, leader: str, port: int, rank: int) -> Link:
-        """Start rank number ``rank`` under the mpiexec of the address ``leader``; return the link to it."""
+    def start_rank(self, leader: str, port: int, rank: int) -> MessageSocket:
+        """Start rank number ``rank`` under the mpiexec of the address ``leader``; return the socket to it."""
         ours, theirs = socket.socketpair()
-        # The rank finds the descriptors by their numbers: the proxy gives it all it has itself.
-        for number, descriptor in ((RANK_LINK, theirs.fileno()), (RANK_OUT, 1), (RANK_ERR, 2)):
+        # The rank knows the descriptors by their numbers: it inherits those of the proxy.
+        for number, descriptor in ((RANK_SOCKET, theirs.fileno()), (RANK_OUT, 1), (RANK_ERR, 2)):
             os.dup2(descriptor, number)
         theirs.close()
         proxy = subprocess.Popen(  # noqa: S603 - an address, a number and a number
@@ -120,20 +120,20 @@ class HydraLauncher:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            pass_fds=(RANK_LINK, RANK_OUT, RANK_ERR),
+            pass_fds=(RANK_SOCKET, RANK_OUT, RANK_ERR),
             start_new_session=True,
         )
         self._processes.append(proxy)
-        self._pass_on(_output(proxy))
-        for number in (RANK_LINK, RANK_OUT, RANK_ERR):
+        self._print_output(_output(proxy))
+        for number in (RANK_SOCKET, RANK_OUT, RANK_ERR):
             os.close(number)
-        return Link(ours)
+        return MessageSocket(ours)
 
-    def started(self, rank: int) -> None:
-        """Remember the process id of this container's ``rank``."""
+    def set_rank_process(self, rank: int) -> None:
+        """Set the process id of this container's ``rank``."""
         self._rank = rank
 
-    def stop(self, number: int) -> bool:
+    def signal_rank(self, number: int) -> bool:
         """Send the signal ``number`` to the rank; return whether there is one."""
         if not self._rank:
             return False
@@ -142,10 +142,10 @@ class HydraLauncher:
         return True
 
     def wait(self, seconds: float) -> None:
-        """Wait for the end of all processes, at most so many ``seconds``, then end them, and see them off."""
+        """Wait at most ``seconds`` for the end of all processes, then kill them, and reap them."""
         self._is_over = True
         end = time.monotonic() + seconds
-        # What a process prints ends with it, and that is heard of at once; its own end is looked for every 50 ms.
+        # The output of a process ends with it, which a thread notices at once; `Popen.wait` polls.
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
         for process in self._processes:
@@ -155,17 +155,17 @@ class HydraLauncher:
         for process in self._processes:
             process.wait()
         if os.getpid() == 1:
-            _reap()
+            _reap_orphans()
         for thread in self._threads:
             thread.join(REAP_TIMEOUT)
 
-    def _pass_on(self, lines: IO[bytes]) -> None:
-        """Print ``lines``: complaints of the launcher, and of a rank that has not got its own streams yet."""
+    def _print_output(self, lines: IO[bytes]) -> None:
+        """Print ``lines`` in another thread: errors of the launcher, and of a rank without its own streams."""
 
         def copy() -> None:
             with lines:
                 for line in lines:
-                    # Once all is over, that connections break is no news.
+                    # At the end of the job broken connections are normal.
                     if not self._is_over:
                         sys.stderr.write(line.decode(errors="replace"))
                         sys.stderr.flush()
@@ -176,8 +176,8 @@ class HydraLauncher:
 
     def _kill(self) -> None:
         running = [process for process in self._processes if process.poll() is None]
-        # The rank first, with its witness, for which the launcher has made a process group: they go at once, and the
-        # proxy sees them off. And only while the proxy lives, so that the number is still the rank's own.
+        # First the rank and its exit reporter, which the launcher has put into a process group: the proxy reaps them.
+        # Only while the proxy lives, because until then the process id can't belong to another process.
         if running and self._rank:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(os.getpgid(self._rank), signal.SIGKILL)
@@ -192,7 +192,7 @@ def _output(process: subprocess.Popen[bytes]) -> IO[bytes]:
 
 
 def _read_until(stream: IO[bytes], end: bytes) -> bytes:
-    """Return what comes from ``stream`` as far as ``end``, or as far as it goes."""
+    """Return the bytes of ``stream`` up to ``end``, or all until it ends or the time is over."""
     printed = b""
     deadline = time.monotonic() + LAUNCH_TIMEOUT
     while end not in printed and select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
@@ -203,8 +203,8 @@ def _read_until(stream: IO[bytes], end: bytes) -> bytes:
     return printed
 
 
-def _reap() -> None:
-    """See off the processes whose parents have ended, and which PID 1 inherits."""
+def _reap_orphans() -> None:
+    """Reap the processes whose parents have ended, and which PID 1 inherits."""
     deadline = time.monotonic() + REAP_TIMEOUT
     with contextlib.suppress(ChildProcessError):
         while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""The parent of a training process: real processes, with a test at the other end of the link."""
+"""The parent of a training process: real processes, with a test at the other end of the connection."""
 
 import os
 import select
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import is_running
-from train.distributed.messages import Link, LinkError, Message
+from train.distributed.messages import Message, MessageError, MessageSocket
 
 PROJECT = Path(__file__).resolve().parents[4]
 PATIENCE = 20.0
@@ -26,14 +26,14 @@ from train.distributed.exit_reporter import report_exit
 exit_code = report_exit(int(sys.argv[1]))
 if exit_code is not None:
     sys.exit(exit_code)
-link = socket.socket(fileno=int(sys.argv[1]))
+connection = socket.socket(fileno=int(sys.argv[1]))
 blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-link.sendall(encode(Message("started", number=os.getpid(), text=str(sorted(blocked)))))
+connection.sendall(encode(Message("started", number=os.getpid(), text=str(sorted(blocked)))))
 """
 
 
 class Watched:
-    """A witness and its child, which does ``deed``."""
+    """A reporter and its child, which does ``deed``."""
 
     def __init__(self, deed: str) -> None:
         ours, theirs = socket.socketpair()
@@ -45,22 +45,22 @@ class Watched:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        self.link = Link(ours)
+        self.connection = MessageSocket(ours)
         self._messages: list[Message] = []
 
-    def hear(self) -> Message | None:
+    def receive(self) -> Message | None:
         """Return the next message, or None if there will be none."""
         while not self._messages:
-            assert select.select([self.link], [], [], PATIENCE)[0], "waited for a message"
+            assert select.select([self.connection], [], [], PATIENCE)[0], "waited for a message"
             try:
-                self._messages += self.link.receive()
-            except LinkError:
+                self._messages += self.connection.receive()
+            except MessageError:
                 return None
         return self._messages.pop(0)
 
     def start(self) -> int:
         """Return the child's number, when it has said it."""
-        started = self.hear()
+        started = self.receive()
         assert started is not None
         assert started.kind == "started"
         assert started.text == "[]", "the child hears all signals"
@@ -68,13 +68,13 @@ class Watched:
         return started.number
 
     def end(self) -> int:
-        """Return the witness's exit code; all that it says is on the link."""
+        """Return the reporter's exit code; all that it says is on the connection."""
         _, errors = self.process.communicate(timeout=PATIENCE)
         assert errors == b""
         return self.process.returncode
 
     def close(self) -> None:
-        self.link.close()
+        self.connection.close()
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
@@ -102,8 +102,8 @@ WAIT = "signal.pause()"
 )
 def test_how_a_child_ended_is_said_last(watched: Watched, said: Message, exit_code: int) -> None:
     child = watched.start()
-    assert watched.hear() == said
-    assert watched.hear() is None, "that was all"
+    assert watched.receive() == said
+    assert watched.receive() is None, "that was all"
     assert watched.end() == exit_code
     assert not is_running(child), "and the child is seen off"
 
@@ -114,7 +114,7 @@ def test_no_signal_but_sigkill_ends_a_witness_before_its_child(watched: Watched)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE):
         watched.process.send_signal(number)
     os.kill(child, signal.SIGTERM)
-    assert watched.hear() == Message("killed", number=signal.SIGTERM)
+    assert watched.receive() == Message("killed", number=signal.SIGTERM)
     assert watched.end() == 128 + signal.SIGTERM
 
 
@@ -123,7 +123,7 @@ def test_a_child_whom_the_launcher_kills_was_not_killed_by_the_system(watched: W
     """It sends SIGKILL to the group of the process that it has started: nobody is left to say anything."""
     child = watched.start()
     os.killpg(watched.process.pid, signal.SIGKILL)
-    assert watched.hear() is None
+    assert watched.receive() is None
     assert watched.end() == -signal.SIGKILL
     deadline = time.monotonic() + PATIENCE
     while is_running(child):  # an orphan, which the system's first process sees off
@@ -134,13 +134,13 @@ def test_a_child_whom_the_launcher_kills_was_not_killed_by_the_system(watched: W
 @pytest.mark.parametrize("watched", [WAIT], indirect=True)
 def test_a_witness_ends_when_nobody_hears_it(watched: Watched) -> None:
     child = watched.start()
-    watched.link.close()
+    watched.connection.close()
     os.kill(child, signal.SIGKILL)
     assert watched.end() == 128 + signal.SIGKILL
 
 
 def test_a_witness_is_small() -> None:
-    """What the process has imported before it divides, the witness keeps."""
+    """What the process has imported before it divides, the reporter keeps."""
     code = "import sys, train.__main__, train.distributed.exit_reporter; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert "train.distributed.exit_reporter" in done.stdout.split()

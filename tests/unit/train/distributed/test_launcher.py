@@ -14,18 +14,18 @@ import pytest
 from kmeans.errors import ResourceError
 from tests.processes import is_running
 from train.distributed.launcher import CONTROL_PORTS, HydraLauncher, mpiexec_command, proxy_command, rank_environment
-from train.distributed.messages import Link, LinkError, Message
+from train.distributed.messages import Message, MessageError, MessageSocket
 
 RANK = """
 import os, signal, socket, time
-link = socket.socket(fileno=197)
+connection = socket.socket(fileno=197)
 os.write(198, b"to the output\\n")
 os.write(199, b"to the errors\\n")
 print("before the streams were claimed", flush=True)
 for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, lambda number, _: link.sendall(b'{"kind": "stop", "number": %d}\\n' % number))
-link.sendall(b'{"kind": "started", "number": %d}\\n' % os.getpid())
-while link.recv(1000):
+    signal.signal(number, lambda number, _: connection.sendall(b'{"kind": "stop", "number": %d}\\n' % number))
+connection.sendall(b'{"kind": "started", "number": %d}\\n' % os.getpid())
+while connection.recv(1000):
     pass
 """
 
@@ -37,9 +37,9 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.005)
 
 
-def hear(link: Link) -> Message:
-    wait_until(lambda: select.select([link], [], [], 0)[0], "a message of the rank")
-    return link.receive()[0]
+def receive(connection: MessageSocket) -> Message:
+    wait_until(lambda: select.select([connection], [], [], 0)[0], "a message of the rank")
+    return connection.receive()[0]
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_the_leader_learns_where_mpiexec_waits(programs: Path, hydra: HydraLaunc
         "echo HYDRA_LAUNCH_END\n"
         "exec sleep 600\n",
     )
-    assert hydra.lead(["algo-1", "algo-2"]) == 10007
+    assert hydra.start_mpiexec(["algo-1", "algo-2"]) == 10007
     asked = (programs / "asked").read_text()
     assert asked.startswith("10000:10010 -launcher manual ")
     assert asked.endswith(" -hosts algo-1,algo-2 rank\n")
@@ -85,15 +85,15 @@ def test_an_mpiexec_that_does_not_start_is_an_error(
 ) -> None:
     put(programs, "mpiexec", "#!/bin/sh\necho no port is free >&2\nexit 1\n")
     with pytest.raises(ResourceError, match="did not start"):
-        hydra.lead(["algo-1", "algo-2"])
+        hydra.start_mpiexec(["algo-1", "algo-2"])
     assert "no port is free" in capfd.readouterr().err
 
 
 def test_a_rank_has_its_link_and_the_streams_of_its_container(
     hydra: HydraLauncher, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    link = hydra.join("127.0.0.1", 10000, 1)
-    assert hear(link).kind == "started"
+    connection = hydra.start_rank("127.0.0.1", 10000, 1)
+    assert receive(connection).kind == "started"
     seen = {"out": "", "err": ""}
 
     def all_was_printed() -> bool:
@@ -103,60 +103,60 @@ def test_a_rank_has_its_link_and_the_streams_of_its_container(
 
     wait_until(all_was_printed, "what the rank prints")
     assert seen["out"] == "to the output\n"
-    link.close()
+    connection.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_signal_reaches_the_rank_once_it_is_known(hydra: HydraLauncher, number: signal.Signals) -> None:
-    link = hydra.join("127.0.0.1", 10000, 0)
-    assert not hydra.stop(number)
-    hydra.started(hear(link).number)
-    assert hydra.stop(number)
-    assert hear(link) == Message("stop", number=number)
-    link.close()
+    connection = hydra.start_rank("127.0.0.1", 10000, 0)
+    assert not hydra.signal_rank(number)
+    hydra.set_rank_process(receive(connection).number)
+    assert hydra.signal_rank(number)
+    assert receive(connection) == Message("stop", number=number)
+    connection.close()
 
 
 def test_nothing_is_left_running(programs: Path, hydra: HydraLauncher) -> None:
-    # A rank that its launcher has started, and which knows nothing of its link.
+    # A rank that its launcher has started, and which knows nothing of its connection.
     put(
         programs,
         "hydra_pmi_proxy",
         f"#!/bin/sh\nsleep 600 &\necho $! > {programs}/rank\necho $$ > {programs}/proxy\nwait\n",
     )
-    link = hydra.join("127.0.0.1", 10000, 0)
+    connection = hydra.start_rank("127.0.0.1", 10000, 0)
     wait_until((programs / "proxy").exists, "the proxy to run")
     rank, proxy = (int((programs / name).read_text()) for name in ("rank", "proxy"))
-    hydra.started(rank)
+    hydra.set_rank_process(rank)
     hydra.wait(0)
     assert not is_running(proxy)
     wait_until(lambda: not is_running(rank), "the end of the rank")
-    with pytest.raises(LinkError):
-        link.receive()
-    link.close()
+    with pytest.raises(MessageError):
+        connection.receive()
+    connection.close()
 
 
 def test_a_rank_goes_together_with_its_witness(programs: Path, hydra: HydraLauncher) -> None:
-    """The launcher gives the two a process group; this witness would stay."""
-    pair = f"sleep 600 & echo $! > {programs}/rank; echo $$ > {programs}/witness; exec sleep 600"
+    """The launcher gives the two a process group; this reporter would stay."""
+    pair = f"sleep 600 & echo $! > {programs}/rank; echo $$ > {programs}/reporter; exec sleep 600"
     put(programs, "hydra_pmi_proxy", f"#!/bin/sh\nsetsid sh -c '{pair}'\n")
-    link = hydra.join("127.0.0.1", 10000, 0)
-    wait_until(lambda: (programs / "witness").exists() and (programs / "witness").read_text(), "the witness to run")
-    rank, witness = (int((programs / name).read_text()) for name in ("rank", "witness"))
-    hydra.started(rank)
+    connection = hydra.start_rank("127.0.0.1", 10000, 0)
+    wait_until(lambda: (programs / "reporter").exists() and (programs / "reporter").read_text(), "the reporter to run")
+    rank, reporter = (int((programs / name).read_text()) for name in ("rank", "reporter"))
+    hydra.set_rank_process(rank)
     hydra.wait(0)
-    wait_until(lambda: not is_running(rank) and not is_running(witness), "the end of both")
-    link.close()
+    wait_until(lambda: not is_running(rank) and not is_running(reporter), "the end of both")
+    connection.close()
 
 
 def test_what_is_done_may_end_by_itself(programs: Path, hydra: HydraLauncher) -> None:
     put(programs, "hydra_pmi_proxy", f"#!/bin/sh\nread _ < {programs}/gate\ntouch {programs}/ended\n")
     os.mkfifo(programs / "gate")
-    link = hydra.join("127.0.0.1", 10000, 0)
+    connection = hydra.start_rank("127.0.0.1", 10000, 0)
     with (programs / "gate").open("w"):
         pass
     hydra.wait(20)
     assert (programs / "ended").exists()
-    link.close()
+    connection.close()
 
 
 def test_a_rank_uses_the_interface_that_is_named_if_it_is_there() -> None:

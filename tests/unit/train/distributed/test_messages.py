@@ -1,20 +1,20 @@
-"""What goes over a link, and what doesn't come through it."""
+"""Messages over a socket: encoded, decoded, sent, received and refused."""
 
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from train.distributed.messages import MAX_LINE, MAX_TEXT, Link, LinkError, Message, decode, encode
+from train.distributed.messages import MAX_LINE, MAX_TEXT, Message, MessageError, MessageSocket, decode, encode
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[Link, socket.socket]]:
-    """A link, and what is at the other end of it."""
+def ends() -> Iterator[tuple[MessageSocket, socket.socket]]:
+    """A message socket, and the plain socket at its other end."""
     ours, theirs = socket.socketpair()
-    link = Link(ours)
-    yield link, theirs
-    link.close()
+    connection = MessageSocket(ours)
+    yield connection, theirs
+    connection.close()
     theirs.close()
 
 
@@ -29,25 +29,25 @@ def ends() -> Iterator[tuple[Link, socket.socket]]:
         Message("ended", number=255),
     ],
 )
-def test_a_message_comes_as_it_was_sent(ends: tuple[Link, socket.socket], message: Message) -> None:
-    link, other = ends
+def test_a_message_comes_as_it_was_sent(ends: tuple[MessageSocket, socket.socket], message: Message) -> None:
+    connection, other = ends
     other.sendall(encode(message) + encode(Message("alive")))
-    assert link.receive() == [message, Message("alive")]
-    assert link.receive() == []
+    assert connection.receive() == [message, Message("alive")]
+    assert connection.receive() == []
 
 
 def test_a_name_that_is_no_text_is_told_as_far_as_it_is() -> None:
     assert decode(encode(Message("failed", text="\udcff.csv is wrong."))).text == "?.csv is wrong."
 
 
-def test_a_message_may_come_in_pieces(ends: tuple[Link, socket.socket]) -> None:
-    link, other = ends
+def test_a_message_may_come_in_pieces(ends: tuple[MessageSocket, socket.socket]) -> None:
+    connection, other = ends
     line = encode(Message("go", number=10000))
     for byte in line[:-1]:
         other.sendall(bytes([byte]))
-        assert link.receive() == []
+        assert connection.receive() == []
     other.sendall(line[-1:])
-    assert link.receive() == [Message("go", number=10000)]
+    assert connection.receive() == [Message("go", number=10000)]
 
 
 @pytest.mark.parametrize(
@@ -70,42 +70,42 @@ def test_a_message_may_come_in_pieces(ends: tuple[Link, socket.socket]) -> None:
     ],
 )
 def test_anything_else_is_refused(line: bytes) -> None:
-    with pytest.raises(LinkError, match="expected a message"):
+    with pytest.raises(MessageError, match="expected a message"):
         decode(line)
 
 
-def test_a_line_without_end_is_refused(ends: tuple[Link, socket.socket]) -> None:
-    link, other = ends
+def test_a_line_without_end_is_refused(ends: tuple[MessageSocket, socket.socket]) -> None:
+    connection, other = ends
     other.sendall(b" " * (MAX_LINE + 1))
-    with pytest.raises(LinkError, match=f"at most {MAX_LINE} bytes"):
-        link.receive()
+    with pytest.raises(MessageError, match=f"at most {MAX_LINE} bytes"):
+        connection.receive()
 
 
-def test_the_end_comes_after_the_last_message(ends: tuple[Link, socket.socket]) -> None:
-    link, other = ends
+def test_the_end_comes_after_the_last_message(ends: tuple[MessageSocket, socket.socket]) -> None:
+    connection, other = ends
     other.sendall(encode(Message("done")))
     other.close()
-    assert link.receive() == [Message("done")]
-    with pytest.raises(LinkError, match="closed"):
-        link.receive()
+    assert connection.receive() == [Message("done")]
+    with pytest.raises(MessageError, match="closed"):
+        connection.receive()
 
 
-def test_what_cannot_be_sent_at_once_is_sent_later(ends: tuple[Link, socket.socket]) -> None:
-    link, other = ends
+def test_what_cannot_be_sent_at_once_is_sent_later(ends: tuple[MessageSocket, socket.socket]) -> None:
+    connection, other = ends
     message, sent = Message("failed", text="x" * MAX_TEXT), 1000
     for _ in range(sent):
-        link.send(message)
-    receiver, came = Link(other), 0
+        connection.send(message)
+    receiver, came = MessageSocket(other), 0
     while came < sent:
-        link.flush()
+        connection.flush()
         came += len(receiver.receive())
     assert receiver.receive() == []
 
 
-def test_sending_to_nobody_is_found_out_by_reading(ends: tuple[Link, socket.socket]) -> None:
-    link, other = ends
+def test_sending_to_nobody_is_found_out_by_reading(ends: tuple[MessageSocket, socket.socket]) -> None:
+    connection, other = ends
     other.close()
-    link.send(Message("alive"))
-    link.finish()
-    with pytest.raises(LinkError):
-        link.receive()
+    connection.send(Message("alive"))
+    connection.finish()
+    with pytest.raises(MessageError):
+        connection.receive()

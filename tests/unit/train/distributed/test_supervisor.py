@@ -13,7 +13,7 @@ import kmeans
 from train.config import HostNames
 from train.distributed.follower import Follower
 from train.distributed.leader import Leader
-from train.distributed.messages import Link, LinkError, Message, decode, encode
+from train.distributed.messages import Message, MessageError, MessageSocket, decode, encode
 from train.distributed.supervisor import Deadlines, Supervisor
 from train.failure import Failure
 
@@ -22,7 +22,7 @@ LEADER = "127.0.0.1"
 # Ends a test that hangs.
 PATIENCE = 20.0
 # What a test waits for is short here, the rest as it is.
-QUICK = Deadlines(heartbeat=0.05, goodbye=1.0)
+QUICK = Deadlines(heartbeat=0.05, drain=1.0)
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
@@ -43,19 +43,19 @@ class Rank:
         self.ended: float | None = None  # how long it was given to end by itself
         self._end: socket.socket | None = None
 
-    def lead(self, names: Sequence[str]) -> int:
+    def start_mpiexec(self, names: Sequence[str]) -> int:
         self.names = names
         return 10003
 
-    def join(self, leader: str, port: int, rank: int) -> Link:
+    def start_rank(self, leader: str, port: int, rank: int) -> MessageSocket:
         ours, self._end = socket.socketpair()
         self.joined = leader, port, rank
-        return Link(ours)
+        return MessageSocket(ours)
 
-    def started(self, process: int) -> None:
+    def set_rank_process(self, process: int) -> None:
         self.process = process
 
-    def stop(self, number: int) -> bool:
+    def signal_rank(self, number: int) -> bool:
         self.signals.append(number)
         return self.process > 0
 
@@ -127,10 +127,10 @@ class Job:
         self.hosts.append(host)
         return host
 
-    def of(self, *workers: str, deadlines: Deadlines = QUICK) -> list[Running]:
-        """Start the leader and all workers; they are all told the same of who takes part."""
-        self.names = self.names or (LEADER, *workers)
-        return [self.start(name, deadlines) for name in (LEADER, *workers)]
+    def of(self, *followers: str, deadlines: Deadlines = QUICK) -> list[Running]:
+        """Start the leader and all followers; they are all told the same of who takes part."""
+        self.names = self.names or (LEADER, *followers)
+        return [self.start(name, deadlines) for name in (LEADER, *followers)]
 
     def connect(self, hello: bytes = b"") -> socket.socket:
         """Connect to the leader as somebody does whom the test plays."""
@@ -181,16 +181,16 @@ def test_hosts_find_each_other_in_any_order_and_end_together(job: Job, leader_fi
 
 
 def test_no_host_ends_while_another_one_trains(job: Job) -> None:
-    leader, worker = job.of("algo-2")
-    worker.rank.train()
-    worker.rank.say(Message("done"))
-    wait_until(lambda: leader.host._done, "the leader to hear that the worker is done")  # type: ignore[attr-defined]
-    assert worker.is_running
+    leader, follower = job.of("algo-2")
+    follower.rank.train()
+    follower.rank.say(Message("done"))
+    wait_until(lambda: leader.host._done, "the leader to hear that the follower is done")  # type: ignore[attr-defined]
+    assert follower.is_running
     leader.rank.train()
-    assert worker.is_running
+    assert follower.is_running
     leader.rank.say(Message("done"))
     assert leader.outcome() is None
-    assert worker.outcome() is None
+    assert follower.outcome() is None
 
 
 @pytest.mark.parametrize("guilty", [0, 1, 2])
@@ -205,10 +205,10 @@ def test_a_failure_of_one_is_the_failure_of_all(job: Job, guilty: int) -> None:
 
 def test_a_host_that_does_not_come_is_named(job: Job) -> None:
     job.names = (LEADER, "algo-2", "algo-3", "algo-4")
-    leader, worker = job.start(LEADER, Deadlines(arrival=0.3, heartbeat=0.05)), job.start("algo-3")
+    leader, follower = job.start(LEADER, Deadlines(arrival=0.3, heartbeat=0.05)), job.start("algo-3")
     reason = leader.failed()
     assert reason.startswith(f"2 AlgorithmError: host algo-2, algo-4: not there 0 s after {LEADER} started.")
-    assert worker.failed() == reason
+    assert follower.failed() == reason
 
 
 def test_a_leader_that_is_not_found_is_named(job: Job) -> None:
@@ -221,38 +221,38 @@ def test_a_leader_that_is_not_found_is_named(job: Job) -> None:
 @pytest.mark.parametrize("name", ["algo-1.invalid", "a..b", "a" * 64])
 def test_a_name_that_does_not_resolve_is_named(job: Job, name: str) -> None:
     job.names = (name, "algo-2")
-    worker = job.start("algo-2", Deadlines(arrival=0.3))
-    reason = worker.failed()
+    follower = job.start("algo-2", Deadlines(arrival=0.3))
+    reason = follower.failed()
     assert reason.startswith(f"2 AlgorithmError: host {name}: it could not be reached")
     assert "nobody answered" not in reason, "what is wrong with the name is said"
 
 
 def test_a_host_that_goes_is_named(job: Job) -> None:
     job.names = (LEADER, "algo-2", "algo-3")
-    leader, worker = job.start(LEADER), job.start("algo-2")
+    leader, follower = job.start(LEADER), job.start("algo-2")
     other = job.connect(hello("algo-3"))
     leader.rank.train()
-    worker.rank.train()
+    follower.rank.train()
     other.close()
     reason = leader.failed()
     assert reason.startswith("2 AlgorithmError: host algo-3: it ended without a word, the connection ")
-    assert worker.failed() == reason
+    assert follower.failed() == reason
 
 
 def test_a_host_that_falls_silent_is_named(job: Job) -> None:
     job.names = (LEADER, "algo-2", "algo-3")
-    deadlines = Deadlines(heartbeat=0.05, silence=1.0, goodbye=0.2)
-    leader, worker = job.start(LEADER, deadlines), job.start("algo-2", deadlines)
+    deadlines = Deadlines(heartbeat=0.05, silence=1.0, drain=0.2)
+    leader, follower = job.start(LEADER, deadlines), job.start("algo-2", deadlines)
     with job.connect(hello("algo-3")):
         reason = leader.failed()
         assert reason.startswith("2 AlgorithmError: host algo-3: no sign of life came from it")
-        assert worker.failed() == reason
+        assert follower.failed() == reason
 
 
 def test_a_leader_that_falls_silent_or_goes_is_named(job: Job) -> None:
     job.names = (LEADER, "algo-2", "algo-3")
     with socket.create_server((LEADER, job.port)) as server:
-        first = job.start("algo-2", Deadlines(silence=1.0, goodbye=0.2))
+        first = job.start("algo-2", Deadlines(silence=1.0, drain=0.2))
         silent, _ = server.accept()
         second = job.start("algo-3")
         gone, _ = server.accept()
@@ -309,12 +309,12 @@ def test_a_rank_that_was_killed_is_the_cause_whoever_was_suspected_before(
 ) -> None:
     """When a rank is killed MPI may end the others at once, and their hosts may be the first to say so."""
     # A suspicion is believed after a heartbeat: never, here.
-    hosts = job.of("algo-2", "algo-3", deadlines=Deadlines(heartbeat=2 * PATIENCE, silence=4 * PATIENCE, goodbye=1.0))
+    hosts = job.of("algo-2", "algo-3", deadlines=Deadlines(heartbeat=2 * PATIENCE, silence=4 * PATIENCE, drain=1.0))
     for host in hosts:
         host.rank.train()
     for number in {0, 1, 2} - {killed}:
         hosts[number].rank.say(suspicion)
-    wait_until(lambda: hosts[0].host._suspicion, "the leader to suspect a host")  # type: ignore[attr-defined]
+    wait_until(lambda: hosts[0].host._uncertain_failure, "the leader to suspect a host")  # type: ignore[attr-defined]
     assert all(host.is_running for host in hosts)
     hosts[killed].rank.say(Message("killed", number=signal.SIGKILL))
     (reason,) = {host.failed() for host in hosts}
@@ -322,12 +322,12 @@ def test_a_rank_that_was_killed_is_the_cause_whoever_was_suspected_before(
 
 
 def test_what_a_rank_has_said_itself_counts_and_not_how_its_process_ended(job: Job) -> None:
-    leader, worker = job.of("algo-2")
+    leader, follower = job.of("algo-2")
     leader.rank.train()
-    worker.rank.train()
+    follower.rank.train()
     leader.rank.say(Message("done"), Message("killed", number=signal.SIGKILL))
-    worker.rank.say(Message("failed", text="ClientError: a.csv is wrong.", number=1), Message("ended", number=1))
-    assert {leader.failed(), worker.failed()} == {"1 ClientError: host algo-2: a.csv is wrong."}
+    follower.rank.say(Message("failed", text="ClientError: a.csv is wrong.", number=1), Message("ended", number=1))
+    assert {leader.failed(), follower.failed()} == {"1 ClientError: host algo-2: a.csv is wrong."}
 
 
 @pytest.mark.parametrize(
@@ -336,36 +336,36 @@ def test_what_a_rank_has_said_itself_counts_and_not_how_its_process_ended(job: J
     ids=["by itself", "killed"],
 )
 def test_a_rank_that_was_told_to_stop_and_has_ended_was_stopped(job: Job, end: Message, exit_code: int) -> None:
-    leader, worker = job.of("algo-2")
+    leader, follower = job.of("algo-2")
     leader.rank.train()
-    worker.rank.train()
-    worker.host.stop()
-    wait_until(lambda: worker.rank.signals, "SIGTERM to reach the rank")
-    worker.rank.say(end)
-    (reason,) = {leader.failed(), worker.failed()}
+    follower.rank.train()
+    follower.host.stop()
+    wait_until(lambda: follower.rank.signals, "SIGTERM to reach the rank")
+    follower.rank.say(end)
+    (reason,) = {leader.failed(), follower.failed()}
     assert reason.startswith(f"{exit_code} AlgorithmError: host algo-2: ")
     assert ("was stopped (SIGTERM)" in reason) == (exit_code == 143)
 
 
 def test_a_rank_that_dies_because_a_host_is_lost_is_not_the_cause(job: Job) -> None:
     job.names = (LEADER, "algo-2", "algo-3")
-    deadlines = Deadlines(heartbeat=0.05, silence=1.0, goodbye=0.2)
-    leader, worker = job.start(LEADER, deadlines), job.start("algo-2", deadlines)
+    deadlines = Deadlines(heartbeat=0.05, silence=1.0, drain=0.2)
+    leader, follower = job.start(LEADER, deadlines), job.start("algo-2", deadlines)
     with job.connect(hello("algo-3")):
         leader.rank.train()
         leader.rank.die()
-        worker.rank.train()
-        worker.rank.say(Message("failed", text="AlgorithmError: broken.", number=2, certain=False))
-        (reason,) = {leader.failed(), worker.failed()}
+        follower.rank.train()
+        follower.rank.say(Message("failed", text="AlgorithmError: broken.", number=2, certain=False))
+        (reason,) = {leader.failed(), follower.failed()}
     assert reason.startswith("2 AlgorithmError: host algo-3: no sign of life")
 
 
 def test_ranks_that_do_not_find_each_other_fail_the_job(job: Job) -> None:
     job.names = (LEADER, "algo-2")
-    leader, worker = job.start(LEADER), job.start("algo-2", Deadlines(heartbeat=0.05, start=0.3))
+    leader, follower = job.start(LEADER), job.start("algo-2", Deadlines(heartbeat=0.05, start=0.3))
     leader.rank.train()
-    worker.rank.say(Message("started", number=1))
-    (reason,) = {leader.failed(), worker.failed()}
+    follower.rank.say(Message("started", number=1))
+    (reason,) = {leader.failed(), follower.failed()}
     assert reason.startswith("2 AlgorithmError: host algo-2: the training process was not connected")
 
 
@@ -384,45 +384,45 @@ def test_strangers_are_sent_away_and_disturb_nobody(job: Job, noise: bytes) -> N
         except ConnectionResetError:
             pass
         assert "was refused" in leader.log[-1]
-        worker = job.start("algo-2")
-        for host in (leader, worker):
+        follower = job.start("algo-2")
+        for host in (leader, follower):
             host.rank.train()
             host.rank.say(Message("done"))
-        assert (leader.outcome(), worker.outcome()) == (None, None)
+        assert (leader.outcome(), follower.outcome()) == (None, None)
 
 
 def test_a_second_host_of_one_name_is_sent_away_and_told_why(job: Job) -> None:
     job.names = (LEADER, "algo-2", "algo-3")
-    leader, worker = job.start(LEADER), job.start("algo-2")
-    wait_until(lambda: "host algo-2 is there" in leader.log, "the worker to be there")
+    leader, follower = job.start(LEADER), job.start("algo-2")
+    wait_until(lambda: "host algo-2 is there" in leader.log, "the follower to be there")
     second = job.start("algo-2")
     assert "host algo-2 is there already" in second.failed()
     third = job.start("algo-3")
-    for host in (leader, worker, third):
+    for host in (leader, follower, third):
         host.rank.train()
         host.rank.say(Message("done"))
-    assert [host.outcome() for host in (leader, worker, third)] == [None] * 3
+    assert [host.outcome() for host in (leader, follower, third)] == [None] * 3
 
 
 def test_hosts_with_different_versions_of_the_image_do_not_train_together(job: Job) -> None:
     job.names = (LEADER, "algo-2")
     leader = job.start(LEADER)
-    link = Link(job.connect(hello("algo-2", "0.0.1")))
+    connection = MessageSocket(job.connect(hello("algo-2", "0.0.1")))
     reason = leader.failed()
     assert reason.startswith("2 AlgorithmError: host algo-2: it runs version '0.0.1' of the image")
-    assert "'0.0.1'" in link.receive()[0].text
-    with pytest.raises(LinkError):
-        link.receive()
-    link.close()
+    assert "'0.0.1'" in connection.receive()[0].text
+    with pytest.raises(MessageError):
+        connection.receive()
+    connection.close()
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_stop_before_there_is_a_rank_ends_the_job_everywhere(job: Job, number: signal.Signals, exit_code: int) -> None:
     job.names = (LEADER, "algo-2", "algo-3")
-    leader, worker = job.start(LEADER), job.start("algo-2")
-    wait_until(lambda: "host algo-2 is there" in leader.log, "the worker to be there")
-    worker.host.stop(number)
-    (reason,) = {leader.failed(), worker.failed()}
+    leader, follower = job.start(LEADER), job.start("algo-2")
+    wait_until(lambda: "host algo-2 is there" in leader.log, "the follower to be there")
+    follower.host.stop(number)
+    (reason,) = {leader.failed(), follower.failed()}
     stopped = f"the job was stopped ({number.name}) before there was a model."
     assert reason == f"{exit_code} AlgorithmError: host algo-2: {stopped}"
 
@@ -439,9 +439,9 @@ def test_who_comes_just_when_the_job_fails_hears_why(job: Job) -> None:
 
 def test_who_comes_soon_after_the_job_has_failed_hears_why(job: Job) -> None:
     job.names = (LEADER, "algo-2", "algo-3", "algo-4")
-    leader = job.start(LEADER, Deadlines(heartbeat=0.05, goodbye=PATIENCE))
+    leader = job.start(LEADER, Deadlines(heartbeat=0.05, drain=PATIENCE))
     with job.connect(hello("algo-2")):
-        wait_until(lambda: "host algo-2 is there" in leader.log, "the worker to be there")
+        wait_until(lambda: "host algo-2 is there" in leader.log, "the follower to be there")
     wait_until(lambda: leader.host._is_over, "the job to fail")
     late = [job.start("algo-3"), job.start("algo-4")]
     reason = leader.failed()
@@ -452,7 +452,7 @@ def test_who_comes_soon_after_the_job_has_failed_hears_why(job: Job) -> None:
 @pytest.mark.parametrize("stops", [False, True])
 def test_who_was_waited_for_long_enough_or_is_stopped_too_is_not_waited_for_again(job: Job, stops: bool) -> None:
     job.names = (LEADER, "algo-2")
-    leader = job.start(LEADER, Deadlines(arrival=1.0, heartbeat=0.05, goodbye=2 * PATIENCE))
+    leader = job.start(LEADER, Deadlines(arrival=1.0, heartbeat=0.05, drain=2 * PATIENCE))
     if stops:
         leader.host.stop()
     assert leader.failed().startswith("143" if stops else "2 AlgorithmError: host algo-2: not there")
@@ -462,43 +462,43 @@ def test_a_leader_that_dies_before_it_says_that_all_is_done_is_named(job: Job) -
     """It may die while it writes the model."""
     job.names = (LEADER, "algo-2")
     with socket.create_server((LEADER, job.port)) as server:
-        worker = job.start("algo-2")
+        follower = job.start("algo-2")
         connection, _ = server.accept()
         with connection:
             connection.sendall(encode(Message("go", number=10003)))
-            worker.rank.train()
-            worker.rank.say(Message("done"))
+            follower.rank.train()
+            follower.rank.say(Message("done"))
             told = connection.makefile("rb")
-            wait_until(lambda: decode(told.readline()).kind == "done", "the worker to be done")
+            wait_until(lambda: decode(told.readline()).kind == "done", "the follower to be done")
         told.close()
-    assert worker.failed().startswith(f"2 AlgorithmError: host {LEADER}: it ended without a word")
+    assert follower.failed().startswith(f"2 AlgorithmError: host {LEADER}: it ended without a word")
 
 
 def test_a_host_whose_part_is_done_may_go(job: Job) -> None:
     """The model was written before."""
     job.names = (LEADER, "algo-2", "algo-3")
-    leader, worker = job.start(LEADER), job.start("algo-2")
+    leader, follower = job.start(LEADER), job.start("algo-2")
     with job.connect(hello("algo-3")) as other:
         leader.rank.train()
-        worker.rank.train()
+        follower.rank.train()
         other.sendall(encode(Message("done")))
     wait_until(lambda: "algo-3" not in leader.host._followers, "the host to go")  # type: ignore[attr-defined]
-    for host in (leader, worker):
+    for host in (leader, follower):
         host.rank.say(Message("done"))
-    assert (leader.outcome(), worker.outcome()) == (None, None)
+    assert (leader.outcome(), follower.outcome()) == (None, None)
 
 
 def test_sigterm_goes_to_the_rank_once_and_what_it_makes_of_it_counts(job: Job) -> None:
-    leader, worker = job.of("algo-2")
+    leader, follower = job.of("algo-2")
     leader.rank.train()
-    worker.rank.train()
-    worker.host.stop()
-    wait_until(lambda: worker.rank.signals, "SIGTERM to reach the rank")
-    worker.host.stop()
-    for host in (leader, worker):
+    follower.rank.train()
+    follower.host.stop()
+    wait_until(lambda: follower.rank.signals, "SIGTERM to reach the rank")
+    follower.host.stop()
+    for host in (leader, follower):
         host.rank.say(Message("done"))
-    assert (leader.outcome(), worker.outcome()) == (None, None)
-    assert worker.rank.signals == [signal.SIGTERM]
+    assert (leader.outcome(), follower.outcome()) == (None, None)
+    assert follower.rank.signals == [signal.SIGTERM]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -530,7 +530,7 @@ def test_leader_sends_its_rank_no_other_signal_than_a_stop(job: Job) -> None:
 
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_nothing_fails_any_more_once_the_model_is_written(job: Job, stopped: int) -> None:
-    hosts = job.of("algo-2", deadlines=Deadlines(heartbeat=0.05, stop=0.3, goodbye=1.0))
+    hosts = job.of("algo-2", deadlines=Deadlines(heartbeat=0.05, stop=0.3, drain=1.0))
     for host in hosts:
         host.rank.train()
         host.rank.say(Message("written"))
@@ -541,7 +541,7 @@ def test_nothing_fails_any_more_once_the_model_is_written(job: Job, stopped: int
 
 @pytest.mark.parametrize("still", [0, 1, 2])
 def test_a_rank_that_stands_still_is_named(job: Job, still: int) -> None:
-    hosts = job.of("algo-2", "algo-3", deadlines=Deadlines(heartbeat=0.05, silence=1.0, goodbye=0.2))
+    hosts = job.of("algo-2", "algo-3", deadlines=Deadlines(heartbeat=0.05, silence=1.0, drain=0.2))
     for host in hosts:
         host.rank.train()
     alive = [host.rank for number, host in enumerate(hosts) if number != still]
@@ -551,7 +551,7 @@ def test_a_rank_that_stands_still_is_named(job: Job, still: int) -> None:
             rank.say(Message("alive"))
         return not any(host.is_running for host in hosts)
 
-    with contextlib.suppress(OSError):  # the first that ends closes its link
+    with contextlib.suppress(OSError):  # the first that ends closes its connection
         wait_until(is_over, "the end of the job")
     (reason,) = {host.failed() for host in hosts}
     assert reason.startswith(
@@ -560,11 +560,11 @@ def test_a_rank_that_stands_still_is_named(job: Job, still: int) -> None:
 
 
 def test_a_rank_that_does_not_heed_sigterm_is_ended(job: Job) -> None:
-    leader, worker = job.of("algo-2", deadlines=Deadlines(heartbeat=0.05, stop=0.3))
+    leader, follower = job.of("algo-2", deadlines=Deadlines(heartbeat=0.05, stop=0.3))
     leader.rank.train()
-    worker.rank.train()
+    follower.rank.train()
     leader.host.stop()
-    (reason,) = {leader.failed(), worker.failed()}
+    (reason,) = {leader.failed(), follower.failed()}
     assert reason == f"143 AlgorithmError: host {LEADER}: the job was stopped (SIGTERM) before there was a model."
 
 
