@@ -70,7 +70,7 @@ def test_each_epoch_is_streamed_from_a_fifo_of_its_own(job: OptMl, content_type:
     assert job.card["training"]["metrics"]["test:ssd"] == pytest.approx((distances**2).sum(), rel=1e-6)
 
 
-def test_with_refinement_the_model_is_that_of_the_same_rows_in_files(pipes: OptMl) -> None:
+def test_refined_model_equals_that_of_the_same_rows_in_files(pipes: OptMl) -> None:
     finished, feeders = train(pipes, train=[in_pieces(csv(DIGITS), 30_000)] * 2)
     assert finished.exit_code == 0, finished.log + finished.errors
     assert feeders["train"].opened == 1

@@ -46,7 +46,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[OptMl, Finished]:
     return job, run(job)
 
 
-def test_each_metric_is_found_once_by_the_regex_of_the_built_in_image(scored: tuple[OptMl, Finished]) -> None:
+def test_built_in_regex_finds_each_metric_once(scored: tuple[OptMl, Finished]) -> None:
     log = scored[1].log
     for pattern in (
         r"#quality_metric: host=\S+, test msd <loss>=(\S+)",
@@ -60,7 +60,7 @@ def test_each_metric_is_found_once_by_the_regex_of_the_built_in_image(scored: tu
         assert math.isfinite(float(found[0])), pattern
 
 
-def test_metrics_lines_are_json_in_the_form_of_the_built_in_image(scored: tuple[OptMl, Finished]) -> None:
+def test_metrics_lines_are_json_as_of_the_built_in_image(scored: tuple[OptMl, Finished]) -> None:
     documents = [json.loads(text) for text in METRICS.findall(scored[1].log)]
     assert documents
     for document in documents:
@@ -93,7 +93,7 @@ def test_scores_of_the_test_channel_equal_brute_force(scored: tuple[OptMl, Finis
     assert {name: metrics[f"test:{name}"] for name in logged} == logged
 
 
-def test_the_mean_squared_distance_of_the_training_rows_equals_brute_force(scored: tuple[OptMl, Finished]) -> None:
+def test_mean_squared_distance_equals_brute_force(scored: tuple[OptMl, Finished]) -> None:
     job, finished = scored
     logged = re.search(r"train mean_squared_distance <loss>=(\S+)", finished.log)
     assert logged
@@ -130,7 +130,7 @@ def test_the_card_describes_the_model(trained: OptMl) -> None:
 
 
 @pytest.mark.parametrize("name", ["model_algo-1", "kmeans.json"])
-def test_whoever_is_outside_of_the_container_may_read_and_replace_the_files(trained: OptMl, name: str) -> None:
+def test_output_files_can_be_read_and_replaced_by_anyone(trained: OptMl, name: str) -> None:
     assert stat.S_IMODE((trained.model / name).stat().st_mode) == 0o666
 
 
@@ -397,7 +397,7 @@ def test_extremes_of_k_are_allowed(job: OptMl, k: int, rows: int) -> None:
     assert sum(job.card["counts"]) == rows
 
 
-def test_the_input_is_left_as_it_was(job: OptMl) -> None:
+def test_input_is_unchanged(job: OptMl) -> None:
     path = job.put("digits.csv", csv(DIGITS))
     before = (path.stat().st_mtime_ns, sorted(job.data.rglob("*")), sorted(job.config.rglob("*")))
     run(job)

@@ -60,7 +60,7 @@ def test_a_broken_configuration_file_is_listed(job: OptMl, name: str) -> None:
     assert str(job.config / name) in finished.log
 
 
-def test_one_wrong_content_type_is_one_mistake_however_many_files_there_are(job: OptMl) -> None:
+def test_wrong_content_type_of_many_files_is_one_mistake(job: OptMl) -> None:
     for i in range(5):
         job.put(f"{i}.csv", csv(DIGITS))
     job.set_content_type("image/png")

@@ -72,7 +72,7 @@ def test_stop_while_python_starts_is_reported_once_it_runs(opt_ml: OptMl, number
     assert done.stdout.endswith(f"] {failure.reason}\n")
 
 
-def test_the_folder_is_made_and_all_may_read_and_remove_what_is_there(tmp_path: Path) -> None:
+def test_output_folder_is_made_with_files_anyone_may_remove(tmp_path: Path) -> None:
     stop_in_the_shell(tmp_path / "ml")
     output = tmp_path / "ml" / "output"
     assert (output / "failure").read_text() == FAILURE.reason
@@ -81,14 +81,14 @@ def test_the_folder_is_made_and_all_may_read_and_remove_what_is_there(tmp_path: 
 
 
 @pytest.mark.parametrize("options", [[], ["-e", "-u"]], ids=["alone", "within the entry point"])
-def test_a_folder_that_takes_nothing_changes_nothing_of_the_rest(tmp_path: Path, options: list[str]) -> None:
+def test_unwritable_output_folder_changes_only_the_file(tmp_path: Path, options: list[str]) -> None:
     (tmp_path / "ml").write_text("")
     done = stop_in_the_shell(tmp_path / "ml", *options)
     assert (done.returncode, done.stderr) == (FAILURE.exit_code, "")
     assert done.stdout.endswith(f"] {FAILURE.reason}\n")
 
 
-def test_a_file_that_can_only_be_begun_is_taken_away(opt_ml: OptMl) -> None:
+def test_partly_written_failure_file_is_removed(opt_ml: OptMl) -> None:
     """As on a full disk; here a folder is in its place."""
     (opt_ml.failure / "something").mkdir(parents=True)
     done = stop_in_the_shell(opt_ml.base)

@@ -96,7 +96,7 @@ def test_wrong_hyperparameters_are_named(good: OptMl, hyperparameters: dict[str,
 
 
 @pytest.mark.parametrize("name", ["k", "seed", "mini_batch_size", "half_life_time_size", "extra_center_factor"])
-def test_numbers_beyond_64_bits_work_or_are_refused_but_are_no_defect(good: OptMl, name: str) -> None:
+def test_numbers_beyond_64_bits_never_cause_a_defect(good: OptMl, name: str) -> None:
     good.set_hyperparameters(**({"k": "10"} | {name: str(1 << 64)}))
     finished = good.train()
     assert finished.exit_code in (0, 1), finished.log + finished.errors
@@ -422,7 +422,7 @@ def test_sigint_that_was_ignored_at_the_start_stays_ignored(good: OptMl) -> None
         assert process.wait(timeout=30) == 0
 
 
-def test_the_log_tells_the_configuration_before_it_tells_what_failed(good: OptMl) -> None:
+def test_log_has_the_configuration_before_the_failure(good: OptMl) -> None:
     good.set_hyperparameters(k="101")
     configuration = next(line for line in good.train().lines if "Final configuration: " in line)
     assert json.loads(configuration.partition("Final configuration: ")[2])["k"] == 101

@@ -86,7 +86,7 @@ def _ended_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
     return True
 
 
-def test_jobs_killed_at_random_moments_end_with_the_model_of_one_that_was_not(jobs: Jobs) -> None:
+def test_killed_jobs_resume_to_the_same_model(jobs: Jobs) -> None:
     undisturbed = jobs.new("undisturbed", checkpoints=False)
     finished = undisturbed.train()
     assert finished.exit_code == 0, finished.errors + finished.log
@@ -121,7 +121,7 @@ def test_jobs_killed_at_random_moments_end_with_the_model_of_one_that_was_not(jo
     assert sum(resumed) >= RUNS / 5, "most of them had a checkpoint by then"
 
 
-def test_jobs_stopped_at_random_moments_end_with_a_model_or_say_that_they_had_none(jobs: Jobs) -> None:
+def test_stopped_jobs_leave_a_model_or_a_reason(jobs: Jobs) -> None:
     whole = jobs.seconds(checkpoints=False)
 
     def stop(job: OptMl, moments: random.Random) -> int:

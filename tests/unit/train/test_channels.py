@@ -67,7 +67,7 @@ def test_a_link_to_a_file_is_followed(folder: Path, tmp_path: Path) -> None:
     assert list_files(channel(folder)) == [folder / "data"]
 
 
-def test_what_is_no_file_is_no_data(folder: Path) -> None:
+def test_folders_and_links_to_nothing_are_not_data(folder: Path) -> None:
     put(folder, data=CSV)
     (folder / "dangling").symlink_to(folder / "nothing")
     (folder / "folder").mkdir()
@@ -122,7 +122,7 @@ def test_a_channel_without_a_folder_says_so(folder: Path) -> None:
         (RECORDS, "application/x-recordio-protobuf; label_size=1", 3, 0),
     ],
 )
-def test_labels_are_told_by_label_size_or_else_by_feature_dim(
+def test_label_columns_follow_from_label_size_or_feature_dim(
     folder: Path, content: bytes, content_type: str, feature_dim: int | None, labels: int
 ) -> None:
     put(folder, data=content)
@@ -173,7 +173,7 @@ def test_every_pass_gives_the_same_rows_and_opens_each_file_once(folder: Path, m
         assert (reader.content_type, reader.label_columns) == ("text/csv", 0)
 
 
-def test_the_width_is_known_from_the_first_block_on_and_the_rest_after_a_pass(folder: Path) -> None:
+def test_width_is_known_after_one_batch_and_counts_after_a_pass(folder: Path) -> None:
     put(folder, a=b"7,1,2,3\n", b=b"8,4,5,6\n")
     reader = ChannelReader(channel(folder), 3)
     blocks = reader.blocks()

@@ -91,7 +91,7 @@ def test_the_newest_is_found_again(folder: Folder, count: int) -> None:
     assert set(folder.path.iterdir()) <= {folder.path / name for name in FILE_NAMES}
 
 
-def test_a_job_that_goes_on_writes_newer_ones(folder: Folder) -> None:
+def test_resumed_job_writes_newer_checkpoints(folder: Folder) -> None:
     save(folder.open(), 1, 2, 3)
     save(folder.open(), 4)
     assert moves_found(folder.open()) == 4
@@ -122,7 +122,7 @@ def test_a_changed_job_is_refused_with_what_changed(folder: Folder) -> None:
         folder.open(k=4, rows=99)
 
 
-def test_a_changed_job_begins_anew_on_request(folder: Folder) -> None:
+def test_changed_job_starts_from_scratch_on_request(folder: Folder) -> None:
     save(folder.open(), 1, 2)
     again = folder.open(k=4, ignore_others=True)
     assert again.found() is None
@@ -130,7 +130,7 @@ def test_a_changed_job_begins_anew_on_request(folder: Folder) -> None:
     assert moves_found(folder.open(k=4)) == 7
 
 
-def test_nothing_is_saved_before_the_interval_is_over_unless_the_job_ends(folder: Folder) -> None:
+def test_checkpoint_is_saved_after_the_interval_or_at_the_end(folder: Folder) -> None:
     checkpoints = folder.open(interval=1000)
     save(checkpoints, 1, 2)
     assert not folder.path.exists()
@@ -173,7 +173,7 @@ def test_other_rows_in_memory_give_back_the_centers_alone(folder: Folder) -> Non
 
 
 @pytest.mark.parametrize("options", [{"shares": None}, {"max_share_bytes": 3}], ids=str)
-def test_what_may_differ_or_is_too_large_is_left_out(folder: Folder, options: dict[str, Any]) -> None:
+def test_per_host_state_that_varies_or_is_large_is_not_saved(folder: Folder, options: dict[str, Any]) -> None:
     checkpoints = folder.open(**options)
     checkpoints.offer(lambda: state(1, rank=1))
     again = folder.open(**options)
@@ -183,7 +183,7 @@ def test_what_may_differ_or_is_too_large_is_left_out(folder: Folder, options: di
     assert not found.share
 
 
-def test_a_folder_that_takes_nothing_is_told_of_and_the_job_goes_on(folder: Folder) -> None:
+def test_folder_that_refuses_a_checkpoint_is_only_a_warning(folder: Folder) -> None:
     folder.path.write_bytes(b"I am a file")
     save(folder.open(), 1)
     assert any("no checkpoint was saved, and the job goes on" in message for message in folder.said)

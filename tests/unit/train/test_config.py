@@ -87,7 +87,7 @@ def test_without_a_configuration_the_folders_are_the_channels(
     assert sorted(read_job(base).channels) == channels
 
 
-def test_a_folder_that_the_configuration_doesnt_name_is_no_channel(base: Path) -> None:
+def test_folder_not_named_in_the_configuration_is_not_a_channel(base: Path) -> None:
     (base / "input" / "data" / "test").mkdir()
     write(base, "inputdataconfig", {"train": {}})
     assert list(read_job(base).channels) == ["train"]
@@ -135,7 +135,7 @@ def test_the_leader_is_the_first_by_name(base: Path, current: str) -> None:
         ("null", "expected a JSON object, found 'None'"),
     ],
 )
-def test_a_file_that_is_no_json_object_is_named(base: Path, name: str, content: str, problem: str) -> None:
+def test_file_that_is_not_a_json_object_is_named(base: Path, name: str, content: str, problem: str) -> None:
     path = write(base, name, content)
     with pytest.raises(SettingError, match=problem) as caught:
         read_job(base)

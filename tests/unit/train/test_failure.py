@@ -35,7 +35,7 @@ def test_an_error_becomes_a_reason_and_an_exit_code(error: Exception, reason: st
     assert Failure.of(error) == Failure(reason, exit_code, is_defect=False)
 
 
-def test_exhausted_memory_is_the_machines_trouble_and_says_what_helps() -> None:
+def test_exhausted_memory_is_an_algorithm_error_with_advice() -> None:
     failure = Failure.of(MemoryError())
     assert failure.reason.startswith("AlgorithmError: the data don't fit into this machine's memory.")
     assert (failure.exit_code, failure.is_defect) == (2, False)
@@ -53,7 +53,7 @@ def test_stop_has_the_exit_code_of_its_signal(error: StoppedError, name: str, ex
 
 
 @pytest.mark.parametrize("letters", [0, 5000])
-def test_a_failure_on_one_of_several_hosts_names_it_after_the_prefix(letters: int) -> None:
+def test_failure_on_several_hosts_names_the_host_after_prefix(letters: int) -> None:
     failure = Failure.of(SettingError("k is wrong: 'x'." + "y" * letters)).at("algo-2")
     assert failure.reason.startswith("ClientError: host algo-2: k is wrong: 'x'.")
     assert len(failure.reason) <= MAX_CHARACTERS
@@ -77,7 +77,7 @@ def test_no_reason_is_longer_than_sagemaker_shows(error: type[Exception], letter
     assert reason.endswith("...")
 
 
-def test_a_reason_of_just_the_limit_is_left_whole() -> None:
+def test_reason_of_the_maximum_length_is_not_cut() -> None:
     room = MAX_CHARACTERS - len("ClientError: ")
     assert Failure.of(SettingError("x" * room)).reason == "ClientError: " + "x" * room
 

@@ -123,7 +123,9 @@ def test_an_unknown_encoding_is_refused(path: Path, encoding: str) -> None:
         pytest.param(LINES + b"{\n", "", "row 3", id="half a line of JSON"),
     ],
 )
-def test_what_is_not_what_it_promises_is_named(path: Path, content: bytes, content_type: str, problem: str) -> None:
+def test_file_with_content_of_another_type_is_named(
+    path: Path, content: bytes, content_type: str, problem: str
+) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match=problem) as caught:
         rows_of(reader(path, content_type))
@@ -196,7 +198,7 @@ def open_files() -> int:
     return sum(isinstance(thing, io.FileIO) and not thing.closed for thing in gc.get_objects())
 
 
-def test_who_gives_up_early_or_fails_leaves_no_file_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_that_ends_early_or_fails_closes_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv, "CHUNK_BYTES", 8)
     monkeypatch.setattr(pieces, "BLOCK_BYTES", 8)
     path.write_bytes(CSV * 10 + b"x")

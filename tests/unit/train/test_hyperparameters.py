@@ -91,7 +91,7 @@ def test_each_kind_reads_its_spellings(kind: Kind, text: str, value: object) -> 
         (Boolean(), "2"),
     ],
 )
-def test_each_kind_refuses_what_it_cant_mean(kind: Kind, text: str) -> None:
+def test_each_kind_refuses_values_out_of_its_range(kind: Kind, text: str) -> None:
     with pytest.raises((ValueError, OverflowError)):
         kind.parse(text)
 
@@ -175,14 +175,14 @@ def test_names_for_other_readers_are_passed_over(name: str) -> None:
 
 
 @pytest.mark.parametrize("texts", [{}, {"k": ""}, {"k": '""'}, {"_k": "8"}])
-def test_a_missing_k_is_told_in_the_words_of_the_built_in_image(texts: dict[str, str]) -> None:
+def test_missing_k_has_the_message_of_the_built_in_image(texts: dict[str, str]) -> None:
     with pytest.raises(SettingError) as caught:
         parse(texts)
     assert str(caught.value) == "No value(s) were specified for 'k' which are required hyperparameter(s)."
 
 
 @pytest.mark.parametrize("row", [row for row in TABLE if row.name != "k"], ids=lambda row: row.name)
-def test_a_wrong_value_is_told_with_its_name_what_is_expected_and_what_was_found(row: Any) -> None:
+def test_wrong_value_is_reported_with_name_expected_and_found(row: Any) -> None:
     with pytest.raises(SettingError) as caught:
         parse({"k": "8", row.name: "-?"})
     assert str(caught.value) == f"Hyperparameter {row.name}: expected {row.kind.describe()}, found '-?'."
@@ -203,13 +203,13 @@ def test_a_name_that_is_nearly_right_is_recognised(name: str, meant: str) -> Non
         parse({"k": "8", name: "1"})
 
 
-def test_an_unknown_name_is_told_with_all_that_are_known() -> None:
+def test_unknown_name_is_reported_with_all_known_names() -> None:
     with pytest.raises(SettingError) as caught:
         parse({"k": "8", "zzz": "1"})
     assert all(row.name in str(caught.value) for row in TABLE)
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     with pytest.raises(SettingError) as caught:
         parse({"epochs": "0", "seed": "x", "sed": "1"})
     assert all(part in str(caught.value) for part in ("'k'", "epochs:", "seed:", "'sed'"))

@@ -61,7 +61,7 @@ def test_the_number_of_threads_doesnt_change_the_model(base: Path, threads: int)
     assert (base / "model" / "model_algo-1").read_bytes() == alone
 
 
-def test_rows_that_memory_does_not_hold_are_read_again_in_each_pass(base: Path) -> None:
+def test_rows_beyond_memory_are_read_again_in_each_pass(base: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(40_000, 6)) + np.repeat([[0], [20], [40], [60]], 10_000, axis=0)
     for channel, part in (("train", rows), ("test", rows[::7])):
         np.savetxt(base / "input" / "data" / channel / "rows.csv", part, fmt="%.5g", delimiter=",")
@@ -137,7 +137,7 @@ def _trained(base: Path) -> tuple[bytes, str]:
     return (base / "model" / "model_algo-1").read_bytes(), log.getvalue()
 
 
-def test_a_job_goes_on_from_its_checkpoint(base: Path) -> None:
+def test_job_resumes_from_its_checkpoint(base: Path) -> None:
     expected, _ = _trained(base)
     (base / "checkpoints").mkdir()
     _set(base, checkpoint_interval="0")
@@ -161,7 +161,7 @@ def test_a_checkpoint_folder_may_lie_elsewhere(base: Path) -> None:
     ]
 
 
-def test_a_checkpoint_of_other_settings_or_data_is_refused_by_name_and_ignored_on_request(base: Path) -> None:
+def test_checkpoint_of_another_job_is_refused_or_ignored(base: Path) -> None:
     (base / "checkpoints").mkdir()
     _set(base, checkpoint_interval="0")
     _trained(base)
@@ -199,7 +199,7 @@ def test_one_changed_row_of_many_is_refused(base: Path, memory: int) -> None:
 @pytest.mark.parametrize(
     ("before", "after"), [(1_000_000, 990_000), (1_000_000, 1_100_000), (1_000_000, MEMORY), (MEMORY, 1_000_000)]
 )
-def test_a_machine_with_other_memory_goes_on_from_the_centers(
+def test_job_with_other_memory_resumes_from_the_centers(
     base: Path, before: int, after: int, stop: dict[str, int]
 ) -> None:
     centers = np.repeat([[0], [20], [40], [60]], 10_000, axis=0)
@@ -230,7 +230,7 @@ def test_another_model_to_start_from_is_refused(base: Path) -> None:
         _trained(base)
 
 
-def test_a_checkpoint_folder_that_is_named_replaces_the_configured_one(base: Path) -> None:
+def test_given_checkpoint_folder_replaces_the_configured_one(base: Path) -> None:
     _set(base, checkpoint_interval="0")
     (base / "checkpoints").mkdir()
     TrainingJob(base, 1, MEMORY, JobLog(stream=io.StringIO()), checkpoint_folder=base / "named").run()
@@ -238,7 +238,7 @@ def test_a_checkpoint_folder_that_is_named_replaces_the_configured_one(base: Pat
     assert len(list((base / "named").iterdir())) == 2
 
 
-def test_what_a_job_killed_while_it_wrote_has_left_is_removed(base: Path) -> None:
+def test_temporary_files_of_a_killed_job_are_removed(base: Path) -> None:
     names = {"model": ["model_algo-1", "kmeans.json"], "checkpoints": ["kmeans-checkpoint-0", "kmeans-checkpoint-1"]}
     for folder, files in names.items():
         (base / folder).mkdir()
@@ -251,7 +251,7 @@ def test_what_a_job_killed_while_it_wrote_has_left_is_removed(base: Path) -> Non
     assert list((base / "checkpoints").iterdir()) == []
 
 
-def test_what_has_no_say_in_the_centers_may_change(base: Path) -> None:
+def test_settings_that_do_not_affect_centers_may_change(base: Path) -> None:
     (base / "checkpoints").mkdir()
     _set(base, checkpoint_interval="0")
     _trained(base)
@@ -285,9 +285,7 @@ class StoppedIn(JobLog):
     [({"batches": 1}, "stream"), ({"batches": 7}, "stream"), ({"moves": 1}, "refine"), ({"moves": 3}, "refine")],
     ids=str,
 )
-def test_a_stopped_job_saves_a_checkpoint_however_long_the_interval(
-    base: Path, stop: dict[str, int], phase: str
-) -> None:
+def test_stopped_job_saves_a_checkpoint_before_the_interval(base: Path, stop: dict[str, int], phase: str) -> None:
     rows = np.random.default_rng(0).normal(size=(9000, 3))
     np.savetxt(base / "input" / "data" / "train" / "rows.csv", rows, fmt="%.5g", delimiter=",")
     (base / "input" / "data" / "test" / "rows.csv").write_text("1,2,3\n")
@@ -306,7 +304,7 @@ def test_a_stopped_job_saves_a_checkpoint_however_long_the_interval(
     assert model == expected
 
 
-def test_a_job_on_pipes_goes_on_with_the_epochs_that_are_left(base: Path) -> None:
+def test_job_on_pipes_resumes_with_the_remaining_epochs(base: Path) -> None:
     config = {"train": {"TrainingInputMode": "Pipe", "ContentType": "text/csv;label_size=0"}}
     (base / "input" / "config" / "inputdataconfig.json").write_text(json.dumps(config))
     settings = {"epochs": "5", "mini_batch_size": "100", "refine_max_iter": "0", "checkpoint_interval": "100000"}
@@ -334,7 +332,7 @@ def test_a_job_on_pipes_goes_on_with_the_epochs_that_are_left(base: Path) -> Non
 
 @pytest.mark.parametrize("starts_from", ["a checkpoint", "a model"])
 @pytest.mark.parametrize("later", [[], [[b"1,2\n", None]]], ids=["no FIFO", "a silent one"])
-def test_a_stop_while_an_epoch_is_waited_for_ends_with_the_centers_that_were_found(
+def test_stop_in_wait_for_an_epoch_keeps_the_centers_so_far(
     base: Path, starts_from: str, later: list[list[bytes | None]]
 ) -> None:
     class StoppedAtTrain1(JobLog):
@@ -386,14 +384,14 @@ def _is_whole_without_scores(base: Path) -> bool:
     return model.counts is not None and not [name for name in model.training["metrics"] if name.startswith("test:")]
 
 
-def test_a_stop_while_the_test_channel_is_scored_costs_the_scores_alone(base: Path) -> None:
+def test_stop_during_scoring_prevents_only_the_scores(base: Path) -> None:
     log = ChangedOnceWritten(lambda log: log.stop())
     TrainingJob(base, 1, MEMORY, log).run()
     assert _is_whole_without_scores(base)
     assert "the test channel is not scored: the job is to stop" in log.out.getvalue()
 
 
-def test_a_test_channel_that_changes_costs_the_scores_alone(base: Path) -> None:
+def test_changed_test_channel_prevents_only_the_scores(base: Path) -> None:
     _put_rows(base, np.random.default_rng(0).normal(size=(40_000, 6)))
     test = base / "input" / "data" / "test" / "rows.csv"
     test.write_bytes((base / "input" / "data" / "train" / "rows.csv").read_bytes())
@@ -404,9 +402,7 @@ def test_a_test_channel_that_changes_costs_the_scores_alone(base: Path) -> None:
     assert "the file has changed since it was first read" in log.out.getvalue()
 
 
-def test_a_disk_that_is_full_after_the_model_costs_the_scores_alone(
-    base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_after_the_model_prevents_only_the_scores(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
@@ -416,7 +412,7 @@ def test_a_disk_that_is_full_after_the_model_costs_the_scores_alone(
     assert "the scores are not in kmeans.json: can't write kmeans.json" in log.out.getvalue()
 
 
-def test_a_job_goes_on_from_the_model_in_its_channel(base: Path) -> None:
+def test_job_starts_from_the_model_in_its_channel(base: Path) -> None:
     _trained(base)
     (base / "model").rename(base / "input" / "data" / "model")
     _, log = _trained(base)
@@ -449,7 +445,7 @@ def test_the_log_names_the_host_of_the_job(base: Path) -> None:
     assert "host=algo-9, test ssd <loss>=2.25" in stream.getvalue()
 
 
-def test_a_job_without_a_train_channel_says_what_it_found(base: Path) -> None:
+def test_job_without_a_train_channel_names_those_it_has(base: Path) -> None:
     (base / "input" / "config" / "inputdataconfig.json").write_text('{"validation": {}, "test": {}}')
     with pytest.raises(SettingError, match="expected a channel named train, found test, validation"):
         TrainingJob(base, 1, MEMORY, JobLog(stream=io.StringIO())).run()

@@ -240,7 +240,7 @@ def test_rows_dealt_out_in_another_way_go_on_from_the_centers(two: Jobs) -> None
         pytest.param({}, {"train": FILE | SHARDED}, "and sharded in File mode here", id="distribution"),
     ],
 )
-def test_a_host_that_is_told_another_job_says_what_differs(
+def test_host_with_another_job_reports_the_differences(
     two: Jobs, hyperparameters: dict[str, str], channels: dict[str, dict[str, str] | None], difference: str
 ) -> None:
     told = {"train": FILE, "test": FILE}
@@ -259,7 +259,7 @@ def test_a_host_that_is_told_another_job_says_what_differs(
 
 
 @pytest.mark.parametrize("stopped", [0, 1])
-def test_a_stop_of_one_host_while_all_score_costs_the_scores_alone(two: Jobs, stopped: int) -> None:
+def test_stop_of_one_host_during_scoring_prevents_only_scores(two: Jobs, stopped: int) -> None:
     two.configure(train=FILE, test=FILE)
     for host in two.hosts:
         for channel in ("train", "test"):

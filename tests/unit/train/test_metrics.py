@@ -99,7 +99,7 @@ def test_a_score_is_written_with_all_its_digits(log: JobLog, stream: io.StringIO
         (False, ["streaming onto 80 centers for 8 clusters"]),
     ],
 )
-def test_auto_is_told_in_the_words_of_the_built_in_image(
+def test_auto_is_logged_as_by_the_built_in_image(
     log: JobLog, stream: io.StringIO, auto: bool, lines: list[str]
 ) -> None:
     log.seeded(centers=80, clusters=8, factor=10, auto=auto, rows=500)
@@ -120,7 +120,7 @@ def test_an_epoch_of_no_time_has_a_finite_throughput(log: JobLog, stream: io.Str
     assert "inf" not in stream.getvalue()
 
 
-def test_shrinking_is_told_in_the_words_of_the_built_in_image(log: JobLog, stream: io.StringIO) -> None:
+def test_shrinking_is_logged_as_by_the_built_in_image(log: JobLog, stream: io.StringIO) -> None:
     log.shrink_started(centers=80, clusters=8)
     log.shrink_attempt(attempt=0, mean_squared_distance=0.0699731)
     log.shrink_done(mean_squared_distance=0.06404909491539001)
@@ -132,7 +132,7 @@ def test_shrinking_is_told_in_the_words_of_the_built_in_image(log: JobLog, strea
     ]
 
 
-def test_nothing_to_shrink_is_told_too(log: JobLog, stream: io.StringIO) -> None:
+def test_nothing_to_shrink_is_logged(log: JobLog, stream: io.StringIO) -> None:
     log.shrink_started(centers=8, clusters=8)
     assert said(stream) == ["No shrinking is required as extra_center_factor is 1."]
 
@@ -190,7 +190,7 @@ def batch(log: JobLog, rows_seen: int) -> None:
     log.batch_done(epoch=1, epochs=4, rows_seen=rows_seen, rows=1000, mean_squared_distance=2.5)
 
 
-def test_batches_are_told_now_and_then_only(log: JobLog, stream: io.StringIO, clock: Clock) -> None:
+def test_batches_are_logged_at_intervals(log: JobLog, stream: io.StringIO, clock: Clock) -> None:
     for second in range(20):
         clock.now = 1000.0 + second
         batch(log, 40 * second)
@@ -224,7 +224,7 @@ def refine(log: JobLog, done: int, *, empty: int = 0) -> None:
     log.refine_pass(done=done, rows=70, mean_squared_distance=1.5, empty_clusters=empty)
 
 
-def test_the_first_pass_of_refinement_is_always_told(log: JobLog, stream: io.StringIO) -> None:
+def test_first_pass_of_refinement_is_always_logged(log: JobLog, stream: io.StringIO) -> None:
     log.refine_started(at_most=100)
     refine(log, 1)
     refine(log, 2)
@@ -234,12 +234,12 @@ def test_the_first_pass_of_refinement_is_always_told(log: JobLog, stream: io.Str
     ]
 
 
-def test_refinement_that_is_off_is_told(log: JobLog, stream: io.StringIO) -> None:
+def test_refinement_that_is_off_is_logged(log: JobLog, stream: io.StringIO) -> None:
     log.refine_started(at_most=0)
     assert said(stream) == ["refining is off"]
 
 
-def test_it_is_told_how_often_rows_were_compared_with_centers(log: JobLog, stream: io.StringIO) -> None:
+def test_number_of_comparisons_with_centers_is_logged(log: JobLog, stream: io.StringIO) -> None:
     log.refined(with_all=100, with_nearby=700, clusters=40)
     log.refined(with_all=300, with_nearby=0, clusters=3)
     assert said(stream) == [
@@ -248,19 +248,19 @@ def test_it_is_told_how_often_rows_were_compared_with_centers(log: JobLog, strea
     ]
 
 
-def test_empty_clusters_are_always_told(log: JobLog, stream: io.StringIO) -> None:
+def test_empty_clusters_are_always_logged(log: JobLog, stream: io.StringIO) -> None:
     refine(log, 3, empty=2)
     assert said(stream) == ["refinement pass 3 over 70 rows: mean squared distance 1.5, 2 empty clusters"]
 
 
-def test_later_passes_are_told_now_and_then(log: JobLog, stream: io.StringIO, clock: Clock) -> None:
+def test_later_passes_are_logged_at_intervals(log: JobLog, stream: io.StringIO, clock: Clock) -> None:
     refine(log, 2)
     clock.now += PROGRESS_INTERVAL
     refine(log, 3)
     assert said(stream) == ["refinement pass 3 over 70 rows: mean squared distance 1.5"]
 
 
-def test_a_stop_ends_the_reading_of_data_and_nothing_after_it(log: JobLog, stream: io.StringIO) -> None:
+def test_stop_ends_the_reading_of_data_only(log: JobLog, stream: io.StringIO) -> None:
     assert not log.stop_wanted()
     log.reading("train", "0 of 1 files")
     log.stop()

@@ -69,7 +69,7 @@ def test_the_input_mode_chooses_the_reader(folder: Path) -> None:
     assert isinstance(channels.reader(channel(folder), None), PipeReader)
 
 
-def test_a_channel_of_an_unknown_type_is_refused_before_anything_is_waited_for(folder: Path) -> None:
+def test_unknown_type_is_refused_before_waiting_for_a_pipe(folder: Path) -> None:
     with pytest.raises(SettingError, match="Channel train: No iterator has been registered for ContentType"):
         channels.reader(channel(folder, "image/png"), None)
 
@@ -110,7 +110,7 @@ def test_objects_in_records_are_unwrapped(folder: Path, content_type: str, packe
     assert (feeder.ended, feeder.refused) == (1, 0)
 
 
-def test_an_object_that_should_be_in_a_record_and_is_not_is_named(folder: Path) -> None:
+def test_object_without_its_record_is_named(folder: Path) -> None:
     reader = PipeReader(replace(channel(folder, "text/csv"), is_wrapped=True), None)
     with Feeder(folder, [[CSV]]), pytest.raises(DataError, match=r"train_0.*expected RecordIO's magic number"):
         rows_of(reader)
@@ -118,7 +118,7 @@ def test_an_object_that_should_be_in_a_record_and_is_not_is_named(folder: Path) 
 
 @pytest.mark.parametrize("size", [1, 7, 61, 4096])
 @pytest.mark.parametrize("body", [RECORDS[: len(RECORDS) // 10], CSV[: CSV.index(b"31,")], gzip.compress(RECORDS)])
-def test_rows_that_straddle_what_comes_at_once_are_put_together(folder: Path, body: bytes, size: int) -> None:
+def test_rows_that_span_two_reads_are_joined(folder: Path, body: bytes, size: int) -> None:
     """The writer waits each time until its few bytes have been taken."""
     reader = PipeReader(channel(folder), 3)
     with Feeder(folder, [in_pieces(body, size)]):
@@ -206,7 +206,7 @@ def test_a_fifo_that_is_made_late_is_waited_for(folder: Path) -> None:
     assert hears.states[:3] == [f"waiting for {folder}_0"] * 3
 
 
-def test_a_writer_that_comes_late_is_waited_for(folder: Path) -> None:
+def test_late_writer_is_waited_for(folder: Path) -> None:
     folder.parent.mkdir(parents=True)
     path = make_fifo(folder.with_name("train_0"))
     threads: list[Thread] = []
@@ -272,9 +272,7 @@ def _silent_writer(path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("arrange", [_nothing, _no_writer, _silent_writer])
-def test_whoever_waits_can_be_stopped_and_leaves_no_fifo_open(
-    folder: Path, arrange: Callable[[Path], Iterator[None]]
-) -> None:
+def test_wait_for_a_pipe_can_be_stopped_and_closes_it(folder: Path, arrange: Callable[[Path], Iterator[None]]) -> None:
     folder.parent.mkdir(parents=True)
     path = folder.with_name("train_0")
     for _ in arrange(path):
@@ -316,9 +314,7 @@ RECORD_BYTES = len(RECORDS) // 100
         pytest.param(npy(ROWS)[:-4], "byte 128", "expected 1200 bytes for shape (100, 3), found 1196", id="npy"),
     ],
 )
-def test_a_stream_that_ends_within_a_row_is_refused_at_that_place(
-    folder: Path, content: bytes, place: str, problem: str
-) -> None:
+def test_stream_that_ends_within_a_row_is_refused_there(folder: Path, content: bytes, place: str, problem: str) -> None:
     with Feeder(folder, [[CSV], in_pieces(content, 1000)]) as feeder:
         reader = PipeReader(channel(folder), None)
         rows_of(reader)
@@ -329,7 +325,7 @@ def test_a_stream_that_ends_within_a_row_is_refused_at_that_place(
     assert problem in str(raised.value)
 
 
-def test_what_is_wrong_in_the_middle_lets_go_of_the_writer(folder: Path) -> None:
+def test_error_within_a_stream_releases_the_writer(folder: Path) -> None:
     with Feeder(folder, [[b"1,2\nx,3\n", *[b"1,2\n" * 10_000] * 1000]]) as feeder:
         with pytest.raises(DataError, match=f"{folder}_0, row 2, column 1: expected a number, found 'x'"):
             rows_of(PipeReader(channel(folder), None))
@@ -337,7 +333,7 @@ def test_what_is_wrong_in_the_middle_lets_go_of_the_writer(folder: Path) -> None
     assert (feeder.opened, feeder.ended, feeder.refused) == (1, 0, 1)
 
 
-def test_who_wants_no_more_rows_closes_the_pipe(folder: Path) -> None:
+def test_reader_that_needs_no_more_rows_closes_the_pipe(folder: Path) -> None:
     with Feeder(folder, [[RECORDS] * 10_000]) as feeder:
         blocks = PipeReader(channel(folder), None).blocks()
         next(blocks)
@@ -359,7 +355,7 @@ def test_an_epoch_of_another_width_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("held", [1000, 100, 40])
-def test_epochs_read_the_next_fifos_and_memory_holds_rows_of_the_first(folder: Path, held: int) -> None:
+def test_epochs_read_next_fifos_and_keep_rows_of_the_first(folder: Path, held: int) -> None:
     reader = PipeReader(channel(folder), None)
     with Feeder(folder, [[recordio.encode(ROWS + 1000 * epoch)] for epoch in range(4)]) as feeder:
         rows = load_once(reader.blocks, held * bytes_per_row(3), 30)

@@ -65,7 +65,7 @@ def test_files_that_are_all_empty_are_one_mistake(base: Path) -> None:
     assert "all 2 of its files are empty" in mistake
 
 
-def test_a_train_channel_that_cant_be_read_says_nothing_about_the_width_of_test(base: Path) -> None:
+def test_unreadable_train_channel_sets_no_width_for_test(base: Path) -> None:
     put(base, train__a=b"x\n", test__a=b"1,2\n")
     findings = validate(base)
     assert all(str(base / "input" / "data" / "test") not in mistake for mistake in findings.mistakes)

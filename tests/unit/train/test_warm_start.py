@@ -90,7 +90,7 @@ def test_another_number_of_clusters_is_refused_with_both(channel: Channel) -> No
 
 
 @pytest.mark.parametrize("content", [b"", b"not an archive", packed({"model_algo-1": b"x" * 5000})[:60]])
-def test_what_is_no_archive_is_refused(channel: Channel, content: bytes) -> None:
+def test_file_that_is_not_an_archive_is_refused(channel: Channel, content: bytes) -> None:
     (channel.directory / "model.tar.gz").write_bytes(content)
     with pytest.raises(ModelError, match=r"model.tar.gz can't be unpacked: .*[^:.]\.$") as raised:
         read_model(channel, 3)

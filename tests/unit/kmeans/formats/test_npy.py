@@ -228,7 +228,7 @@ def test_an_archive_of_something_else_is_refused() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\3\4", b"1,2\n", saved(TABLE)])
-def test_what_is_no_archive_is_refused(data: bytes) -> None:
+def test_file_that_is_not_an_archive_is_refused(data: bytes) -> None:
     with pytest.raises(DataError, match=r"expected a \.npz file, but "):
         npy.decode_centers(data)
 

@@ -100,7 +100,7 @@ WAIT = "signal.pause()"
     ],
     indirect=["watched"],
 )
-def test_how_a_child_ended_is_said_last(watched: Watched, said: Message, exit_code: int) -> None:
+def test_exit_report_is_the_last_message(watched: Watched, said: Message, exit_code: int) -> None:
     child = watched.start()
     assert watched.receive() == said
     assert watched.receive() is None, "that was all"
@@ -109,7 +109,7 @@ def test_how_a_child_ended_is_said_last(watched: Watched, said: Message, exit_co
 
 
 @pytest.mark.parametrize("watched", [WAIT], indirect=True)
-def test_no_signal_but_sigkill_ends_a_witness_before_its_child(watched: Watched) -> None:
+def test_exit_reporter_outlives_its_child_despite_signals(watched: Watched) -> None:
     child = watched.start()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGPIPE):
         watched.process.send_signal(number)
@@ -119,7 +119,7 @@ def test_no_signal_but_sigkill_ends_a_witness_before_its_child(watched: Watched)
 
 
 @pytest.mark.parametrize("watched", [WAIT], indirect=True)
-def test_a_child_whom_the_launcher_kills_was_not_killed_by_the_system(watched: Watched) -> None:
+def test_child_killed_by_the_launcher_is_not_reported(watched: Watched) -> None:
     """It sends SIGKILL to the group of the process that it has started: nobody is left to say anything."""
     child = watched.start()
     os.killpg(watched.process.pid, signal.SIGKILL)
@@ -132,14 +132,14 @@ def test_a_child_whom_the_launcher_kills_was_not_killed_by_the_system(watched: W
 
 
 @pytest.mark.parametrize("watched", [WAIT], indirect=True)
-def test_a_witness_ends_when_nobody_hears_it(watched: Watched) -> None:
+def test_exit_reporter_ends_without_a_supervisor(watched: Watched) -> None:
     child = watched.start()
     watched.connection.close()
     os.kill(child, signal.SIGKILL)
     assert watched.end() == 128 + signal.SIGKILL
 
 
-def test_a_witness_is_small() -> None:
+def test_exit_reporter_imports_no_large_modules() -> None:
     """What the process has imported before it divides, the reporter keeps."""
     code = "import sys, train.__main__, train.distributed.exit_reporter; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)

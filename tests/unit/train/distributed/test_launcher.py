@@ -64,7 +64,7 @@ def hydra(programs: Path) -> Iterator[HydraLauncher]:
     hydra.wait(0)
 
 
-def test_the_leader_learns_where_mpiexec_waits(programs: Path, hydra: HydraLauncher) -> None:
+def test_leader_learns_the_port_of_mpiexec(programs: Path, hydra: HydraLauncher) -> None:
     put(
         programs,
         "mpiexec",
@@ -89,7 +89,7 @@ def test_an_mpiexec_that_does_not_start_is_an_error(
     assert "no port is free" in capfd.readouterr().err
 
 
-def test_a_rank_has_its_link_and_the_streams_of_its_container(
+def test_rank_inherits_its_socket_and_the_containers_streams(
     hydra: HydraLauncher, capfd: pytest.CaptureFixture[str]
 ) -> None:
     connection = hydra.start_rank("127.0.0.1", 10000, 1)
@@ -135,7 +135,7 @@ def test_nothing_is_left_running(programs: Path, hydra: HydraLauncher) -> None:
     connection.close()
 
 
-def test_a_rank_goes_together_with_its_witness(programs: Path, hydra: HydraLauncher) -> None:
+def test_rank_and_its_exit_reporter_are_killed_together(programs: Path, hydra: HydraLauncher) -> None:
     """The launcher gives the two a process group; this reporter would stay."""
     pair = f"sleep 600 & echo $! > {programs}/rank; echo $$ > {programs}/reporter; exec sleep 600"
     put(programs, "hydra_pmi_proxy", f"#!/bin/sh\nsetsid sh -c '{pair}'\n")
@@ -148,7 +148,7 @@ def test_a_rank_goes_together_with_its_witness(programs: Path, hydra: HydraLaunc
     connection.close()
 
 
-def test_what_is_done_may_end_by_itself(programs: Path, hydra: HydraLauncher) -> None:
+def test_processes_that_are_done_may_end_by_themselves(programs: Path, hydra: HydraLauncher) -> None:
     put(programs, "hydra_pmi_proxy", f"#!/bin/sh\nread _ < {programs}/gate\ntouch {programs}/ended\n")
     os.mkfifo(programs / "gate")
     connection = hydra.start_rank("127.0.0.1", 10000, 0)
@@ -164,7 +164,7 @@ def test_a_rank_uses_the_interface_that_is_named_if_it_is_there() -> None:
     assert rank_environment("ethwe") == {"UCX_TLS": "tcp,self"}
 
 
-def test_hosts_are_told_apart_by_a_number_only() -> None:
+def test_proxy_commands_of_hosts_differ_in_a_number_only() -> None:
     first, second = proxy_command("10.0.0.1", 10000, 0), proxy_command("10.0.0.1", 10000, 12)
     assert (first[:-1], first[-1], second[-1]) == (second[:-1], "0", "12")
     assert first[:3] == ["hydra_pmi_proxy", "--control-port", "10.0.0.1:10000"]

@@ -29,18 +29,18 @@ def ends() -> Iterator[tuple[MessageSocket, socket.socket]]:
         Message("ended", number=255),
     ],
 )
-def test_a_message_comes_as_it_was_sent(ends: tuple[MessageSocket, socket.socket], message: Message) -> None:
+def test_message_arrives_unchanged(ends: tuple[MessageSocket, socket.socket], message: Message) -> None:
     connection, other = ends
     other.sendall(encode(message) + encode(Message("alive")))
     assert connection.receive() == [message, Message("alive")]
     assert connection.receive() == []
 
 
-def test_a_name_that_is_no_text_is_told_as_far_as_it_is() -> None:
+def test_name_that_utf8_cannot_encode_is_sent_with_placeholder() -> None:
     assert decode(encode(Message("failed", text="\udcff.csv is wrong."))).text == "?.csv is wrong."
 
 
-def test_a_message_may_come_in_pieces(ends: tuple[MessageSocket, socket.socket]) -> None:
+def test_message_may_arrive_byte_by_byte(ends: tuple[MessageSocket, socket.socket]) -> None:
     connection, other = ends
     line = encode(Message("go", number=10000))
     for byte in line[:-1]:
@@ -69,7 +69,7 @@ def test_a_message_may_come_in_pieces(ends: tuple[MessageSocket, socket.socket])
         b'{"kind": "hello", "host": "' + b"x" * 254 + b'"}',
     ],
 )
-def test_anything_else_is_refused(line: bytes) -> None:
+def test_bytes_that_are_not_a_message_are_refused(line: bytes) -> None:
     with pytest.raises(MessageError, match="expected a message"):
         decode(line)
 
@@ -81,7 +81,7 @@ def test_a_line_without_end_is_refused(ends: tuple[MessageSocket, socket.socket]
         connection.receive()
 
 
-def test_the_end_comes_after_the_last_message(ends: tuple[MessageSocket, socket.socket]) -> None:
+def test_end_of_connection_follows_the_last_message(ends: tuple[MessageSocket, socket.socket]) -> None:
     connection, other = ends
     other.sendall(encode(Message("done")))
     other.close()
@@ -90,7 +90,7 @@ def test_the_end_comes_after_the_last_message(ends: tuple[MessageSocket, socket.
         connection.receive()
 
 
-def test_what_cannot_be_sent_at_once_is_sent_later(ends: tuple[MessageSocket, socket.socket]) -> None:
+def test_message_that_would_block_is_sent_later(ends: tuple[MessageSocket, socket.socket]) -> None:
     connection, other = ends
     message, sent = Message("failed", text="x" * MAX_TEXT), 1000
     for _ in range(sent):
@@ -102,7 +102,7 @@ def test_what_cannot_be_sent_at_once_is_sent_later(ends: tuple[MessageSocket, so
     assert receiver.receive() == []
 
 
-def test_sending_to_nobody_is_found_out_by_reading(ends: tuple[MessageSocket, socket.socket]) -> None:
+def test_closed_connection_is_detected_by_receive(ends: tuple[MessageSocket, socket.socket]) -> None:
     connection, other = ends
     other.close()
     connection.send(Message("alive"))

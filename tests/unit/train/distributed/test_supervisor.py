@@ -194,7 +194,7 @@ def test_no_host_ends_while_another_one_trains(job: Job) -> None:
 
 
 @pytest.mark.parametrize("guilty", [0, 1, 2])
-def test_a_failure_of_one_is_the_failure_of_all(job: Job, guilty: int) -> None:
+def test_failure_of_one_host_is_the_failure_of_all(job: Job, guilty: int) -> None:
     hosts = job.of("algo-2", "algo-3")
     for host in hosts:
         host.rank.train()
@@ -304,9 +304,7 @@ def test_how_a_rank_ended_that_said_nothing_is_in_the_reason(job: Job, dead: int
     ],
     ids=lambda message: message.kind,
 )
-def test_a_rank_that_was_killed_is_the_cause_whoever_was_suspected_before(
-    job: Job, killed: int, suspicion: Message
-) -> None:
+def test_killed_rank_is_the_cause_despite_uncertain_failures(job: Job, killed: int, suspicion: Message) -> None:
     """When a rank is killed MPI may end the others at once, and their hosts may be the first to say so."""
     # A suspicion is believed after a heartbeat: never, here.
     hosts = job.of("algo-2", "algo-3", deadlines=Deadlines(heartbeat=2 * PATIENCE, silence=4 * PATIENCE, drain=1.0))
@@ -321,7 +319,7 @@ def test_a_rank_that_was_killed_is_the_cause_whoever_was_suspected_before(
     assert reason.startswith(f"2 AlgorithmError: host {job.names[killed]}: the training process was killed by SIGKILL")
 
 
-def test_what_a_rank_has_said_itself_counts_and_not_how_its_process_ended(job: Job) -> None:
+def test_failure_reported_by_a_rank_overrides_its_exit(job: Job) -> None:
     leader, follower = job.of("algo-2")
     leader.rank.train()
     follower.rank.train()
@@ -335,7 +333,7 @@ def test_what_a_rank_has_said_itself_counts_and_not_how_its_process_ended(job: J
     [(Message("ended", number=143), 143), (Message("killed", number=signal.SIGKILL), 2)],
     ids=["by itself", "killed"],
 )
-def test_a_rank_that_was_told_to_stop_and_has_ended_was_stopped(job: Job, end: Message, exit_code: int) -> None:
+def test_rank_that_ends_after_a_stop_signal_was_stopped(job: Job, end: Message, exit_code: int) -> None:
     leader, follower = job.of("algo-2")
     leader.rank.train()
     follower.rank.train()
@@ -347,7 +345,7 @@ def test_a_rank_that_was_told_to_stop_and_has_ended_was_stopped(job: Job, end: M
     assert ("was stopped (SIGTERM)" in reason) == (exit_code == 143)
 
 
-def test_a_rank_that_dies_because_a_host_is_lost_is_not_the_cause(job: Job) -> None:
+def test_lost_host_is_the_cause_if_another_rank_dies_of_it(job: Job) -> None:
     job.names = (LEADER, "algo-2", "algo-3")
     deadlines = Deadlines(heartbeat=0.05, silence=1.0, drain=0.2)
     leader, follower = job.start(LEADER, deadlines), job.start("algo-2", deadlines)
@@ -372,7 +370,7 @@ def test_ranks_that_do_not_find_each_other_fail_the_job(job: Job) -> None:
 @pytest.mark.parametrize(
     "noise", [b"GET / HTTP/1.1\r\n\r\n", b"\0" * 100_000, hello("algo-7"), hello(LEADER), encode(Message("done")), b""]
 )
-def test_strangers_are_sent_away_and_disturb_nobody(job: Job, noise: bytes) -> None:
+def test_unidentified_connections_are_refused_without_harm(job: Job, noise: bytes) -> None:
     job.names = (LEADER, "algo-2")
     leader = job.start(LEADER)
     with job.connect(noise) as stranger:
@@ -391,7 +389,7 @@ def test_strangers_are_sent_away_and_disturb_nobody(job: Job, noise: bytes) -> N
         assert (leader.outcome(), follower.outcome()) == (None, None)
 
 
-def test_a_second_host_of_one_name_is_sent_away_and_told_why(job: Job) -> None:
+def test_second_host_of_one_name_is_refused_with_a_reason(job: Job) -> None:
     job.names = (LEADER, "algo-2", "algo-3")
     leader, follower = job.start(LEADER), job.start("algo-2")
     wait_until(lambda: "host algo-2 is there" in leader.log, "the follower to be there")
@@ -404,7 +402,7 @@ def test_a_second_host_of_one_name_is_sent_away_and_told_why(job: Job) -> None:
     assert [host.outcome() for host in (leader, follower, third)] == [None] * 3
 
 
-def test_hosts_with_different_versions_of_the_image_do_not_train_together(job: Job) -> None:
+def test_host_with_another_version_of_the_image_is_refused(job: Job) -> None:
     job.names = (LEADER, "algo-2")
     leader = job.start(LEADER)
     connection = MessageSocket(job.connect(hello("algo-2", "0.0.1")))
@@ -427,7 +425,7 @@ def test_stop_before_there_is_a_rank_ends_the_job_everywhere(job: Job, number: s
     assert reason == f"{exit_code} AlgorithmError: host algo-2: {stopped}"
 
 
-def test_who_comes_just_when_the_job_fails_hears_why(job: Job) -> None:
+def test_host_that_connects_during_a_failure_gets_its_reason(job: Job) -> None:
     job.names = (LEADER, "algo-2", "algo-3")
     leader = job.start(LEADER)
     with job.connect() as late:
@@ -437,7 +435,7 @@ def test_who_comes_just_when_the_job_fails_hears_why(job: Job) -> None:
     assert "the job was stopped (SIGTERM)" in leader.failed()
 
 
-def test_who_comes_soon_after_the_job_has_failed_hears_why(job: Job) -> None:
+def test_host_that_connects_after_a_failure_gets_its_reason(job: Job) -> None:
     job.names = (LEADER, "algo-2", "algo-3", "algo-4")
     leader = job.start(LEADER, Deadlines(heartbeat=0.05, drain=PATIENCE))
     with job.connect(hello("algo-2")):
@@ -450,7 +448,7 @@ def test_who_comes_soon_after_the_job_has_failed_hears_why(job: Job) -> None:
 
 
 @pytest.mark.parametrize("stops", [False, True])
-def test_who_was_waited_for_long_enough_or_is_stopped_too_is_not_waited_for_again(job: Job, stops: bool) -> None:
+def test_leader_skips_drain_after_timeout_or_stop(job: Job, stops: bool) -> None:
     job.names = (LEADER, "algo-2")
     leader = job.start(LEADER, Deadlines(arrival=1.0, heartbeat=0.05, drain=2 * PATIENCE))
     if stops:
@@ -458,7 +456,7 @@ def test_who_was_waited_for_long_enough_or_is_stopped_too_is_not_waited_for_agai
     assert leader.failed().startswith("143" if stops else "2 AlgorithmError: host algo-2: not there")
 
 
-def test_a_leader_that_dies_before_it_says_that_all_is_done_is_named(job: Job) -> None:
+def test_leader_that_dies_before_the_job_is_done_is_named(job: Job) -> None:
     """It may die while it writes the model."""
     job.names = (LEADER, "algo-2")
     with socket.create_server((LEADER, job.port)) as server:
@@ -474,7 +472,7 @@ def test_a_leader_that_dies_before_it_says_that_all_is_done_is_named(job: Job) -
     assert follower.failed().startswith(f"2 AlgorithmError: host {LEADER}: it ended without a word")
 
 
-def test_a_host_whose_part_is_done_may_go(job: Job) -> None:
+def test_host_may_leave_once_its_rank_is_done(job: Job) -> None:
     """The model was written before."""
     job.names = (LEADER, "algo-2", "algo-3")
     leader, follower = job.start(LEADER), job.start("algo-2")
@@ -488,7 +486,7 @@ def test_a_host_whose_part_is_done_may_go(job: Job) -> None:
     assert (leader.outcome(), follower.outcome()) == (None, None)
 
 
-def test_sigterm_goes_to_the_rank_once_and_what_it_makes_of_it_counts(job: Job) -> None:
+def test_stop_signal_reaches_the_rank_once_and_its_result_counts(job: Job) -> None:
     leader, follower = job.of("algo-2")
     leader.rank.train()
     follower.rank.train()
@@ -540,7 +538,7 @@ def test_nothing_fails_any_more_once_the_model_is_written(job: Job, stopped: int
 
 
 @pytest.mark.parametrize("still", [0, 1, 2])
-def test_a_rank_that_stands_still_is_named(job: Job, still: int) -> None:
+def test_rank_that_sends_no_heartbeats_is_named(job: Job, still: int) -> None:
     hosts = job.of("algo-2", "algo-3", deadlines=Deadlines(heartbeat=0.05, silence=1.0, drain=0.2))
     for host in hosts:
         host.rank.train()
@@ -559,7 +557,7 @@ def test_a_rank_that_stands_still_is_named(job: Job, still: int) -> None:
     )
 
 
-def test_a_rank_that_does_not_heed_sigterm_is_ended(job: Job) -> None:
+def test_rank_that_ignores_sigterm_is_ended(job: Job) -> None:
     leader, follower = job.of("algo-2", deadlines=Deadlines(heartbeat=0.05, stop=0.3))
     leader.rank.train()
     follower.rank.train()
