@@ -214,12 +214,12 @@ class Assignments:
         nearest = np.empty(len(self.members), dtype=np.float32)
         size = task_rows(self._nearest.features)
 
-        def measure_batch(first: int) -> None:
+        def task(first: int) -> None:
             part = slice(first, first + size)
             points = self._points[self.members[part]]
             nearest[part] = self._nearest.squared_distances(points, self.labels[part])
 
-        self._pool.run(measure_batch, range(0, len(nearest), size))
+        self._pool.run(task, range(0, len(nearest), size))
         second = np.square(np.sqrt(nearest) + self._margins)
         return nearest, second
 
@@ -325,7 +325,7 @@ class Assignments:
         size = task_rows(nearest.features)
         sums_later = nearest.clusters >= MANY_CLUSTERS
 
-        def compare_and_sum(first: int) -> tuple[LabelSums | None, float, bool]:
+        def task(first: int) -> tuple[LabelSums | None, float, bool]:
             part = slice(first, min(first + size, len(rows)))
             points = self._points[part] if is_all else self._points[rows[part]]
             moved = nearest.from_origin(points)
@@ -346,7 +346,7 @@ class Assignments:
             return sum_by_label(summed, labels[part], nearest.clusters, weights), inertia, settled.is_rounded
 
         is_wide = False
-        for by_label, inertia, is_rounded in self._pool.map(compare_and_sum, range(0, len(rows), size)):
+        for by_label, inertia, is_rounded in self._pool.map(task, range(0, len(rows), size)):
             if by_label is not None:
                 sums.add_labelled(by_label, nearest.origin)
             sums.inertia += inertia
@@ -362,7 +362,7 @@ class Assignments:
         """
         order, last = _by_cluster(labels, self._nearest.clusters)
 
-        def sum_clusters(clusters: range) -> list[LabelSums]:
+        def task(clusters: range) -> list[LabelSums]:
             begin, end = last[clusters.start - 1] if clusters.start else 0, last[clusters.stop - 1]
             found = []
             for first in range(begin, end, _BLOCK_ROWS):
@@ -373,7 +373,7 @@ class Assignments:
                 found.append(sum_by_label(points, labels[places], self._nearest.clusters, weights))
             return found
 
-        for found in self._pool.map(sum_clusters, cluster_ranges(last)):
+        for found in self._pool.map(task, cluster_ranges(last)):
             for by_label in found:
                 sums.add_labelled(by_label, self._nearest.origin)
 
@@ -383,13 +383,13 @@ class Assignments:
         self._comparisons.with_all += len(due)
         labels = np.empty(len(due), dtype=np.int32)
 
-        def compare_with_all(first: int) -> None:
+        def task(first: int) -> None:
             part = slice(first, first + nearest.block_rows)
             points = nearest.from_origin(self.points_of(due[part]))
             labels[part], best, second = two_nearest(points, nearest.factor, nearest.norms)
             self._margins[due[part]] = _margins(best, second, self._norms[due[part]])
 
-        self._pool.run(compare_with_all, range(0, len(due), nearest.block_rows))
+        self._pool.run(task, range(0, len(due), nearest.block_rows))
         return labels
 
     def _look_around(self, due: Int64, last: Int64, around: Int64) -> Int32:
@@ -398,7 +398,7 @@ class Assignments:
         self._comparisons.with_nearby += len(due)
         labels = np.empty(len(due), dtype=np.int32)
 
-        def compare_with_nearby(clusters: range) -> None:
+        def task(clusters: range) -> None:
             for cluster in clusters:
                 near = around[cluster]
                 factor, norms = nearest.subset(near)
@@ -411,13 +411,13 @@ class Assignments:
                     labels[part] = near[chosen]
                     self._margins[places] = _margins(best, second, self._norms[places])
 
-        self._pool.run(compare_with_nearby, cluster_ranges(last))
+        self._pool.run(task, cluster_ranges(last))
         return labels
 
     def _correct_sums(self, places: Int64, old: Int32, new: Int32) -> None:
         """Take the members at ``places`` from the sums of their ``old`` clusters and add them to those of the new."""
 
-        def correct_batch(first: int) -> tuple[LabelSums, LabelSums]:
+        def task(first: int) -> tuple[LabelSums, LabelSums]:
             part = slice(first, first + _TASK_ROWS)
             points = self._nearest.from_origin(self.points_of(places[part]))
             clusters, weights = self._nearest.clusters, self._weights_of(places[part])
@@ -425,7 +425,7 @@ class Assignments:
                 points, new[part], clusters, weights
             )
 
-        for gone, come in self._pool.map(correct_batch, range(0, len(places), _TASK_ROWS)):
+        for gone, come in self._pool.map(task, range(0, len(places), _TASK_ROWS)):
             self._own.add_labelled(gone, self._nearest.origin, sign=-1)
             self._own.add_labelled(come, self._nearest.origin)
 

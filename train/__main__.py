@@ -45,10 +45,10 @@ def main() -> int:
     parser.add_argument("--rank", action="store_true", help=argparse.SUPPRESS)  # for train.distributed.launcher only
     options = parser.parse_args()
     base = Path(os.environ.get("SAGEMAKER_BASE_DIR") or DEFAULT_BASE)
-    # The files must be readable and removable for whoever is outside of the container.
+    # Users outside of the container must be able to read and remove the files.
     os.umask(0)
-    # Threads go over blocks of rows (kmeans.threads); BLAS threads of its own would fight with them for the CPUs. Must
-    # be said before NumPy is imported.
+    # kmeans.threads divides rows among threads, with which those of BLAS would compete for the CPUs. NumPy reads these
+    # variables when it is imported.
     for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 
@@ -60,12 +60,12 @@ def main() -> int:
         print(markdown_table())
         return 0
     if options.rank:
-        return _take_part(base)
+        return _run_rank(base)
     return _validate(base) if options.validate else _train(base)
 
 
 def _validate(base: Path) -> int:
-    """Print what is right and what is wrong with the job; return 1 if anything is wrong."""
+    """Print the facts and the mistakes of the job; return 1 if there are mistakes."""
     from train.validation import validate
 
     findings = validate(base)
@@ -92,7 +92,7 @@ def _train(base: Path) -> int:
     try:
         hosts = read_hosts(base)
     except SettingError:
-        hosts = HostNames()  # the job reads it again, and says what is wrong with all files
+        hosts = HostNames()  # the job reads it again, and reports the mistakes of all files
     failure: Failure | None = None
     try:
         if len(hosts.names) > 1:
@@ -125,7 +125,7 @@ def _train_alone(base: Path, log: JobLog) -> None:
 
 
 def _train_together(base: Path, hosts: HostNames, log: JobLog) -> Failure | None:
-    """Train with other hosts, in a process that this one watches over; return why the job failed, or None."""
+    """Supervise the process that trains with other hosts; return why the job failed, or None."""
     from train.distributed.follower import Follower
     from train.distributed.launcher import HydraLauncher
     from train.distributed.leader import Leader
@@ -145,18 +145,18 @@ def _train_together(base: Path, hosts: HostNames, log: JobLog) -> Failure | None
     return host.run()
 
 
-def _take_part(base: Path) -> int:
-    """Be the process that trains on one of several hosts, and its parent; return the exit code."""
+def _run_rank(base: Path) -> int:
+    """Run the rank on one of several hosts, and its exit reporter; return the exit code."""
     from train.distributed.exit_reporter import report_exit
 
-    # Before NumPy and MPI are imported: the parent stays small, and MPI starts threads.
+    # Before NumPy and MPI are imported: the exit reporter must stay small, and MPI starts threads.
     exit_code = report_exit()
     if exit_code is not None:
-        os._exit(exit_code)  # there is nothing to tidy up, and the launcher waits
+        os._exit(exit_code)  # nothing needs cleanup, and the launcher waits
     from train.config import read_hosts
     from train.distributed.launcher import rank_environment
 
-    # MPI reads it when it starts.
+    # MPI reads these variables when it starts.
     for name, value in rank_environment(read_hosts(base).interface).items():
         os.environ.setdefault(name, value)
     from kmeans.system import usable_cpus, usable_memory
@@ -183,13 +183,13 @@ def _on_stop(stop: Callable[[int], None]) -> None:
 
 
 def _checkpoint_folder() -> Path | None:
-    """Return the folder for checkpoints that the environment names, if it does."""
+    """Return the folder for checkpoints from the environment, or None."""
     name = os.environ.get("KMEANS_CHECKPOINT_DIR")
     return Path(name) if name else None
 
 
 def _seconds(variable: str, default: float) -> float:
-    """Return a time from the environment."""
+    """Return a number of seconds from the environment."""
     from kmeans.errors import SettingError, shown
 
     text = os.environ.get(variable)

@@ -1,7 +1,7 @@
 """Checkpoints of a training job: states of the fit in a folder that SageMaker copies to S3, and back for a restart.
 
-Two files are written in turn, each with a checksum and by a rename: if the newer is torn, the older is whole. Of
-several hosts the leader writes and reads, for all of them: SageMaker copies every host's folder to the same place.
+Two files are written in turn, each with a checksum and by a rename: if the newer is damaged, the older is complete. On
+several hosts the leader writes and reads for all: SageMaker copies every host's folder to the same place.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from kmeans.errors import ResourceError, SettingError
 
 FILE_NAMES = ("kmeans-checkpoint-0", "kmeans-checkpoint-1")
 
-# The last line of a file, below NumPy's archive of the arrays: the checkpoint's number, and a checksum of both.
+# The last line of a file, after NumPy's archive of the arrays: the checkpoint's number, and a checksum of both.
 _LAST_LINE = b"\nkmeans checkpoint 2: %020d %064x\n"
 _LAST_LINE_BYTES = len(_LAST_LINE % (0, 0))
 
-# Names in the archive: what is no array, as JSON; all hosts' shares one below the other; how many rows each host has
-# of them.
+# Names in the archive: JSON with all that is not an array; the per-host state of all hosts, concatenated; how many rows
+# of it each host has.
 _HEAD, _SHARE, _LENGTHS = "head", "share/", "lengths/"
 
 Say = Callable[[str, str], None]
 
 
 class Identity(NamedTuple):
-    """What a checkpoint belongs to.
+    """The job and the data that a checkpoint belongs to.
 
     Attributes
     ----------
     job
-        What a job must have in common with the one that wrote a checkpoint to go on from it: names and JSON values.
+        Names and JSON values that must equal those of the job that wrote a checkpoint.
     shares
-        A digest of the rows that each host has in memory, by rank. A checkpoint of the same data, of which the hosts
-        hold other rows, gives back its centers, but not what it knows of each row. None if rows may be others in each
-        run, as those of a pipe: nothing is saved of them then.
+        A digest of the rows that each host has in memory, by rank. If the hosts hold other rows of the same data, a
+        checkpoint restores its centers, but not the per-host state. None if the rows may differ between runs, as
+        those of a pipe: then no per-host state is saved.
     """
 
     job: Mapping[str, Any]
@@ -54,25 +54,25 @@ class Identity(NamedTuple):
 
 
 class CheckpointFolder(Checkpoints):
-    """Checkpoints in a folder; all ``hosts`` make one at the same moment.
+    """Checkpoints in a folder; all ``hosts`` save at the same moment.
 
     Parameters
     ----------
     folder
-        The leader's; is made if it isn't there.
+        The leader's folder; created if it is missing.
     interval
-        Seconds between two of them.
+        Seconds between two checkpoints.
     max_share_bytes
-        If what the hosts know of their rows takes more bytes, the centers are saved without it.
+        If the per-host state of all hosts takes more bytes, the checkpoint omits it.
     ignore_others
-        Whether a checkpoint of another job is passed over; else it is an error.
+        Whether a checkpoint of another job is ignored; default: it is an error.
     say
-        Told what happens, and at which level.
+        Writes a log line: text and level.
 
     Raises
     ------
     kmeans.errors.SettingError
-        On the leader, if the newest checkpoint is that of another job; the error names what is different.
+        On the leader, if the newest checkpoint is that of another job; the error names the differences.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class CheckpointFolder(Checkpoints):
     ) -> None:
         self._folder = folder
         self._interval = interval
-        self._job = orjson.loads(orjson.dumps(dict(identity.job)))  # as it will be read again
+        self._job = orjson.loads(orjson.dumps(dict(identity.job)))  # as it is read from a file
         self._shares = identity.shares
         self._say = say
         self._hosts = hosts or SingleHost()
@@ -100,23 +100,23 @@ class CheckpointFolder(Checkpoints):
         newest = self._newest(ignore_others=ignore_others) if self._hosts.rank == 0 else memoryview(b"")
         archive = self._hosts.broadcast(np.frombuffer(newest, dtype=np.uint8))
         if len(archive):
-            self._take_over(archive.data)
+            self._restore(archive.data)
 
     def found(self) -> State | None:
-        """Return the newest state that is whole."""
+        """Return the newest complete state, None if there is none."""
         return self._state
 
     def offer(self, state: Callable[[], State]) -> None:
-        """Note the state, and save it if the interval is over, by the leader's clock."""
+        """Remember the state, and save it if the interval is over by the leader's clock."""
         self._noted = state()
         is_due = self._hosts.rank == 0 and time.monotonic() - self._last >= self._interval
         if self._hosts.any(is_due):
             self.save()
 
     def save(self) -> None:
-        """Save the state noted last, if it isn't saved yet; all hosts call this at the same moment.
+        """Save the last remembered state, if it isn't saved yet; all hosts call this at the same moment.
 
-        A folder that takes none is told of, and the job goes on.
+        If the folder can't be written, it is logged, and the job continues.
         """
         noted, self._noted = self._noted, None
         if noted is None:
@@ -148,7 +148,7 @@ class CheckpointFolder(Checkpoints):
         self._number += 1
 
     def _gathered(self, share: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return the shares of all hosts, on the leader; nothing if they are too large, or of no use later."""
+        """Return the per-host state of all hosts, on the leader; nothing if it is too large or of no use later."""
         if self._shares is None:
             return {}
         size = sum(array.nbytes for array in share.values())
@@ -163,7 +163,7 @@ class CheckpointFolder(Checkpoints):
         return gathered
 
     def _newest(self, *, ignore_others: bool) -> memoryview:
-        """Return the archive of the newest checkpoint that is whole; nothing if there is none of this job."""
+        """Return the archive of the newest complete checkpoint; empty if there is none of this job."""
         whole = [found for name in FILE_NAMES if (found := self._read(name)) is not None]
         number, archive = max(whole, key=lambda found: found[0], default=(-1, memoryview(b"")))
         self._number = number + 1
@@ -184,7 +184,7 @@ class CheckpointFolder(Checkpoints):
         return memoryview(b"")
 
     def _read(self, name: str) -> tuple[int, memoryview] | None:
-        """Return the number and the archive of a checkpoint; None if it isn't there, or isn't whole."""
+        """Return the number and the archive of a checkpoint; None if it is missing or damaged."""
         path = self._folder / name
         try:
             content = memoryview(path.read_bytes())
@@ -200,7 +200,7 @@ class CheckpointFolder(Checkpoints):
             return None
         return int(number), archive
 
-    def _take_over(self, archive: memoryview) -> None:
+    def _restore(self, archive: memoryview) -> None:
         with np.load(io.BytesIO(archive), allow_pickle=False) as loaded:
             arrays = dict(loaded)
         head = orjson.loads(arrays.pop(_HEAD).tobytes())
@@ -224,7 +224,7 @@ def _last_line(number: int, archive: memoryview) -> bytes:
 
 
 def _without_infinity(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity."""
+    """Return ``numbers`` with infinity as text: JSON has no infinity."""
     return {name: "infinity" if value == float("inf") else value for name, value in numbers.items()}
 
 

@@ -1,6 +1,6 @@
-"""SageMaker's training contract: what lies where under ``/opt/ml``, and what the three configuration files say.
+"""SageMaker's training contract: the layout of ``/opt/ml``, and the configuration files in it.
 
-Every file and every field may be missing and then has the default that SageMaker documents or local runs need
+Every file and every field may be missing; defaults are those that SageMaker documents or that local runs need
 (SageMaker developer guide, "How Amazon SageMaker Provides Training Information").
 """
 
@@ -19,11 +19,11 @@ from kmeans.formats.media_type import MediaType
 
 HYPERPARAMETERS_FILE = "hyperparameters.json"
 
-# Where SageMaker puts everything; what a configuration file places below it moves with the base of a job.
+# SageMaker's folder. A path below it in a configuration file is taken relative to the base of the job.
 USUAL_BASE = Path("/opt/ml")
 
 TRAIN_CHANNEL, TEST_CHANNEL, MODEL_CHANNEL = "train", "test", "model"
-# Labels of at most 63 characters: others can't be looked up.
+# DNS limits a label to 63 characters.
 HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_-]{1,63})*")
 PIPE_MODE = "Pipe"
 
@@ -35,17 +35,17 @@ class Channel:
     Attributes
     ----------
     name
-        As in the training job's request.
+        Name in the request of the training job.
     directory
-        Where its files lie in File and FastFile mode; in Pipe mode its FIFOs lie beside that.
+        Folder of its files in File and FastFile mode; in Pipe mode its FIFOs are next to it.
     content_type
-        Media type; its name is empty where the job gives none.
+        Media type; its name is empty if the job gives none.
     input_mode
         ``File``, ``FastFile`` or ``Pipe``.
     is_sharded
-        Whether each host has objects of its own (``ShardedByS3Key``); else all have all.
+        Whether each host has its own objects (``ShardedByS3Key``); otherwise all hosts have all objects.
     is_wrapped
-        Whether each object comes in a RecordIO record of its own (``RecordWrapperType``), as happens in Pipe mode only.
+        Whether each object is in its own RecordIO record (``RecordWrapperType``), which happens in Pipe mode only.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Channel:
 
     @property
     def is_pipe(self) -> bool:
-        """Whether its data come through FIFOs, which are read once."""
+        """Whether its data are read from FIFOs, once."""
         return self.input_mode == PIPE_MODE
 
 
@@ -72,7 +72,7 @@ class HostNames:
     names
         Names of all, sorted.
     interface
-        Name of the network interface on which they reach each other; not every platform names one that is there.
+        Name of the network interface between them; on some platforms it does not exist.
     """
 
     current: str = "algo-1"
@@ -81,7 +81,7 @@ class HostNames:
 
     @property
     def leader(self) -> str:
-        """The first of the names: SageMaker's habit."""
+        """The first name, by SageMaker's convention."""
         return self.names[0]
 
     @property
@@ -92,20 +92,20 @@ class HostNames:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What SageMaker tells a training container.
+    """The configuration of a training job.
 
     Attributes
     ----------
     base
-        ``/opt/ml``, or where it was moved to.
+        ``/opt/ml``, or the folder that replaces it.
     hyperparameters
-        As they came, name to text.
+        Name to text, not parsed.
     channels
-        By name.
+        Name to channel.
     hosts
-        The machines that take part.
+        The machines of the job.
     checkpoint_path
-        Where ``checkpointconfig.json`` says that checkpoints go; None if it says nothing.
+        Folder for checkpoints from ``checkpointconfig.json``; None if it names none.
     """
 
     base: Path
@@ -116,12 +116,12 @@ class Job:
 
     @property
     def hyperparameters_file(self) -> Path:
-        """Where the hyperparameters came from."""
+        """Path of the file with the hyperparameters."""
         return self.base / "input" / "config" / HYPERPARAMETERS_FILE
 
     @property
     def checkpoint_directory(self) -> Path | None:
-        """Where checkpoints go, if the job has such a place; ``checkpointconfig.json`` may name another."""
+        """Folder for checkpoints: from ``checkpointconfig.json``, or ``checkpoints`` if that exists, or None."""
         if self.checkpoint_path is not None:
             return self.checkpoint_path
         usual = self.base / "checkpoints"
@@ -129,12 +129,12 @@ class Job:
 
     @property
     def model_directory(self) -> Path:
-        """Where the model goes; SageMaker packs it into ``model.tar.gz``."""
+        """Folder for the model, which SageMaker packs into ``model.tar.gz``."""
         return self.base / "model"
 
 
 def output_directory(base: Path) -> Path:
-    """Return where ``failure`` goes; known even if nothing else about the job can be read."""
+    """Return the folder for the file ``failure``, which does not depend on the configuration."""
     return base / "output"
 
 
@@ -144,7 +144,7 @@ def read_job(base: Path) -> Job:
     Raises
     ------
     kmeans.errors.SettingError
-        If a file is there but is not what the contract says it is; the error names all such files.
+        If a file exists but violates the contract; the error names all such files.
     """
     config = base / "input" / "config"
     job = Job(base, {}, {}, HostNames())
@@ -165,7 +165,7 @@ def read_job(base: Path) -> Job:
 
 
 def _read_hyperparameters(path: Path) -> dict[str, str]:
-    # SageMaker sends texts only; in a file written by hand a number or a list is clear enough.
+    # SageMaker sends texts only; files written by hand may have numbers and lists.
     return {
         name: value if isinstance(value, str) else orjson.dumps(value).decode()
         for name, value in (_read_object(path) or {}).items()
@@ -200,12 +200,12 @@ def _read_checkpoint_path(path: Path, base: Path) -> Path | None:
 
 
 def read_hosts(base: Path) -> HostNames:
-    """Read only which machines take part in the job below ``base``.
+    """Read only the machines of the job below ``base``.
 
     Raises
     ------
     kmeans.errors.SettingError
-        If the file is there but is not what the contract says it is, or a name can't be that of a machine.
+        If the file exists but violates the contract, or a name can't be that of a machine.
     """
     path = base / "input" / "config" / "resourceconfig.json"
     fields = _read_object(path) or {}
@@ -217,7 +217,7 @@ def read_hosts(base: Path) -> HostNames:
     if current not in names:
         raise SettingError(f"{path}: current_host is {shown(current)}, which is not among the hosts {shown(names)}.")
     for name in names:
-        # Names of hosts become arguments of programs.
+        # Host names are passed to programs as arguments.
         if not HOST_NAME.fullmatch(name):
             raise SettingError(
                 f"{path}: expected a host's name of letters, digits and hyphens, at most 63 of them between dots, "

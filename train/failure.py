@@ -1,8 +1,8 @@
-"""How a job that failed says why: one sentence for the user, a file for SageMaker, an exit code for the platform.
+"""The reason of a failed job: one sentence for the user, a file for SageMaker, an exit code for the platform.
 
 SageMaker shows the first 1,024 characters of ``/opt/ml/output/failure`` as the job's FailureReason (developer guide,
-"How Amazon SageMaker Processes Training Output"). ``ClientError:`` marks what the user can mend, ``AlgorithmError:``
-the rest, as the built-in algorithms do.
+"How Amazon SageMaker Processes Training Output"). ``ClientError:`` marks errors that the user can correct,
+``AlgorithmError:`` all others, as in the built-in algorithms.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Failure:
         1: the user's data or settings; 2: the machine or a defect of the program; 143: stopped by SIGTERM; 130: by
         SIGINT.
     is_defect
-        Whether the traceback belongs into the log.
+        Whether the traceback must be logged.
     """
 
     reason: str
@@ -48,7 +48,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        """Describe ``error``."""
+        """Return the failure that ``error`` causes."""
         if isinstance(error, StoppedError):
             reason = f"AlgorithmError: the job was stopped ({error.number.name}) before there was a model."
             return cls(reason, 128 + error.number)
@@ -68,13 +68,13 @@ class Failure:
         return cls(_cut(f"AlgorithmError: {defect}"), 2, is_defect=True)
 
     def at(self, host: str) -> Failure:
-        """Return the same failure, said of the machine ``host``."""
+        """Return the same failure with the name of the machine ``host``."""
         kind, separator, cause = self.reason.partition(": ")
         return replace(self, reason=_cut(f"{kind}{separator}host {host}: {cause}"))
 
     @staticmethod
     def clear(output: Path) -> None:
-        """Remove the reason that an earlier job, on this machine, left in the directory ``output``."""
+        """Remove the reason of an earlier job from the directory ``output``."""
         with contextlib.suppress(OSError):
             (output / FAILURE_FILE).unlink(missing_ok=True)
 
@@ -84,7 +84,7 @@ class Failure:
         Raises
         ------
         kmeans.errors.ResourceError
-            If that can't be done either.
+            If the file can't be written.
         """
         write_files(output, {FAILURE_FILE: self.reason.encode("utf-8", "replace")})
 

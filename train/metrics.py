@@ -1,8 +1,8 @@
 """The job's log: progress for people, metrics for SageMaker's regular expressions.
 
-The lines are those of the built-in image where it has one, so that metric definitions and scripts written for it go on
-working. ``train msd`` keeps its meaning there, the loss of the shrinking phase over the K weighted centers; the data's
-own mean squared distance is ``train mean_squared_distance``.
+Where the built-in image has a line, it is the same here, so that metric definitions and scripts written for it work.
+``train msd`` has the meaning it has there, the loss of the shrinking phase over the K weighted centers; the mean
+squared distance of the data is ``train mean_squared_distance``.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import TextIO
 from kmeans.callbacks import Callbacks
 from train.failure import StoppedError
 
-# A long phase shows a sign of life this often, in seconds.
+# Seconds between two progress lines of a long phase.
 PROGRESS_INTERVAL = 5.0
 
-# What the built-in image calls itself in its #metrics lines.
+# Name of the built-in image in its #metrics lines.
 ALGORITHM = "AWS/KMeansWebscale"
 
 # The built-in image's names of the phases in its #metrics lines.
@@ -31,7 +31,7 @@ PHASE_METRICS = {"seed": "initialize.time", "stream": "update.time", "shrink": "
 
 
 class JobLog(Callbacks):
-    """Writes log lines to a stream (default: stdout) as the job and the fit report to it.
+    """Writes the log lines of the job and the fit to a stream (default: stdout).
 
     Parameters
     ----------
@@ -74,11 +74,11 @@ class JobLog(Callbacks):
         self._write(f"[{now} {level} {threading.get_ident()}] {line}\n")
 
     def quality(self, channel: str, metric: str, value: float) -> None:
-        """Write a score as SageMaker's metric definitions find it."""
+        """Write a score in the form that SageMaker's metric definitions match."""
         self.say(f"#quality_metric: host={self.host}, {channel} {metric} <loss>={value!r}")
 
     def metrics(self, values: dict[str, float], **dimensions: int | str) -> None:
-        """Write a ``#metrics`` line: a JSON object of ``values``, whose start is the end of the line before."""
+        """Write a ``#metrics`` line: a JSON object of ``values``; it starts at the end time of the line before."""
         now = time.time()
         document = {
             "StartTime": self._stage_started,
@@ -90,12 +90,12 @@ class JobLog(Callbacks):
         self._write(f"#metrics {json.dumps(document)}\n\n")
 
     def reading(self, channel: str, state: str) -> None:
-        """Give a sign of life while a channel is read or waited for; ``state`` says where its reader is.
+        """Write a progress line, at intervals, while a channel is read; ``state`` is the position of its reader.
 
         Raises
         ------
         StoppedError
-            If the job shall end and has nothing yet.
+            If a stop was requested before there are centers.
         """
         if self._stop_signal is not None and not self._has_centers:
             raise StoppedError(self._stop_signal)
@@ -103,7 +103,7 @@ class JobLog(Callbacks):
             self.say(f"reading channel {channel}: {state}")
 
     def seeded(self, *, centers: int, clusters: int, factor: int, auto: bool, rows: int) -> None:
-        """Tell what ``auto`` came to, and how many centers the streaming phase has."""
+        """Write the factor that ``auto`` chose, and the number of centers of the mini-batch phase."""
         if auto:
             self.say(f"'extra_center_factor' was set to 'auto', evaluated to {factor}.")
         self.say(f"streaming onto {centers} centers for {clusters} clusters")
@@ -119,7 +119,7 @@ class JobLog(Callbacks):
         self._has_centers = True
 
     def batch_done(self, *, epoch: int, epochs: int, rows_seen: int, rows: int, mean_squared_distance: float) -> None:
-        """Give a sign of life now and then."""
+        """Write progress lines at intervals."""
         if self._progress_is_due():
             rows = max(rows, rows_seen)  # through a pipe, more may come in an epoch than in the one before
             done = 100 * (epoch + rows_seen / rows) / epochs
@@ -141,7 +141,7 @@ class JobLog(Callbacks):
         self.say(f"#throughput_metric: host={self.host}, train throughput={rows / max(seconds, 1e-9)!r} records/second")
 
     def shrink_started(self, *, centers: int, clusters: int) -> None:
-        """Tell what is reduced to what."""
+        """Write how many centers are shrunk to how many."""
         if centers == clusters:
             self.say("No shrinking is required as extra_center_factor is 1.")
         else:
@@ -157,12 +157,12 @@ class JobLog(Callbacks):
         self.quality("train", "msd", mean_squared_distance)
 
     def refine_started(self, *, at_most: int) -> None:
-        """Tell whether there is a third phase."""
+        """Write whether centers are refined."""
         self._has_centers = True
         self.say(f"refining with at most {at_most} passes over all rows" if at_most else "refining is off")
 
     def refine_pass(self, *, done: int, rows: int, mean_squared_distance: float, empty_clusters: int) -> None:
-        """Give a sign of life: the first pass always, the others now and then."""
+        """Write a progress line: for the first pass always, for the others at intervals."""
         if done == 1 or empty_clusters or self._progress_is_due():
             empty = f", {empty_clusters} empty clusters" if empty_clusters else ""
             self.say(
@@ -170,23 +170,23 @@ class JobLog(Callbacks):
             )
 
     def refined(self, *, with_all: int, with_nearby: int, clusters: int) -> None:
-        """Tell what the refinement's time went into."""
+        """Write how often rows were compared with centers, which is most of the refinement's time."""
         nearby = f", {with_nearby} times with those around their own" if with_nearby else ""
         self.say(f"compared rows {with_all} times with all {clusters} centers{nearby}")
 
     def phase_done(self, *, phase: str, seconds: float) -> None:
-        """Remember how long a phase of the fit, or a stage of the job, took."""
+        """Add the duration of a phase of the fit, or of a stage of the job."""
         self._stages[phase] = self._stages.get(phase, 0.0) + seconds
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Remember how long the stage takes that is a context of this."""
+        """Return a context that measures a stage of the job."""
         started = time.perf_counter()
         yield
         self.phase_done(phase=stage, seconds=time.perf_counter() - started)
 
     def finish(self, peak_memory: int) -> None:
-        """Write where the time went, and the most memory that the job held, in bytes."""
+        """Write the duration of each stage, and the peak memory, in bytes."""
         total = time.time() - self._started
         for stage, seconds in self._stages.items():
             self.say(f"{stage} took: {100 * seconds / total:.4f}%, ({seconds:.6f} secs)")

@@ -1,4 +1,4 @@
-"""The channel ``model``: a model trained before, whose centers a job goes on from."""
+"""The channel ``model``: an earlier model, from whose centers a job starts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MAX_MEMBERS = 100
 
 
 def read_model(channel: Channel, k: int, distance_metric: MetricName = "euclidean") -> KMeansModel:
-    """Return the model in ``channel``: ``model.tar.gz`` as a training job leaves it, or its files, or an ``.npy``.
+    """Return the model in ``channel``: the ``model.tar.gz`` of a training job, or its files, or an ``.npy`` file.
 
-    A model of another ``distance_metric`` is converted: for ``cosine`` its centers get length 1.
+    A model with another ``distance_metric`` is converted: for ``cosine`` its centers get length 1.
 
     Raises
     ------

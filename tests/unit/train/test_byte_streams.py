@@ -29,7 +29,9 @@ def read(stream: Stream, size: int = 1000) -> bytes:
 
 @oracle.PROPERTY
 @given(st.binary(max_size=50), st.lists(st.integers(0, 60), max_size=3), st.integers(1, 20), st.integers(1, 20))
-def test_peeked_bytes_are_read_and_counted_once(content: bytes, looks: list[int], size: int, most: int) -> None:
+def test_what_was_looked_at_is_still_read_and_counted_once(
+    content: bytes, looks: list[int], size: int, most: int
+) -> None:
     stream = ForwardStream(Trickle(content, most))
     for look in looks:
         assert stream.peek(look)[:look] == content[:look]
@@ -110,7 +112,7 @@ def test_bytes_that_are_no_text_are_refused_at_their_place(content: bytes, encod
 
 @pytest.mark.parametrize("most", [1, 1000])
 @pytest.mark.parametrize(("encoding", "name"), [("utf-16", "UTF-16"), ("utf-32", "UTF-32")])
-def test_utf16_text_without_a_byte_order_mark_is_refused(encoding: str, name: str, most: int) -> None:
+def test_text_without_a_byte_order_mark_is_refused(encoding: str, name: str, most: int) -> None:
     """Python says so by an error of another kind than for bytes that are no text."""
     content = "1,2\n".encode(f"{encoding}-le")
     with pytest.raises(DataError) as raised:
@@ -136,7 +138,7 @@ def test_objects_come_out_of_their_records_one_after_the_other(objects: list[byt
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
-def test_object_split_at_magic_numbers_is_joined(size: int) -> None:
+def test_an_object_that_was_cut_at_magic_numbers_is_whole_again(size: int) -> None:
     """As dmlc's writer does it: the numbers themselves are left out."""
     cut = frame(b"abcd", 1) + frame(b"efgh", 2) + frame(b"", 2) + frame(b"ij", 3)
     assert read(UnwrappedStream(Trickle(cut + frame(b"k"), 5)), size) == b"abcd" + MAGIC + b"efgh" + MAGIC * 2 + b"ijk"
@@ -151,7 +153,7 @@ def test_object_split_at_magic_numbers_is_joined(size: int) -> None:
         (frame(b"1,2\n3,4\n")[:-3], "byte 13: expected 3 more bytes of a record, found the end"),
     ],
 )
-def test_bytes_outside_of_a_record_are_named(content: bytes, problem: str) -> None:
+def test_what_is_in_no_record_is_named(content: bytes, problem: str) -> None:
     with pytest.raises(DataError) as caught:
         read(UnwrappedStream(Trickle(content, 7)))
     assert problem in str(caught.value)
