@@ -1,4 +1,4 @@
-"""Files that this program may overwrite: those it wrote, as long as nobody has changed them.
+"""Files that this program may overwrite: those it wrote, until something else changes them.
 
 A hidden file in the folder lists them with their SHA-256.
 """

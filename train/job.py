@@ -134,7 +134,7 @@ class TrainingJob:
     def load(self) -> Inputs:
         """Check that all hosts have the same job, and read the channels.
 
-        The channel ``test`` is read before the fit too, so that what is wrong with it fails the job at once.
+        The channel ``test`` is read before the fit too, so that its errors fail the job at once.
         """
         check_hosts(self._job.hosts, self._hosts.size)
         _check_same_job(self._job, self._parameters, self._hosts)

@@ -11,11 +11,11 @@ from .samples import csv, digits
 
 @pytest.mark.parametrize(
     ("current", "missing"),
-    [pytest.param("localhost", "worker", id="the leader"), pytest.param("worker", "localhost", id="a worker")],
+    [pytest.param("localhost", "second", id="leader"), pytest.param("second", "localhost", id="follower")],
 )
 def test_a_host_that_stays_away_is_named(job: OptMl, current: str, missing: str) -> None:
     job.put("digits.csv", csv(digits()))
-    job.write_config("resourceconfig.json", {"current_host": current, "hosts": ["localhost", "worker"]})
+    job.write_config("resourceconfig.json", {"current_host": current, "hosts": ["localhost", "second"]})
     done = subprocess.run(
         TRAIN,
         cwd=PROJECT,

@@ -19,9 +19,9 @@ from kmeans.formats import recordio
 
 from .opt_ml import OptMl
 
-# So many jobs are killed, and as many stopped, each at moments of its own; and so many of them run at a time.
+# Number of jobs that are killed, and of those that are stopped, each at its own moments; and how many run at a time.
 RUNS, AT_A_TIME = 50, 2
-# A stopped job has so long, in seconds: SageMaker kills after 30 s at the earliest.
+# Seconds for a stopped job to end: SageMaker kills after 30 s at the earliest.
 GRACE = 30
 
 Outcome = TypeVar("Outcome")
@@ -48,7 +48,7 @@ class Jobs:
         return job
 
     def each(self, run: Callable[[OptMl, random.Random], Outcome], *, checkpoints: bool) -> list[Outcome]:
-        """Return the outcomes of ``RUNS`` runs, each on a job of its own and with random numbers of its own."""
+        """Return the outcomes of ``RUNS`` runs, each with its own job and its own random numbers."""
 
         def run_one(number: int) -> Outcome:
             job = self.new(f"job-{number}", checkpoints=checkpoints)
@@ -60,7 +60,7 @@ class Jobs:
             return list(threads.map(run_one, range(RUNS)))
 
     def seconds(self, *, checkpoints: bool) -> float:
-        """Return how long a job takes that nobody disturbs, while as many others run as do here."""
+        """Return the seconds that an undisturbed job takes while as many others run as in the test."""
 
         def measure(number: int) -> float:
             job = self.new(f"whole-{number}", checkpoints=checkpoints)
@@ -136,7 +136,7 @@ def test_stopped_jobs_leave_a_model_or_a_reason(jobs: Jobs) -> None:
             assert model.clusters == 10
             assert np.isfinite(model.centers).all()
             assert not job.failure.exists()
-        elif finished.exit_code != -signal.SIGTERM:  # before Python listens there is nobody to save anything
+        elif finished.exit_code != -signal.SIGTERM:  # before Python runs
             assert finished.exit_code == 128 + signal.SIGTERM
             assert "stopped (SIGTERM) before there was a model" in job.failure.read_text()
             assert list(job.model.iterdir()) == []

@@ -67,7 +67,7 @@ def test_hosts_train_one_model_together(cluster: Cluster) -> None:
     [{}, {"refine_max_iter": "0", "mini_batch_size": "300", "seed": "1"}, {"init_method": "kmeans++", "seed": "2"}],
     ids=["default", "no refinement", "kmeans++"],
 )
-def test_one_two_and_four_hosts_find_the_same_model_of_replicated_rows(
+def test_replicated_rows_have_one_model_for_any_number_of_hosts(
     options: dict[str, str], tmp_path: Path, containers: Containers, engine: Any, network: str
 ) -> None:
     """Within the tolerance of docs/operations.md."""
@@ -102,7 +102,7 @@ def test_hosts_without_a_row_of_a_replicated_channel_take_part(cluster: Cluster)
 
 
 @pytest.mark.parametrize(
-    ("late", "seconds"), [(0, 3), (1, 3), (1, 10)], ids=["the leader by 3 s", "a worker by 3 s", "a worker by 10 s"]
+    ("late", "seconds"), [(0, 3), (1, 3), (1, 10)], ids=["the leader by 3 s", "a follower by 3 s", "a follower by 10 s"]
 )
 def test_a_host_may_start_late(cluster: Cluster, late: int, seconds: float) -> None:
     early = cluster.start(1 - late)
@@ -157,7 +157,7 @@ def test_a_users_mistake_on_one_host_is_the_failure_of_all(cluster: Cluster, gui
 
 
 @pytest.mark.parametrize("cluster", [3], indirect=True)
-@pytest.mark.parametrize("dead", [0, 2], ids=["the leader", "a worker"])
+@pytest.mark.parametrize("dead", [0, 2], ids=["the leader", "a follower"])
 def test_a_host_that_dies_fails_the_others_at_once(cluster: Cluster, dead: int) -> None:
     cluster.set_hyperparameters(**ENDLESS)
     hosts = cluster.start_all()
@@ -173,7 +173,7 @@ def test_a_host_that_dies_fails_the_others_at_once(cluster: Cluster, dead: int) 
         )
 
 
-@pytest.mark.parametrize("still", [0, 1], ids=["the leader", "a worker"])
+@pytest.mark.parametrize("still", [0, 1], ids=["the leader", "a follower"])
 def test_a_host_that_stands_still_fails_the_others_in_time(cluster: Cluster, still: int) -> None:
     cluster.set_hyperparameters(**ENDLESS)
     hosts = cluster.start_all(environment=IMPATIENT)
@@ -217,7 +217,7 @@ def test_a_host_that_is_cut_off_fails_the_others_in_time(cluster: Cluster) -> No
 
 
 @pytest.mark.parametrize("cluster", [3], indirect=True)
-@pytest.mark.parametrize("missing", [0, 2], ids=["the leader", "a worker"])
+@pytest.mark.parametrize("missing", [0, 2], ids=["the leader", "a follower"])
 def test_a_host_that_never_starts_fails_the_others_in_time(cluster: Cluster, missing: int) -> None:
     """Its name doesn't resolve, either."""
     present = sorted({0, 1, 2} - {missing})
@@ -227,7 +227,7 @@ def test_a_host_that_never_starts_fails_the_others_in_time(cluster: Cluster, mis
         assert cluster.failure(number).startswith(f"AlgorithmError: host {cluster.names[missing]}: ")
 
 
-@pytest.mark.parametrize("killed", [0, 1], ids=["the leader", "a worker"])
+@pytest.mark.parametrize("killed", [0, 1], ids=["the leader", "a follower"])
 def test_a_training_process_that_is_killed_fails_all(cluster: Cluster, killed: int) -> None:
     """As the system does it when memory runs out; the process that watches over it lives."""
     cluster.set_hyperparameters(**ENDLESS)
@@ -244,7 +244,7 @@ def test_a_training_process_that_is_killed_fails_all(cluster: Cluster, killed: i
         assert host.out.rstrip().endswith(reason), "the reason is the last line"
 
 
-@pytest.mark.parametrize("still", [0, 1], ids=["the leader", "a worker"])
+@pytest.mark.parametrize("still", [0, 1], ids=["the leader", "a follower"])
 def test_a_training_process_that_stands_still_fails_all_in_time(cluster: Cluster, still: int) -> None:
     cluster.set_hyperparameters(**ENDLESS)
     hosts = cluster.start_all(environment=IMPATIENT)
@@ -275,7 +275,7 @@ def test_hosts_may_have_names_of_any_form(cluster: Cluster) -> None:
     assert mean_squared_distance(leader.model) < 700
 
 
-@pytest.mark.parametrize("idle", [0, 1], ids=["the leader", "a worker"])
+@pytest.mark.parametrize("idle", [0, 1], ids=["the leader", "a follower"])
 def test_a_host_may_get_no_objects(cluster: Cluster, idle: int) -> None:
     cluster.set_channel(S3DistributionType="ShardedByS3Key")
     cluster.put(idle, None)
@@ -315,8 +315,8 @@ def test_sigterm_on_all_hosts_at_once_ends_the_job_with_a_model(cluster: Cluster
     assert read_centers(cluster.model / "model_algo-1").shape == (10, 64)
 
 
-@pytest.mark.parametrize("stopped", [0, 1], ids=["the leader", "a worker"])
-def test_sigterm_while_the_leader_shrinks_ends_the_job_with_a_model(cluster: Cluster, stopped: int) -> None:
+@pytest.mark.parametrize("stopped", [0, 1], ids=["the leader", "a follower"])
+def test_sigterm_while_the_leader_shrinks_leaves_a_model(cluster: Cluster, stopped: int) -> None:
     cluster.set_hyperparameters(k="10", feature_dim="64", local_lloyd_num_trials="1000000")
     hosts = cluster.start_all()
     wait_until(lambda: "local kmeans attempt #0" in hosts[0].log or not hosts[0].alive, "the leader to shrink")
@@ -373,7 +373,7 @@ assert not left, left
     containers.output("python3", "-c", code)
 
 
-def test_each_host_builds_the_command_that_mpiexec_would_have_it_start(containers: Containers) -> None:
+def test_proxy_command_is_the_one_that_mpiexec_prints(containers: Containers) -> None:
     code = """
 import socket, subprocess
 from train.distributed.launcher import mpiexec_command, proxy_command

@@ -260,7 +260,7 @@ def test_settings_that_do_not_affect_centers_may_change(base: Path) -> None:
 
 
 class StoppedIn(JobLog):
-    """A log that is told of a stop when so many mini-batches, or moves, are done."""
+    """A log that receives a stop after some mini-batches, or moves of centers."""
 
     def __init__(self, *, batches: int = 1 << 60, moves: int = 1 << 60) -> None:
         self.out = io.StringIO()

@@ -1,4 +1,4 @@
-"""A job on several hosts, each a thread with an /opt/ml of its own."""
+"""A job on several hosts, each a thread with its own /opt/ml."""
 
 from __future__ import annotations
 
@@ -243,13 +243,13 @@ def test_rows_dealt_out_in_another_way_go_on_from_the_centers(two: Jobs) -> None
 def test_host_with_another_job_reports_the_differences(
     two: Jobs, hyperparameters: dict[str, str], channels: dict[str, dict[str, str] | None], difference: str
 ) -> None:
-    told = {"train": FILE, "test": FILE}
-    two.configure(**told)
+    given = {"train": FILE, "test": FILE}
+    two.configure(**given)
     for host in two.hosts:
         host.put("0\n1\n10\n11\n")
         host.put("0\n1\n10\n11\n", "test")
     two.hosts[1].set(**{"k": "2", "eval_metrics": "[msd, ssd]", **hyperparameters})
-    changed = {name: fields for name, fields in (told | channels).items() if fields is not None}
+    changed = {name: fields for name, fields in (given | channels).items() if fields is not None}
     two.hosts[1].write("inputdataconfig", changed)
     if "model" in changed:
         artifact.save(KMeansModel(np.zeros((2, 1), dtype=np.float32)), two.hosts[1].data / "model")

@@ -16,7 +16,7 @@ METRICS = re.compile(r"^#metrics (\{.*\})\n\n", re.MULTILINE)
 
 
 class Clock:
-    """A clock that the test turns; nobody waits for it."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -33,7 +33,7 @@ connection.sendall(encode(Message("started", number=os.getpid(), text=str(sorted
 
 
 class Watched:
-    """A reporter and its child, which does ``deed``."""
+    """An exit reporter and its child, which does ``deed``."""
 
     def __init__(self, deed: str) -> None:
         ours, theirs = socket.socketpair()
@@ -63,7 +63,7 @@ class Watched:
         started = self.receive()
         assert started is not None
         assert started.kind == "started"
-        assert started.text == "[]", "the child hears all signals"
+        assert started.text == "[]", "the child blocks no signals"
         assert started.number != self.process.pid
         return started.number
 
@@ -105,7 +105,7 @@ def test_exit_report_is_the_last_message(watched: Watched, said: Message, exit_c
     assert watched.receive() == said
     assert watched.receive() is None, "that was all"
     assert watched.end() == exit_code
-    assert not is_running(child), "and the child is seen off"
+    assert not is_running(child), "the child is reaped"
 
 
 @pytest.mark.parametrize("watched", [WAIT], indirect=True)
@@ -120,7 +120,7 @@ def test_exit_reporter_outlives_its_child_despite_signals(watched: Watched) -> N
 
 @pytest.mark.parametrize("watched", [WAIT], indirect=True)
 def test_child_killed_by_the_launcher_is_not_reported(watched: Watched) -> None:
-    """It sends SIGKILL to the group of the process that it has started: nobody is left to say anything."""
+    """The launcher sends SIGKILL to the process group, so no process is left to report the exit."""
     child = watched.start()
     os.killpg(watched.process.pid, signal.SIGKILL)
     assert watched.receive() is None

@@ -1,4 +1,4 @@
-"""The launcher's processes, with programs in place of MPICH's that are here (tests/image has the real ones)."""
+"""The launcher's processes, with scripts in place of MPICH's programs (tests/image has the real ones)."""
 
 import itertools
 import os

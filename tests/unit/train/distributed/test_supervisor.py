@@ -1,4 +1,4 @@
-"""The star of hosts, over real sockets of the loopback interface, with ranks that do what a test says."""
+"""Supervisors of several hosts, over real sockets of the loopback interface, with ranks that a test controls."""
 
 import contextlib
 import signal
@@ -33,7 +33,7 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 
 
 class Rank:
-    """Stands for the launcher and for the rank it starts, which says what the test lets it say."""
+    """Replaces the launcher and the rank that it starts; the test sends the rank's messages."""
 
     def __init__(self) -> None:
         self.names: Sequence[str] = ()
@@ -82,7 +82,7 @@ class Rank:
 
 
 class Running:
-    """A host that takes part in a job, in a thread."""
+    """A host of a job, in a thread."""
 
     def __init__(self, current: str, names: tuple[str, ...], port: int, deadlines: Deadlines) -> None:
         self.rank = Rank()
@@ -128,12 +128,12 @@ class Job:
         return host
 
     def of(self, *followers: str, deadlines: Deadlines = QUICK) -> list[Running]:
-        """Start the leader and all followers; they are all told the same of who takes part."""
+        """Start the leader and all followers; all have the same list of hosts."""
         self.names = self.names or (LEADER, *followers)
         return [self.start(name, deadlines) for name in (LEADER, *followers)]
 
     def connect(self, hello: bytes = b"") -> socket.socket:
-        """Connect to the leader as somebody does whom the test plays."""
+        """Connect to the leader; the test plays the peer."""
         connection = None
         end = time.monotonic() + PATIENCE
         while connection is None:
@@ -184,7 +184,7 @@ def test_no_host_ends_while_another_one_trains(job: Job) -> None:
     leader, follower = job.of("algo-2")
     follower.rank.train()
     follower.rank.say(Message("done"))
-    wait_until(lambda: leader.host._done, "the leader to hear that the follower is done")  # type: ignore[attr-defined]
+    wait_until(lambda: leader.host._done, "the leader to receive that the follower is done")  # type: ignore[attr-defined]
     assert follower.is_running
     leader.rank.train()
     assert follower.is_running
@@ -224,7 +224,7 @@ def test_a_name_that_does_not_resolve_is_named(job: Job, name: str) -> None:
     follower = job.start("algo-2", Deadlines(arrival=0.3))
     reason = follower.failed()
     assert reason.startswith(f"2 AlgorithmError: host {name}: it could not be reached")
-    assert "nobody answered" not in reason, "what is wrong with the name is said"
+    assert "nobody answered" not in reason, "the reason names the mistake in the name"
 
 
 def test_a_host_that_goes_is_named(job: Job) -> None:
@@ -430,8 +430,8 @@ def test_host_that_connects_during_a_failure_gets_its_reason(job: Job) -> None:
     leader = job.start(LEADER)
     with job.connect() as late:
         leader.host.stop()
-        told = late.makefile("rb").readline()
-    assert "the job was stopped (SIGTERM)" in decode(told).text
+        received = late.makefile("rb").readline()
+    assert "the job was stopped (SIGTERM)" in decode(received).text
     assert "the job was stopped (SIGTERM)" in leader.failed()
 
 
@@ -466,9 +466,9 @@ def test_leader_that_dies_before_the_job_is_done_is_named(job: Job) -> None:
             connection.sendall(encode(Message("go", number=10003)))
             follower.rank.train()
             follower.rank.say(Message("done"))
-            told = connection.makefile("rb")
-            wait_until(lambda: decode(told.readline()).kind == "done", "the follower to be done")
-        told.close()
+            received = connection.makefile("rb")
+            wait_until(lambda: decode(received.readline()).kind == "done", "the follower to be done")
+        received.close()
     assert follower.failed().startswith(f"2 AlgorithmError: host {LEADER}: it ended without a word")
 
 
@@ -501,7 +501,7 @@ def test_stop_signal_reaches_the_rank_once_and_its_result_counts(job: Job) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_signal_of_any_host_reaches_the_leaders_rank_too(job: Job, number: signal.Signals) -> None:
-    """It does some things alone, and would not hear of it before they are done."""
+    """The leader does some work alone, and would notice the stop of another rank only after it."""
     leader, first, second = hosts = job.of("algo-2", "algo-3")
     for host in hosts:
         host.rank.train()
