@@ -428,7 +428,7 @@ hosts.leave()
 """
 
 
-def test_what_hosts_tell_each_other_arrives(containers: Containers) -> None:
+def test_three_ranks_get_the_results_of_each_collective(containers: Containers) -> None:
     """Three ranks in one container, which think of each other as on other machines and so do the same."""
     finished = containers.run(
         ["/opt/kmeans/venv/bin/mpiexec", "-n", "3", "python3", "-c", RANKS],

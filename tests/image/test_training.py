@@ -120,6 +120,19 @@ def test_stop_signal_reaches_the_job(digits_job: Job, signal_name: str) -> None:
     assert not list(digits_job.model.glob("*tmp*"))
 
 
+def test_ctrl_c_in_the_terminal_of_a_job_ends_it(digits_job: Job) -> None:
+    """As in `docker run -it`: the terminal turns the key into SIGINT."""
+    digits_job.set_hyperparameters(k="10", feature_dim="64", epochs="1000000")
+    with digits_job.start(["train"], tty=True, stdin_open=True) as running:
+        terminal = running.container.attach_socket(params={"stdin": 1, "stream": 1})._sock
+        wait_until(lambda: "streaming onto" in running.log, "the start of the training")
+        terminal.sendall(b"\x03")
+        finished = running.finish()
+        terminal.close()
+    assert finished.exit_code == 0, finished.log
+    assert read_centers(digits_job.model / "model_algo-1").shape == (10, 64)
+
+
 @pytest.mark.parametrize(("signal_name", "exit_code"), [("SIGTERM", 128 + 15), ("SIGINT", 128 + 2)])
 def test_no_stop_signal_is_lost_from_the_first_moment(digits_job: Job, signal_name: str, exit_code: int) -> None:
     """The kernel drops one that comes to PID 1 before it listens, and this job would go on for ever."""
