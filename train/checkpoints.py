@@ -31,7 +31,7 @@ _LAST_LINE_BYTES = len(_LAST_LINE % (0, 0))
 
 # Names in the archive: JSON with all that is not an array; the per-host state of all hosts, concatenated; how many rows
 # of it each host has.
-_HEAD, _SHARE, _LENGTHS = "head", "share/", "lengths/"
+_HEAD, _PER_HOST, _LENGTHS = "head", "share/", "lengths/"
 
 Say = Callable[[str, str], None]
 
@@ -43,14 +43,14 @@ class Identity(NamedTuple):
     ----------
     job
         Names and JSON values that must equal those of the job that wrote a checkpoint.
-    shares
+    row_digests
         A digest of the rows that each host has in memory, by rank. If the hosts hold other rows of the same data, a
         checkpoint restores its centers, but not the per-host state. None if the rows may differ between runs, as
         those of a pipe: then no per-host state is saved.
     """
 
     job: Mapping[str, Any]
-    shares: list[str] | None
+    row_digests: list[str] | None
 
 
 class CheckpointFolder(Checkpoints):
@@ -62,7 +62,7 @@ class CheckpointFolder(Checkpoints):
         The leader's folder; created if it is missing.
     interval
         Seconds between two checkpoints.
-    max_share_bytes
+    max_state_bytes
         If the per-host state of all hosts takes more bytes, the checkpoint omits it.
     ignore_others
         Whether a checkpoint of another job is ignored; default: it is an error.
@@ -83,16 +83,16 @@ class CheckpointFolder(Checkpoints):
         say: Say,
         *,
         hosts: Collectives | None = None,
-        max_share_bytes: int = 1 << 30,
+        max_state_bytes: int = 1 << 30,
         ignore_others: bool = False,
     ) -> None:
         self._folder = folder
         self._interval = interval
         self._job = orjson.loads(orjson.dumps(dict(identity.job)))  # as it is read from a file
-        self._shares = identity.shares
+        self._row_digests = identity.row_digests
         self._say = say
         self._hosts = hosts or SingleHost()
-        self._max_share_bytes = max_share_bytes
+        self._max_state_bytes = max_state_bytes
         self._number = 0
         self._last = time.monotonic()
         self._noted: State | None = None
@@ -131,7 +131,7 @@ class CheckpointFolder(Checkpoints):
         head = {
             "number": self._number,
             "job": self._job,
-            "shares": self._shares,
+            "shares": self._row_digests,
             "phase": noted.phase,
             "numbers": _without_infinity(noted.numbers),
         }
@@ -147,19 +147,19 @@ class CheckpointFolder(Checkpoints):
         self._say(f"saved a checkpoint in phase {noted.phase}: {size:.1f} MB in {seconds:.3f} secs", "INFO")
         self._number += 1
 
-    def _gathered(self, share: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def _gathered(self, per_host: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the per-host state of all hosts, on the leader; nothing if it is too large or of no use later."""
-        if self._shares is None:
+        if self._row_digests is None:
             return {}
-        size = sum(array.nbytes for array in share.values())
-        if self._hosts.total(size) > self._max_share_bytes:
+        size = sum(array.nbytes for array in per_host.values())
+        if self._hosts.total(size) > self._max_state_bytes:
             return {}
         gathered = {}
-        for name, array in share.items():
+        for name, array in per_host.items():
             lengths = np.zeros(self._hosts.size)
             lengths[self._hosts.rank] = len(array)
             gathered[_LENGTHS + name] = self._hosts.sum(lengths).astype(np.int64)
-            gathered[_SHARE + name] = self._hosts.gather(array)
+            gathered[_PER_HOST + name] = self._hosts.gather(array)
         return gathered
 
     def _newest(self, *, ignore_others: bool) -> memoryview:
@@ -204,16 +204,16 @@ class CheckpointFolder(Checkpoints):
         with np.load(io.BytesIO(archive), allow_pickle=False) as loaded:
             arrays = dict(loaded)
         head = orjson.loads(arrays.pop(_HEAD).tobytes())
-        names = [name.removeprefix(_SHARE) for name in arrays if name.startswith(_SHARE)]
-        share = {}
-        if head["shares"] == self._shares:
+        names = [name.removeprefix(_PER_HOST) for name in arrays if name.startswith(_PER_HOST)]
+        per_host = {}
+        if head["shares"] == self._row_digests:
             for name in names:
                 ends = [0, *accumulate(arrays[_LENGTHS + name].tolist())]
                 first, end = list(pairwise(ends))[self._hosts.rank]
-                share[name] = arrays[_SHARE + name][first:end]
-        common = {name: array for name, array in arrays.items() if not name.startswith((_SHARE, _LENGTHS))}
-        self._state = State(head["phase"], _with_infinity(head["numbers"]), common, share)
-        inexactly = ", not to the same bits: other rows were in memory" if head["shares"] != self._shares else ""
+                per_host[name] = arrays[_PER_HOST + name][first:end]
+        common = {name: array for name, array in arrays.items() if not name.startswith((_PER_HOST, _LENGTHS))}
+        self._state = State(head["phase"], _with_infinity(head["numbers"]), common, per_host)
+        inexactly = ", not to the same bits: other rows were in memory" if head["shares"] != self._row_digests else ""
         self._say(f"going on from checkpoint {head['number']} in phase {head['phase']}{inexactly}", "INFO")
 
 

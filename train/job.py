@@ -31,7 +31,7 @@ from train.metrics import JobLog
 from train.warm_start import read_model
 
 # Fraction of the memory that rows may take, and how much of it is left to the interpreter, NumPy and buffers.
-ROWS_SHARE, RESERVED_BYTES = 0.7, 192 << 20
+ROWS_FRACTION, RESERVED_BYTES = 0.7, 192 << 20
 
 # Rises when states of a fit change, so that a checkpoint of another version is refused with one sentence.
 CHECKPOINT_FORMAT = 2
@@ -41,7 +41,7 @@ DIGEST_ROWS = 1000
 
 # Fraction of the memory for gathering the per-host state of all hosts; that of a single host takes at most 12 bytes per
 # row, and a row at least 100.
-CHECKPOINT_SHARE = 1 / 8
+STATE_FRACTION = 1 / 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class TrainingJob:
         start = self._read_start()
         # The leader's folder is that of all hosts.
         fingerprint = Fingerprint() if self._hosts.any(self._is_leader and self._folder is not None) else None
-        budget = int(ROWS_SHARE * max(0, self._memory - RESERVED_BYTES))
+        budget = int(ROWS_FRACTION * max(0, self._memory - RESERVED_BYTES))
         parameters, hosts, log = self._parameters, self._hosts, self._log
         channel = required_channel(self._job)
         rows = read_share(channel, parameters.feature_dim, budget, parameters, log=log, hosts=hosts, digest=fingerprint)
@@ -271,7 +271,7 @@ class TrainingJob:
             identity,
             self._log.say,
             hosts=self._hosts,
-            max_share_bytes=int(CHECKPOINT_SHARE * self._memory),
+            max_state_bytes=int(STATE_FRACTION * self._memory),
             ignore_others=self._parameters.ignore_changed_checkpoint,
         )
 
@@ -286,16 +286,16 @@ class TrainingJob:
         if start is not None:
             job[f"channel {MODEL_CHANNEL}"] = short_digest(start.precise_centers, start.counts).hex()
         if self._job.channels[TRAIN_CHANNEL].is_pipe:
-            return Identity(job, shares=None)
+            return Identity(job, row_digests=None)
         # The per-host state is that of the rows in memory, in their order.
         points = rows.in_memory.points
         own = short_digest(np.array([len(points)]), points[:: max(1, len(points) // DIGEST_ROWS)])
-        shares = self._hosts.broadcast(self._hosts.gather(np.frombuffer(own, dtype=np.uint8)[None]))
+        digests = self._hosts.broadcast(self._hosts.gather(np.frombuffer(own, dtype=np.uint8)[None]))
         job |= {"rows": int(self._hosts.total(len(rows))), "data": fingerprint.text(self._hosts)}
         if rows.coordinates is not None and not rows.coordinates.is_identity:
             scale = np.array([rows.coordinates.scale])
             job["coordinates"] = short_digest(rows.coordinates.offset, scale).hex()
-        return Identity(job, [share.tobytes().hex() for share in shares])
+        return Identity(job, [digest.tobytes().hex() for digest in digests])
 
     def _report(self, fitted: Fitted) -> dict[str, Any]:
         """Log how the fit ended, and return its figures; each once, so that a metric of the job has one value."""

@@ -32,7 +32,7 @@ class Folder:
         ignore_others: bool = False,
         shares: list[str] | None = SHARES,
         hosts: Collectives | None = None,
-        max_share_bytes: int = 1 << 20,
+        max_state_bytes: int = 1 << 20,
         **job: object,
     ) -> CheckpointFolder:
         def say(message: str, _level: str) -> None:
@@ -44,7 +44,7 @@ class Folder:
             Identity({**JOB, **job}, shares),
             say,
             hosts=hosts,
-            max_share_bytes=max_share_bytes,
+            max_state_bytes=max_state_bytes,
             ignore_others=ignore_others,
         )
 
@@ -172,7 +172,7 @@ def test_other_rows_in_memory_give_back_the_centers_alone(folder: Folder) -> Non
     assert "not to the same bits: other rows were in memory" in folder.said[-1]
 
 
-@pytest.mark.parametrize("options", [{"shares": None}, {"max_share_bytes": 3}], ids=str)
+@pytest.mark.parametrize("options", [{"shares": None}, {"max_state_bytes": 3}], ids=str)
 def test_per_host_state_that_varies_or_is_large_is_not_saved(folder: Folder, options: dict[str, Any]) -> None:
     checkpoints = folder.open(**options)
     checkpoints.offer(lambda: state(1, rank=1))
