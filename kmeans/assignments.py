@@ -6,8 +6,8 @@ that in total, the point stays in its cluster. (G. Hamerly, "Making k-means even
 compared again usually goes to a center close to its own, so in most data the centers around its own are enough: a small
 GEMM per cluster instead of one over all centers. Sums change by the points that moved.
 
-Both are approximate here, and checked: exact passes begin and end the work (docs/decisions.md has the fractions of
-labels found, and the time).
+Both are approximate here, and checked: exact passes begin and end the work (docs/decisions/refinement.md has the
+fractions of labels found, and the time).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kmeans.arrays import Float32, Float64, Int32, Int64, in_blocks
 
-# A block of points and its scores should stay in a core's own cache while they are used (measured: docs/decisions.md).
+# A batch of points and its scores should stay in a core's cache while they are used (docs/decisions/computation.md).
 BLOCK_BYTES = 4 << 20
 MIN_BLOCK_ROWS, MAX_BLOCK_ROWS = 64, 4096
 
@@ -32,7 +32,8 @@ UNIT_ROUNDOFF = 2.0**-24
 ROUNDED_TERMS = 8
 
 # Inertia against the sum of the squared norms below which rounding decides labels, not only digits of the inertia:
-# clusters that are tight compared with their distance from the origin, and close to each other (docs/decisions.md).
+# clusters that are tight compared with their distance from the origin, and close to each other
+# (docs/decisions/exact-distances.md).
 LABELS_ROUND = 1e-5
 
 

@@ -1,7 +1,7 @@
 """Phase 2: from K weighted centers to k, by the best of several weighted Lloyd runs.
 
 Many cheap centers, merged afterwards, find the clusters that k single starts miss: on clustered data this is what keeps
-k-means out of bad local minima (docs/decisions.md).
+k-means out of bad local minima (docs/decisions/mini-batch-and-shrink.md).
 """
 
 from __future__ import annotations

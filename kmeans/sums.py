@@ -171,7 +171,7 @@ def sum_by_label(
     """Return the sums of ``points`` (n, d), times ``weights`` if given, by their ``labels`` (n,).
 
     Rows sorted by label lie cluster by cluster, and each cluster is one sum. Against a one-hot GEMM that takes as long
-    at k = 10 and an eighth at k = 1000 (docs/decisions.md).
+    at k = 10 and an eighth at k = 1000 (docs/decisions/computation.md).
     """
     order = labels.astype(np.min_scalar_type(clusters)).argsort(kind="stable")  # 16 bits: a radix sort
     by_label = points[order] if weights is None else points[order] * weights[order, None]
