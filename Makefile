@@ -57,10 +57,13 @@ workflow-ready: $(WORKFLOW_READY)  ## set up what `.venv/bin/python -m workflow`
 test: $(TEST_READY)  ## run all tests; those of the image if a Docker engine answers
 	$(VENV)/bin/python -m pytest
 
-check: $(TEST_READY)  ## lint and types
+check: $(TEST_READY)  ## lint, types, spelling and language
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/codespell
+	$(VENV)/bin/proselint check *.md docs $$(find kmeans train serve local_test workflow benchmarks -name '*.py')
+	$(VENV)/bin/python -m pytest -q tests/unit/test_language.py
 
 fix: $(TEST_READY)  ## mend what lint can mend
 	$(VENV)/bin/ruff check --fix .

@@ -95,7 +95,7 @@ class NotAcceptableError(Exception):
         super().__init__(f"answers can be of type {_listed(ENCODERS)}, but the request accepts only {what}")
 
 
-# Requests repeat the same few headers, and reading them takes as long as reading a row.
+# Many requests have the same few headers, and reading them takes as long as reading a row.
 @lru_cache(CACHED_HEADERS)
 def request_type(content_type: str | None) -> str:
     """Return the media type of a body with the header ``content_type``, one of ``DECODERS``.
