@@ -1,4 +1,4 @@
-"""The hyperparameters: one table, from which validation, the README's table and the error texts come.
+"""The hyperparameters: one table, the source of validation, error texts and the table in docs/training.md.
 
 Names, ranges and defaults are those of SageMaker's built-in k-means (developer guide, "K-Means Hyperparameters");
 ``seed`` and ``refine_max_iter`` are additions. All values arrive as texts, written by different clients in different
@@ -146,8 +146,8 @@ _INIT_METHOD = Choice(("random", "kmeans++", "hierarchical"), _ALIASES)
 TABLE = (
     Hyperparameter("k", Integer(1), None, "Number of clusters."),
     Hyperparameter("feature_dim", Integer(1, auto=True), AUTO, "Number of columns; `auto` takes what the data have."),
-    Hyperparameter("mini_batch_size", Integer(1), "5000", "Rows per mini-batch of the streaming phase."),
-    Hyperparameter("epochs", Integer(1), "1", "Passes of the streaming phase over the data."),
+    Hyperparameter("mini_batch_size", Integer(1), "5000", "Rows per mini-batch."),
+    Hyperparameter("epochs", Integer(1), "1", "Passes of the mini-batch phase over the data."),
     Hyperparameter(
         "init_method",
         _INIT_METHOD,
@@ -159,11 +159,11 @@ TABLE = (
         "extra_center_factor",
         Integer(1, auto=True),
         AUTO,
-        "K = k x factor centers while streaming; `auto` is 10, less for k > 200 and for few rows.",
+        "K = k x factor centers in the mini-batch phase; `auto` is 10, less for k > 200 and for few rows.",
     ),
     Hyperparameter("half_life_time_size", Integer(0), "0", "A row weighs half after that many later rows; 0: never."),
     Hyperparameter("local_lloyd_init_method", _METHOD, "kmeans++", "Seeding of the Lloyd runs that shrink K to k."),
-    Hyperparameter("local_lloyd_max_iter", Integer(1), "300", "At most so many iterations of each of these runs."),
+    Hyperparameter("local_lloyd_max_iter", Integer(1), "300", "Maximum number of iterations per run."),
     Hyperparameter(
         "local_lloyd_num_trials",
         Integer(1, auto=True),
@@ -171,20 +171,23 @@ TABLE = (
         "Number of these runs; the best is kept. `auto` is 10, less for k > 30.",
     ),
     Hyperparameter(
-        "local_lloyd_tol", Real(0, 1), "0.0001", "Lloyd iterations end when the loss falls by no more than this share."
+        "local_lloyd_tol",
+        Real(0, 1),
+        "0.0001",
+        "Lloyd iterations end when the loss falls by no more than this fraction.",
     ),
     Hyperparameter(
         "refine_max_iter",
         Integer(0, auto=True),
         AUTO,
-        "At most so many Lloyd passes over all rows at the end; `auto`: until the loss settles, at most 100, and none "
+        "Maximum number of Lloyd passes over all rows at the end; `auto`: until the loss converges, at most 100, and none "
         "with a half life; 0: none, as the built-in image does.",
     ),
     Hyperparameter(
         "refine_sample_size",
         Integer(1, auto=True),
         AUTO,
-        "At most so many rows, drawn at random, take part in these passes: less for a quick look; `auto`: all.",
+        "Maximum number of rows, drawn at random, for these passes: fewer for a quick look; `auto`: all.",
     ),
     Hyperparameter(
         "distance_metric",
@@ -202,9 +205,9 @@ TABLE = (
         "ignore_changed_checkpoint",
         Boolean(),
         "false",
-        "Begin anew if the checkpoint is that of other hyperparameters or data; else the job fails.",
+        "Start again if the checkpoint is that of other hyperparameters or data; else the job fails.",
     ),
-    Hyperparameter("seed", Integer(0), "0", "Fixes every random draw: the same seed gives the same model."),
+    Hyperparameter("seed", Integer(0), "0", "Fixes all random choices: the same seed gives the same model."),
     Hyperparameter("eval_metrics", Subset(("msd", "ssd")), '["msd"]', "Scores of the `test` channel."),
     Hyperparameter("force_dense", Boolean(), "true", "Sent by the SageMaker SDK; accepted, without effect."),
 )
@@ -307,7 +310,7 @@ def parse(texts: Mapping[str, str]) -> Hyperparameters:
 
 
 def markdown_table() -> str:
-    """Return the table as Markdown, as it stands in the README."""
+    """Return the table as Markdown, as in docs/training.md."""
     lines = ["| name | value | default | meaning |", "| --- | --- | --- | --- |"]
     for row in TABLE:
         default = "required" if row.default is None else f"`{row.default}`"

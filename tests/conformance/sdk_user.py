@@ -83,7 +83,7 @@ def use_kmeans(folder: Path, session: Any, image: str) -> None:
 
 
 def use_estimator(folder: Path, session: Any, image: str) -> None:
-    """Train with the class for any image on CSV files, as the README does, and ask with CSV for JSON."""
+    """Train with the class for any image on CSV files, as docs/training.md does, and ask with CSV for JSON."""
     estimator = Estimator(
         image_uri=image,
         role=ROLE,

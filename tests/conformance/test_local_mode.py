@@ -118,9 +118,9 @@ def test_the_class_for_any_image_trains_deploys_and_predicts(
     check_predictions(estimator, points)
 
 
-def test_the_metrics_of_the_readme_are_found_in_the_log(estimator: Notebook) -> None:
-    readme = (PROJECT / "README.md").read_text()
-    definitions = dict(re.findall(r'"Name": "([^"]+)",\s+"Regex": r"([^"]+)"', readme))
+def test_metrics_of_the_training_page_are_found_in_the_log(estimator: Notebook) -> None:
+    page = (PROJECT / "docs" / "training.md").read_text()
+    definitions = dict(re.findall(r'"Name": "([^"]+)",\s+"Regex": r"([^"]+)"', page))
     assert {"train:msd", "test:msd", "test:ssd"} <= definitions.keys()
     found = {name: re.findall(regex, estimator.log) for name, regex in definitions.items()}
     assert {name for name, texts in found.items() if not texts} == set()

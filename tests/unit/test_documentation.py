@@ -1,4 +1,4 @@
-"""What the documents say and what the code does are held together here."""
+"""The documents agree with the code."""
 
 import re
 from pathlib import Path
@@ -10,16 +10,18 @@ from train import files, hyperparameters
 
 PROJECT = Path(__file__).resolve().parents[2]
 README = (PROJECT / "README.md").read_text()
+TRAINING = (PROJECT / "docs" / "training.md").read_text()
+ENVIRONMENT = (PROJECT / "docs" / "environment.md").read_text()
 ARCHITECTURE = (PROJECT / "docs" / "architecture.md").read_text()
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
 
 
-def test_the_readme_has_the_table_of_hyperparameters_as_it_is() -> None:
-    assert hyperparameters.markdown_table() in README
+def test_training_page_has_the_table_of_hyperparameters() -> None:
+    assert hyperparameters.markdown_table() in TRAINING
 
 
 @pytest.mark.parametrize("media_type", sorted({*DECODERS, *ENCODERS, *files.READERS}))
-def test_the_readme_names_every_media_type(media_type: str) -> None:
+def test_readme_names_every_media_type(media_type: str) -> None:
     assert f"`{media_type}`" in README
 
 
@@ -29,26 +31,28 @@ def test_architecture_page_names_every_module(package: str) -> None:
     assert {name for name in modules if not re.search(rf"\b{name}\b", ARCHITECTURE)} == set()
 
 
-def test_every_environment_variable_is_in_the_readme() -> None:
+def test_environment_page_names_every_variable() -> None:
     source = "".join(
         path.read_text() for folder in ("train", "serve", "workflow") for path in (PROJECT / folder).glob("*.py")
     )
-    assert {name for name in re.findall(r"(?:SAGEMAKER|KMEANS)_[A-Z_]+", source) if f"`{name}`" not in README} == set()
+    assert {
+        name for name in re.findall(r"(?:SAGEMAKER|KMEANS)_[A-Z_]+", source) if f"`{name}`" not in ENVIRONMENT
+    } == set()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT)))
-def test_no_document_links_to_a_file_that_is_not_there(document: Path) -> None:
+def test_links_of_documents_lead_to_files(document: Path) -> None:
     targets = re.findall(r"\]\((?!https?://)([^)#]+)\)", document.read_text())
     assert [target for target in targets if not (document.parent / target).exists()] == []
 
 
-def test_the_documents_name_only_verbs_that_the_makefile_has() -> None:
+def test_documents_name_only_targets_of_the_makefile() -> None:
     verbs = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
     used = {verb for document in DOCUMENTS for verb in re.findall(r"`make ([a-z-]+)", document.read_text())}
     assert used <= verbs
 
 
-def test_every_test_that_a_document_names_exists() -> None:
+def test_tests_named_in_documents_exist() -> None:
     tests = "".join(path.read_text() for path in (PROJECT / "tests").rglob("test_*.py"))
     named = {name for document in DOCUMENTS for name in re.findall(r"`(test_[a-z0-9_]+)`", document.read_text())}
     assert {name for name in named if f"def {name}(" not in tests} == set()

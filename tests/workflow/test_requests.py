@@ -269,8 +269,8 @@ def test_the_metrics_are_found_in_what_the_job_logs() -> None:
     }
 
 
-def test_the_readme_has_the_same_metrics() -> None:
-    nodes = ast.walk(ast.parse(snippet("README.md", "Estimator(")))
+def test_training_page_has_the_same_metrics() -> None:
+    nodes = ast.walk(ast.parse(snippet("docs/training.md", "Estimator(")))
     (call,) = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "Estimator"]
     given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
     assert given["metric_definitions"] == list(METRIC_DEFINITIONS)

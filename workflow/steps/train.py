@@ -135,7 +135,7 @@ def _add_definition_options(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="any other hyperparameter of the README's table; may be repeated",
+        help="any other hyperparameter of docs/training.md; may be repeated",
     )
     parser.add_argument("--instances", type=positive, default=1, help="number of hosts (default: %(default)s)")
     parser.add_argument("--instance-type", default="ml.c5.xlarge", help="(default: %(default)s; no meaning here)")
