@@ -180,8 +180,8 @@ TABLE = (
         "refine_max_iter",
         Integer(0, auto=True),
         AUTO,
-        "Maximum number of Lloyd passes over all rows at the end; `auto`: until the loss converges, at most 100, and none "
-        "with a half life; 0: none, as the built-in image does.",
+        "Maximum number of Lloyd passes over all rows at the end; `auto`: until the loss converges, at most 100, and "
+        "none with a half life; 0: none, as the built-in image does.",
     ),
     Hyperparameter(
         "refine_sample_size",
