@@ -1,12 +1,12 @@
 """Assignments that follow moving centers: only points whose nearest center may have changed are compared again.
 
-From one Lloyd pass to the next few points change their cluster. Which ones can is known from the triangle inequality:
-a point's *margin* is how much farther its second nearest center is than its nearest; while the two have moved less than
-that in total, the point stays in its cluster. (G. Hamerly, "Making k-means even faster", SDM 2010.) And a point that is
-compared again usually goes to a center close to its own, so in most data the centers around its own are enough: a small
-GEMM per cluster instead of one over all centers. Sums change by the points that moved.
+From one Lloyd pass to the next few points change their cluster. The triangle inequality limits which ones can: a
+point's *Hamerly bound* is how much farther its second nearest center is than its nearest. While the two have moved less
+than that in total, the point stays in its cluster. (G. Hamerly, "Making k-means even faster", SDM 2010.) A point that
+is compared again usually moves to a center near its own, so in most data the nearby centers are enough: a small GEMM
+per cluster instead of one over all centers. Sums change by the points that moved.
 
-Both are approximate here, and checked: exact passes begin and end the work (docs/decisions/refinement.md has the
+Both are approximate here, and checked: the first and the last pass are exact (docs/decisions/refinement.md has the
 fractions of labels found, and the time).
 """
 
@@ -33,44 +33,43 @@ from kmeans.sums import (
 )
 from kmeans.threads import ThreadPool
 
-# A margin shrinks by this share of what centers moved. All of it is the bound that holds for the worst direction; but a
-# center seldom moves straight towards a point. At a half as many points again are spared, and none to 3 in 10,000
-# labels are missed; at a quarter 1 to 50 in 10,000 are, and the loss shows it.
+# A bound shrinks by this fraction of the center movement. The whole movement is correct for the worst direction, but a
+# center seldom moves straight towards a point (docs/decisions/refinement.md).
 DRIFT_SHARE = 0.5
 
-# What the calls for one cluster cost, in multiplications of a GEMM: with fewer points to look at, comparing them with
-# all centers is cheaper.
+# Cost of the calls for one cluster, in multiplications of a GEMM: with fewer points, comparing them with all centers is
+# cheaper.
 CLUSTER_COST = 10_000_000
 
-# From this number of clusters on, a pass adds up its rows cluster by cluster when all have their labels: fewer and
-# longer sums than task by task.
+# From this number of clusters on, a pass sums its rows cluster by cluster after all have their labels: fewer and longer
+# sums than task by task.
 MANY_CLUSTERS = 512
 
 # If more than this fraction of the members changes its cluster, sums are computed again instead of corrected.
 RECOMPUTED_FRACTION = 0.05
 
-# Where the inertia is a smaller fraction than this of the squares that it is a difference of, it and the labels are
-# computed from the points in each pass. (Norms are rounded once, so their error is the same in all passes.)
+# The inertia is a difference of sums of squares. Where it is a smaller fraction of them than this, it and the labels
+# are computed from the points in each pass. (Norms are rounded once, so their error is the same in all passes.)
 TIGHT = 1e-4
 
-# Points whose mean and spread tell whether they lie far from the origin.
+# Number of points from which the origin is chosen.
 ORIGIN_ROWS = 1000
 
-# Points whose scores are computed at once, and points that one task sees at least.
+# Points whose scores are computed at once, and minimum number of points of a task.
 _BLOCK_ROWS = 2048
 _TASK_ROWS = 2048
 
 
 @dataclass(slots=True)
 class Comparisons:
-    """How often a point of this host was compared with centers: nearly all the time that phase 3 takes.
+    """Number of comparisons of this host's points with centers: most of the time of phase 3.
 
     Attributes
     ----------
     with_all
-        With every center.
+        Comparisons with all centers.
     with_nearby
-        With those around its own.
+        Comparisons with the centers nearest to the point's own.
     """
 
     with_all: int = 0
@@ -78,26 +77,26 @@ class Comparisons:
 
 
 class Assignments:
-    """Some of the ``points`` (n, d), each in one of k clusters.
+    """The clusters of some of the ``points`` (n, d), updated while the k centers move.
 
     Parameters
     ----------
     weights
-        How often each of the points counts, (n,); None for once each.
+        Weight of each point, (n,); None for 1.
     as_one
-        Whether ``hosts`` must find the labels that one would find with the points of all: then they tell each other how
-        many points are to be looked at, one number in each pass, because how these are looked at depends on that.
+        Whether ``hosts`` must find the labels that one host with all points would find. The number of points to be
+        compared decides how they are compared, so the hosts then exchange that number in each pass.
     comparisons
-        Where comparisons are counted; several partitions may share it.
+        Counts the comparisons; several assignments may use one.
 
     Attributes
     ----------
     members
-        Row numbers of the points taken in so far, ascending, (m,).
+        Row numbers of the points added so far, ascending, (m,).
     labels
         Cluster of each member, int32 (m,).
     sums
-        Sums of all hosts' members by cluster, for the labels as they are.
+        Sums of all hosts' members by cluster, for the current labels.
     """
 
     def __init__(
@@ -116,16 +115,16 @@ class Assignments:
         self._comparisons = comparisons or Comparisons()
         self._pool = pool
         self._hosts = hosts or SingleHost()
-        # With so few clusters all ways to compare a point find the same.
+        # With few clusters all ways to compare a point have the same result.
         self._as_one = as_one and len(centers) > NEARBY
-        # Norms stay valid while centers move: the origin is that of the points, whatever the centers are at first.
+        # The origin is that of the points, not of the first centers, so norms stay valid while centers move.
         self._nearest = NearestCenters(centers)
         if len(points):
             like = NearestCenters(points[:: max(1, len(points) // ORIGIN_ROWS)])
             self._nearest = NearestCenters(centers, like)
         self._norms: Float32 = np.empty(0, dtype=np.float32)  # of the members, from the origin of `_nearest`
-        self._margins: Float32 = np.empty(0, dtype=np.float32)  # as they were when the member was last compared
-        self._drifts: Float32 = np.empty(0, dtype=np.float32)  # how much of them centers have used up since
+        self._margins: Float32 = np.empty(0, dtype=np.float32)  # Hamerly bounds at the last comparison
+        self._drifts: Float32 = np.empty(0, dtype=np.float32)  # center movement since then
         self.members: Int64 = np.empty(0, dtype=np.int64)
         self.labels: Int32 = np.empty(0, dtype=np.int32)
         self._own = self._no_sums()
@@ -133,14 +132,14 @@ class Assignments:
 
     @property
     def compares_all(self) -> bool:
-        """Whether all ways to compare a point find the same, as there are few clusters."""
+        """Whether there are so few clusters that points are always compared with all centers."""
         return self._nearest.clusters <= NEARBY
 
     def _no_sums(self) -> ClusterSums:
         return ClusterSums.zero(self._nearest.clusters, self._nearest.features, is_weighted=self._weights is not None)
 
     def share(self) -> dict[str, NDArray[Any]]:
-        """Return a copy of all that :meth:`restore` needs beside the centers and the members; arrays (n, m)."""
+        """Return a copy of this host's state, for :meth:`restore`: arrays (n, m), without centers and members."""
         return {
             "labels": self.labels[:, None].copy(),
             "norms": self._norms[:, None],  # never written to
@@ -153,7 +152,7 @@ class Assignments:
         }
 
     def restore(self, members: Int64, share: Mapping[str, NDArray[Any]]) -> None:
-        """Become the partition that had these centers and ``members``, ascending, and gave this :meth:`share`."""
+        """Restore the state of :meth:`share`, for the same centers and ``members``, ascending."""
         self.members, self.labels = members, share["labels"].ravel()
         self._norms, self._margins = share["norms"].ravel(), share["margins"].ravel()
         self._drifts = share["drifts"].ravel()
@@ -167,11 +166,11 @@ class Assignments:
         return self._nearest.centers
 
     def points_of(self, members: Int64) -> Float32:
-        """Return a copy of the members with these places in :attr:`members`."""
+        """Return a copy of the points at these positions in :attr:`members`."""
         return self._points[self.members[members]]
 
     def take_in(self, rows: Int64) -> None:
-        """Add the points with these row numbers, none of them a member yet, each to its nearest center."""
+        """Add the points with these row numbers, none of them a member yet, to their nearest centers."""
         self._together(lambda: self._take_in(rows))
 
     def _take_in(self, rows: Int64) -> None:
@@ -196,13 +195,14 @@ class Assignments:
         self._drifts = np.zeros_like(self._margins)
 
     def excess(self, members: Int64) -> float:
-        """Return the fraction of the inertia that the members at these places, ascending, would lose by exact labels.
+        """Return the fraction of the inertia of some members that exact labels would save.
 
-        It is that of all hosts' members that were asked for; 0 if they have no inertia.
+        ``members`` are positions in :attr:`members`, ascending. The fraction is that of all hosts' such members; 0 if
+        they have no inertia.
         """
         placed, points = self._place(self.members[members]), self.points_of(members)
         own = self._nearest.squared_distances(points, self.labels[members]).astype(np.float64)
-        # Computed in the same way as the others: rounding must not look like an excess.
+        # Both are computed in the same way, so that rounding doesn't appear as an excess.
         saved = own - self._nearest.squared_distances(points, placed.labels)
         weights = self._weights_of(members)
         sums = [own.sum(), saved.sum()] if weights is None else [own @ weights, saved @ weights]
@@ -210,7 +210,7 @@ class Assignments:
         return max(0.0, float(missed / total)) if total else 0.0
 
     def distances(self) -> tuple[Float32, Float32]:
-        """Return each member's squared distance to its center and, by its last margin, to the second nearest; (m,)."""
+        """Return each member's squared distance to its center, and from its bound that to the second nearest; (m,)."""
         nearest = np.empty(len(self.members), dtype=np.float32)
         size = task_rows(self._nearest.features)
 
@@ -233,14 +233,14 @@ class Assignments:
         return None if self._weights is None else self._weights[self.members]
 
     def follow(self, centers: Float32, relocated: Int64 | None = None, *, everywhere: bool = False) -> None:
-        """Reassign the members to the centers, which have moved to ``centers`` (k, d): most to their nearest.
+        """Update the labels after the centers have moved to ``centers`` (k, d); most are exact.
 
         Parameters
         ----------
         relocated
-            Numbers of centers that didn't move but jumped.
+            Numbers of the centers that were relocated instead of moved.
         everywhere
-            Whether members are compared with all centers, not only with those around their own.
+            Whether members are compared with all centers, not only with those nearest to their own.
 
         Raises
         ------
@@ -266,7 +266,7 @@ class Assignments:
         self._together(lambda: self._follow(due, count, lists, has_jumped))
 
     def _together(self, work: Callable[[], None]) -> None:
-        """Do some ``work`` on the members of this host, and add up what all hosts have then."""
+        """Call ``work``, which updates this host's members, and sum the results of all hosts."""
 
         def own_sums() -> ClusterSums:
             work()
@@ -275,7 +275,7 @@ class Assignments:
         self.sums = sums_of_all_hosts(own_sums, self._own, self._pool, self._hosts)
 
     def _follow(self, due: Int64, count: int, lists: Int64 | None, has_jumped: NDArray[np.bool_]) -> None:
-        """Compare the members at the places ``due`` again; ``count`` is the number that decides how."""
+        """Compare the members at positions ``due`` again; ``count`` decides between all and nearby centers."""
         if self._rounding_shows():
             self._reassign()
             return
@@ -283,7 +283,7 @@ class Assignments:
         if lists is None or count * (nearest.clusters - NEARBY) * nearest.features <= CLUSTER_COST * nearest.clusters:
             labels = self._look_everywhere(due)
         else:
-            # The centers around one that has jumped are those of the place it jumped to.
+            # The nearby centers of a relocated one are those at its new place.
             is_far = has_jumped[self.labels[due]]
             far, close = due[is_far], due[~is_far]
             order, last = _by_cluster(self.labels[close], nearest.clusters)
@@ -303,7 +303,7 @@ class Assignments:
             self._reassign()
 
     def _rounding_shows(self) -> bool:
-        """Tell whether the clusters are so tight and far apart that the inertia must come from the points."""
+        """Return whether the clusters are so tight and far apart that the inertia must come from the points."""
         return self._own.inertia < TIGHT * self._squares()
 
     def _squares(self) -> float:
@@ -315,7 +315,7 @@ class Assignments:
         return None if self._weights is None else self._weights[self.members[members]]
 
     def _place(self, rows: Int64) -> _Placed:
-        """Compare the points of these row numbers, ascending, with every center."""
+        """Compare the points with these row numbers, ascending, with all centers."""
         nearest = self._nearest
         self._comparisons.with_all += len(rows)
         sums = self._no_sums()
@@ -378,7 +378,7 @@ class Assignments:
                 sums.add_labelled(by_label, self._nearest.origin)
 
     def _look_everywhere(self, due: Int64) -> Int32:
-        """Compare the members at the places ``due`` with all centers; return their nearest."""
+        """Compare the members at positions ``due`` with all centers; return their labels."""
         nearest = self._nearest
         self._comparisons.with_all += len(due)
         labels = np.empty(len(due), dtype=np.int32)
@@ -393,7 +393,7 @@ class Assignments:
         return labels
 
     def _look_around(self, due: Int64, last: Int64, around: Int64) -> Int32:
-        """Compare the members at the places ``due``, sorted by cluster, with the centers around their own."""
+        """Compare the members at positions ``due``, sorted by cluster, with nearby centers; return their labels."""
         nearest = self._nearest
         self._comparisons.with_nearby += len(due)
         labels = np.empty(len(due), dtype=np.int32)
@@ -415,7 +415,7 @@ class Assignments:
         return labels
 
     def _correct_sums(self, places: Int64, old: Int32, new: Int32) -> None:
-        """Take the members at ``places`` from the sums of their ``old`` clusters and add them to those of the new."""
+        """Subtract the members at ``places`` from the sums of their ``old`` clusters, and add them to the ``new``."""
 
         def task(first: int) -> tuple[LabelSums, LabelSums]:
             part = slice(first, first + _TASK_ROWS)
@@ -430,7 +430,7 @@ class Assignments:
             self._own.add_labelled(come, self._nearest.origin)
 
     def _inertia(self) -> float:
-        """Return the inertia that follows from the sums: that of the labels and centers as they are."""
+        """Return the inertia of the current labels and centers, computed from the sums."""
         origin = 0.0 if self._nearest.origin is None else self._nearest.origin.astype(np.float64)
         centers: Float64 = self.centers.astype(np.float64) - origin
         sums = self._own.sums - self._own.weights[:, None] * origin
@@ -447,25 +447,25 @@ class _Placed(NamedTuple):
 
 
 def _margins(best: Float32, second: Float32, norms: Float32) -> Float32:
-    """Return by how much the second center is farther than the nearest, from their scores (``rank``)."""
+    """Return how much farther the second center is than the nearest, from their scores (``rank``)."""
     margins: Float32 = np.sqrt(np.maximum(second + norms, 0)) - np.sqrt(np.maximum(best + norms, 0))
     return margins
 
 
 def _largest_of_others(drift: Float32, around: NearbyCenters) -> Float32:
-    """Return the largest drift among the centers ``around`` each one, itself left out; (k,)."""
+    """Return the largest movement among the other centers near each center, (k,)."""
     others = np.where(around.numbers == np.arange(len(drift))[:, None], np.float32(0), drift[around.numbers])
     largest: Float32 = others.max(axis=1)
     return largest
 
 
 def _is_near(has_jumped: NDArray[np.bool_], around: NearbyCenters) -> NDArray[np.bool_]:
-    """Tell of each center whether it, or one of those nearest to it, has jumped; (k,)."""
+    """Return whether each center, or one of those nearest to it, was relocated; (k,)."""
     return np.asarray(has_jumped[around.closest].any(axis=1), dtype=np.bool_)
 
 
 def _by_cluster(labels: Int32, clusters: int) -> tuple[Int64, Int64]:
-    """Return the places of ``labels`` sorted by cluster, and where those of each cluster end, (k,)."""
+    """Return the positions of ``labels`` sorted by cluster, and the end of each cluster, (k,)."""
     order = labels.astype(np.min_scalar_type(clusters)).argsort(kind="stable")  # 16 bits: a radix sort
     return order, np.cumsum(np.bincount(labels, minlength=clusters))
 

@@ -1,7 +1,7 @@
-"""The centers around each center, which a point that changes its cluster most likely goes to.
+"""The centers nearest to each center: a point that changes its cluster most likely moves to one of them.
 
-With many clusters, comparing all pairs of centers would take as long as a pass over the rows. Then centers are put into
-about sqrt(k) groups, and each is compared with those near its group only, so that the work grows as k^1.5.
+With many clusters, comparing all pairs of centers would take as long as a pass over the rows. Then centers are
+divided into about sqrt(k) groups, and each is compared only with those near its group: the work grows as k^1.5.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from kmeans.arrays import Float32, Int64
 from kmeans.distance import NearestCenters
 from kmeans.threads import ThreadPool
 
-# Centers that a cluster's points are compared with; more find more of the labels, and cost more.
+# Number of centers that a cluster's points are compared with; more find more of the labels, and cost more.
 NEARBY = 32
 
-# A cluster counts as close to a relocated center if that is among this number nearest to its own.
+# A cluster is close to a relocated center if that is among this number of centers nearest to its center.
 CLOSEST = 8
 
 # With more clusters than this, a group's centers are compared with the candidates nearest to the group's mean.
 GROUPED_CLUSTERS, GROUP_CANDIDATES = 1024, 512
 
-# Lloyd iterations that make the groups. Their quality matters little.
+# Number of Lloyd iterations for the groups. Their quality matters little.
 GROUP_MOVES = 2
 
 
 class NearbyCenters(NamedTuple):
-    """The centers around each center.
+    """The centers nearest to each center.
 
     Attributes
     ----------
     numbers
-        Of at most NEARBY centers, the center itself among them, ascending, (k, m).
+        Numbers of at most NEARBY centers, including the center itself, ascending, (k, m).
     closest
-        Of at most CLOSEST of them, the nearest ones in no order, (k, l).
+        Numbers of at most CLOSEST of them, the nearest ones, unordered, (k, l).
     """
 
     numbers: Int64
@@ -44,10 +44,10 @@ class NearbyCenters(NamedTuple):
 
 
 def nearby_centers(nearest: NearestCenters, pool: ThreadPool) -> NearbyCenters:
-    """Return the centers around each of the centers of ``nearest``.
+    """Return the centers nearest to each of the centers of ``nearest``.
 
-    With more than GROUPED_CLUSTERS some of the true ones are missing, the more so the more columns the data have; the
-    closest are found nearly always.
+    With more than GROUPED_CLUSTERS some of the nearest are missing, more so with more columns; the closest are nearly
+    always found.
     """
     clusters = nearest.clusters
     listed, close = min(NEARBY, clusters), min(CLOSEST, clusters)
@@ -68,7 +68,7 @@ def nearby_centers(nearest: NearestCenters, pool: ThreadPool) -> NearbyCenters:
             order = np.argsort(table, axis=1)
         around = order if candidates is None else candidates[order]
         found.closest[own] = around[:, :close]
-        # Ascending, so that of several centers at the same distance the first is taken, as everywhere.
+        # Ascending, so that of several centers at the same distance the first is chosen, as everywhere.
         found.numbers[own] = np.sort(around, axis=1)
 
     if clusters <= GROUPED_CLUSTERS:

@@ -1,13 +1,13 @@
-"""Phase 3 on the rows in memory: Lloyd's iterations on a sample that doubles until it is all of them.
+"""Phase 3 on the rows in memory: Lloyd's iterations on a sample that doubles until it is all rows.
 
-Most of what Lloyd's algorithm gains it gains on a small sample, at a fraction of the cost; each doubling starts from
-nearly settled centers. (J. Newling and F. Fleuret, "Nested mini-batch k-means", NIPS 2016, have the idea of nesting.)
-With each move some centers are relocated (:mod:`kmeans.relocation`), for as long as that lowers the loss.
+Lloyd's algorithm gains most on a small sample, at a fraction of the cost, and each larger sample starts from centers
+that have nearly converged. (J. Newling and F. Fleuret, "Nested mini-batch k-means", NIPS 2016, introduce nested
+samples.) With each move some centers are relocated (:mod:`kmeans.relocation`), for as long as that lowers the loss.
 
-The points follow their centers approximately (:mod:`kmeans.assignments`): while that finds nearly all labels, they are
-compared with nearby centers only. A sample of them, compared with all centers, tells.
+Labels are approximate (:mod:`kmeans.assignments`): points are compared with nearby centers only, while that finds
+nearly all labels. This is estimated from some points, which are compared with all centers.
 
-Of rows that were dealt out to several hosts each sample is one of all rows, and each host has its own of it.
+If several hosts divide rows that all of them read, each sample is one of all rows, and each host uses its local rows.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from kmeans.threads import Interrupted, ThreadPool
 # The name of this phase in checkpoints.
 PHASE = "refine"
 
-# Rows per cluster of the first sample, and rows at least. With many clusters a pass over it is costly, and fewer rows
-# per cluster are enough to begin with: from MANY_CLUSTERS on the number falls, to FEWEST_ROWS.
+# Rows per cluster of the first sample, and its minimum number of rows. With many clusters a pass over it is costly, and
+# fewer rows per cluster are enough: from MANY_CLUSTERS on the number decreases, to FEWEST_ROWS.
 ROWS_PER_CLUSTER, MIN_ROWS = 50, 5000
 MANY_CLUSTERS, FEWEST_ROWS = 200, 4
 
-# Moves on a sample, at most, until one gains no more than a fraction of the inertia: SAMPLE_TOL, and more where
-# clusters have so few rows that their means say little about the other rows.
+# Maximum number of moves on a sample, and the gain, as a fraction of the inertia, at which they end. It is larger where
+# clusters have so few rows that their means are inaccurate.
 SAMPLE_MOVES, SAMPLE_TOL = 10, 1e-3
 
-# A mean of r rows has an error that costs 1/r of the loss. On all rows moves go on to this fraction of that, where a
-# pass has many multiplications: one with COSTLY of them must gain COSTLY_TOL times ``tol``, one with a tenth a tenth.
+# A mean of r rows has an error that costs 1/r of the loss. On all rows moves end at this fraction of that, where a pass
+# has many multiplications: one with COSTLY of them must gain COSTLY_TOL times ``tol``, one with a tenth a tenth.
 ERROR_FRACTION, COSTLY, COSTLY_TOL = 0.15, 1e11, 10.0
 
 # An exact pass follows when it would gain at least this fraction of what the last move gained.
@@ -54,15 +54,15 @@ EXCESS_PAYS = 0.5
 # Relocations end on a sample when no more than this fraction of the centers was relocated.
 LITTLE_RELOCATION = 0.01
 
-# Rows from which the gain of exact labels is estimated.
+# Number of rows from which the gain of exact labels is estimated.
 TRUST_ROWS = 2_000
 
-# Rows from which an empty cluster is reseeded.
+# Number of rows from which an empty cluster is reseeded.
 RESEED_ROWS = 20_000
 
 
 class Refined(NamedTuple):
-    """Centers, float32 (k, d), how many times they were moved on the whole sample, and whether a stop ended it."""
+    """Centers, float32 (k, d), the number of moves on the whole sample, and whether a stop ended the phase."""
 
     centers: Float32
     moves: int
@@ -84,25 +84,26 @@ def refine(
     checkpoints: Checkpoints | None = None,
     comparisons: Comparisons | None = None,
 ) -> Refined:
-    """Return where Lloyd's iterations over all hosts' ``rows``, or ``max_rows`` of them drawn at random, settle.
+    """Return the centers to which Lloyd's iterations over ``rows`` converge.
 
     Parameters
     ----------
     starts
-        One or several sets of centers (k, d) to begin with; the one that does best on the first sample is pursued.
+        One or several sets of centers (k, d) to begin with; the best one on the first sample is used.
+    max_rows
+        Number of rows, of all hosts and drawn at random, to use at most.
     max_iter
-        At most so many moves on the whole sample, at least 1; those on smaller ones, and those that try out starts, are
-        not counted.
+        Maximum number of moves on the whole sample, at least 1; moves on smaller samples don't count.
     tol
-        Settled is what gains no more than this share of the inertia by a move.
+        The iterations end when a move gains no more than this fraction of the inertia.
     is_nested
-        Whether a sample grows to all rows; else it is all rows from the start.
+        Whether a sample grows to all rows; else it has all rows from the start.
     on_pass
         Called after each pass over the whole sample with the number of moves so far and the sums.
     checkpoints
-        Asked for a state of this phase to go on from, and offered one after each sample and each move.
+        Provide a state of this phase to continue from, and receive one after each sample and each move.
     comparisons
-        Where it is counted how often a row was compared with centers.
+        Counts the comparisons of rows with centers.
     """
     job = _Refinement(
         samples=_Samples(
@@ -128,7 +129,7 @@ def _ignore_pass(_moves: int, _sums: ClusterSums) -> None:
 
 
 class _Refinement:
-    """One refinement: its partition, and where it is."""
+    """One run of phase 3: its assignments and its progress."""
 
     def __init__(
         self,
@@ -176,7 +177,7 @@ class _Refinement:
                 self._assignments.take_in(self._samples.grow_to(number))
                 if number < self._samples.count - 1:
                     self._settle_sample()
-                else:  # which may have rows that are rare, and far from all centers
+                else:  # all rows may include rare ones that are far from all centers
                     self._relocates = True
                 self._checkpoints.offer(self._state)
             self._settle()
@@ -197,7 +198,7 @@ class _Refinement:
 
     def _restore(self, found: State) -> None:
         self._moves, self._random_streams.made = found.numbers["moves"], found.numbers["draws"]
-        # Of the rows that another machine's memory holds fewer samples may be made.
+        # A machine with less memory may have fewer samples.
         self._sample = min(found.numbers["sample"], self._samples.count - 1)
         self._everywhere = found.numbers["everywhere"]
         rows = self._samples.grow_to(self._sample)
@@ -206,11 +207,11 @@ class _Refinement:
             self._is_settled = found.numbers["settled"]
             self._relocates = found.numbers["relocates"]
         else:
-            # The rows may be others, and what was settled for those isn't for these.
+            # The rows may differ from those of the checkpoint, so the centers must converge again.
             self._assignments.take_in(rows)
 
     def _begin(self, starts: Sequence[Float32]) -> None:
-        """Begin with the start that does best on the first sample."""
+        """Begin with the best start on the first sample."""
         first = self._samples.grow_to(0)
         partitions = [self._assignments, *(self._samples.assignments(start, self._pool) for start in starts[1:])]
         self._relocates = len(starts) == 1
@@ -223,14 +224,14 @@ class _Refinement:
         self._relocates = True
 
     def _settle_sample(self) -> None:
-        """Move the centers until that gains little on this sample."""
+        """Move the centers until a move gains little on this sample."""
         tol = max(self._tol, SAMPLE_TOL, ERROR_FRACTION * self._clusters / self._samples.size)
         for _ in range(SAMPLE_MOVES):
             if self._move() <= tol:
                 return
 
     def _settle(self) -> None:
-        """Move the centers until that gains little on all rows of the last sample, and their labels can be trusted."""
+        """Move the centers until a move gains little on the last sample, and exact labels would gain little."""
         tol = self._tol * self._patience()
         while True:
             while self._moves < self._max_iter and not self._is_settled:
@@ -244,32 +245,32 @@ class _Refinement:
             self._is_settled = False
 
     def _patience(self) -> float:
-        """Return how many times ``tol`` a pass over all rows must gain."""
+        """Return the multiple of ``tol`` that a pass over all rows must gain."""
         rows, features = self._samples.size, self._samples.rows.features
         by_error = ERROR_FRACTION * self._clusters / rows / max(self._tol, 1e-12)
         by_cost = COSTLY_TOL * rows * self._clusters * features / COSTLY
         return float(max(1.0, min(by_error, by_cost)))
 
     def _move(self) -> float:
-        """Move the centers to their points' means, some to other places, and the points to their centers.
+        """Move the centers to the means of their points, relocate some, and update the labels.
 
-        Return the fraction of the inertia that this gained; infinity if it was undone.
+        Return the gain as a fraction of the inertia; infinity if the move was undone.
         """
         assignments, centers, inertia = self._assignments, self._assignments.centers, self._assignments.sums.inertia
         means, jumped = self._means()
         assignments.follow(means, jumped, everywhere=self._everywhere)
         if len(jumped) and assignments.sums.inertia > inertia:
-            # Relocations that were estimated from some of the rows, or that got in each other's way.
+            # The gains of relocations were estimated from some of the rows, and for one relocation at a time.
             self._relocates = False
             assignments.follow(centers, jumped, everywhere=True)
             return math.inf
         gain = 1 - assignments.sums.inertia / inertia if inertia else 0.0
-        # An exact pass takes some times as long as one that compares nearby centers, and gains some times the excess.
+        # An exact pass takes a few times as long as one with nearby centers, and gains a few times the excess.
         self._everywhere = not assignments.compares_all and self._excess() >= EXCESS_PAYS * gain
         return gain
 
     def _means(self) -> tuple[Float32, Int64]:
-        """Return the centers to move to, and the numbers of those that jump: relocated ones, and empty ones."""
+        """Return the new centers, and the numbers of those that aren't means: relocated and reseeded ones."""
         assignments, samples = self._assignments, self._samples
         centers = assignments.centers.astype(np.float64)
         metric = samples.rows.metric
@@ -279,7 +280,7 @@ class _Refinement:
             means, jumped = relocate(
                 assignments, means, samples.rows, self._random_streams.next(), pool=self._pool, hosts=self._hosts
             )
-            # Two numbers for each. A few among many gain less than it costs to look for them.
+            # Each relocation has two numbers. A few relocations gain less than the search for them costs.
             self._relocates = len(jumped) > 2 * LITTLE_RELOCATION * self._clusters
             if len(jumped) and metric.normalizes:
                 means = metric.normalize_centers(means.astype(np.float64), centers).astype(np.float32)
@@ -302,22 +303,22 @@ class _Refinement:
         return self._hosts.broadcast(sample)
 
     def _excess(self) -> float:
-        """Return the fraction of the loss that exact labels would save, by a sample."""
+        """Return the fraction of the loss that exact labels would save, estimated from a sample."""
         rows = np.sort(self._samples.rows.own(self._samples.draw(TRUST_ROWS, self._random_streams.next())))
         return self._assignments.excess(np.searchsorted(self._assignments.members, rows))
 
 
 class _Samples:
-    """Samples of all hosts' ``rows``, each with all rows of the one before; at first none is there.
+    """Nested samples of all hosts' ``rows``: each contains the one before. The first is empty.
 
-    The rows of hosts that have orders of their own are divided in the same proportions.
+    Hosts with separate orders contribute in proportion to their rows.
 
     Attributes
     ----------
     count
-        How many samples there are.
+        Number of samples.
     size
-        Rows of this sample, on all hosts.
+        Number of rows of the current sample, on all hosts.
     """
 
     def __init__(self, rows: MemoryRows, sizes: list[int], hosts: Collectives, comparisons: Comparisons) -> None:
@@ -330,7 +331,7 @@ class _Samples:
         self.count = len(self._sizes)
 
     def assignments(self, centers: Float32, pool: ThreadPool) -> Assignments:
-        """Return a partition by these centers that no row has been taken into."""
+        """Return assignments to these centers, without rows."""
         return Assignments(
             self.rows.points,
             centers,
@@ -342,13 +343,16 @@ class _Samples:
         )
 
     def grow_to(self, number: int) -> Int64:
-        """Become the sample of this number, from 0; return where in memory this host's rows are that are new in it."""
+        """Make this sample, numbered from 0, the current one; return the positions of this host's rows new in it."""
         first, self._end = self._end, self._ends[number]
         self.size = self._sizes[number]
         return self.rows.own(self.rows.order(epoch=0)[first : self._end])
 
     def draw(self, at_most: int, generator: Generator) -> Int64:
-        """Draw the numbers of ``at_most`` rows of all hosts from the sample; of orders of their own, each its share."""
+        """Draw the numbers of ``at_most`` rows of all hosts from the sample.
+
+        Hosts with separate orders draw in proportion to their rows.
+        """
         drawn = generator.choice(self._end, min(self._share(at_most), self._end), replace=False)
         if self._end == self.rows.ordered:
             return drawn
@@ -360,7 +364,7 @@ class _Samples:
 
 
 def _sizes(clusters: int, rows: int) -> list[int]:
-    """Return the sizes of nested samples, the last of which has this number of ``rows``."""
+    """Return the sizes of nested samples; the last one has ``rows`` rows."""
     per_cluster = max(FEWEST_ROWS, min(ROWS_PER_CLUSTER, ROWS_PER_CLUSTER * MANY_CLUSTERS // clusters))
     sizes = [max(MIN_ROWS, per_cluster * clusters)]
     while sizes[-1] < rows:

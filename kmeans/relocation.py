@@ -1,11 +1,11 @@
 """Move centers from where they are least useful to where the loss is largest.
 
-Lloyd's algorithm moves each center within its own region. A center that got no more than a row or two stays there, and
-one that has two clusters keeps both. A relocation takes a center away and splits another cluster in two. The loss falls
-by the split's gain (:mod:`kmeans.splitting`) and rises by at most the center's *utility*: what its rows lose by going
-to their second nearest centers. Where the gain is larger no pass is needed to try it. (B. Fritzke, "The k-means++
-heuristic improved: breathing k-means", 2020, defines utility and error. That the split is a separate two-means is an
-addition: in many columns a single row is not a useful center.)
+Lloyd's algorithm moves each center within its region. A center with one or two rows stays there, and one with two
+clusters keeps both. A relocation removes a center and splits another cluster in two. The loss falls by the split's gain
+(:mod:`kmeans.splitting`) and rises by at most the center's *utility*: the loss of its rows if they move to their second
+nearest centers. If the gain is larger, no pass is needed to verify it. (B. Fritzke, "The k-means++ heuristic improved:
+breathing k-means", 2020, defines utility and error. The separate two-means of the split is an addition: in many columns
+a single row is not a useful center.)
 """
 
 from __future__ import annotations
@@ -24,18 +24,17 @@ from kmeans.distance import NearestCenters
 from kmeans.splitting import Splits, split_clusters
 from kmeans.threads import Interrupted, ThreadPool
 
-# At most this fraction of the centers is relocated at once; for each, and in all, at least this number of
-# clusters are candidates for a split.
+# Maximum fraction of the centers that is relocated at once; number of candidates for a split, for each and in all.
 FRACTION, CANDIDATES, MIN_CANDIDATES = 0.05, 2, 10
 
-# Values (rows times columns) from which the splits of all candidates are found, the same number of rows of each cluster
-# within these limits.
+# Number of values (rows times columns) from which the splits of all candidates are found, with the same number of rows
+# of each cluster within these limits.
 VALUES, MIN_ROWS, MAX_ROWS = 2_000_000, 64, 4096
 
-# Centers considered for each that may leave: each that leaves needs the one nearest to it.
+# Number of centers considered for each removed one: the nearest center of a removed one must stay.
 LEAVING = 4
 
-# A split must gain this many times what the other center is worth: utilities are those of one center that goes alone.
+# A split must gain this multiple of the other center's utility: utilities assume that only one center is removed.
 WORTH = 1.1
 
 
@@ -49,7 +48,7 @@ class _Candidates(NamedTuple):
     groups
         Number of each row's cluster among the candidates, ascending, (m,).
     weights
-        How many rows each stands for, (m,).
+        Number of rows that each row represents, (m,).
     """
 
     points: Float32
@@ -68,15 +67,15 @@ def relocate(
 ) -> tuple[Float32, Int64]:
     """Return the ``means`` (k, d) of the clusters with some centers relocated, and the numbers of these, ascending.
 
-    Both are the same on all ``hosts``. The numbers are those of centers that left and of centers that were split; there
-    are none where no relocation lowers the loss.
+    Both are the same on all ``hosts``. The numbers are those of removed centers and of split ones; none if no
+    relocation lowers the loss.
 
     Parameters
     ----------
-    partition
+    assignments
         The labels that the means belong to.
     rows
-        The rows of the partition.
+        The rows of the assignments.
 
     Raises
     ------
@@ -137,7 +136,7 @@ def _draw_rows(
     generator: Generator,
     hosts: Collectives,
 ) -> _Candidates:
-    """Draw rows of the candidates: all of a small cluster; of a large one the costly rather than the others."""
+    """Draw rows of the candidates: all of a small cluster; of a large one with a preference for distant rows."""
     number = np.full(len(errors), -1)
     number[candidates] = np.arange(len(candidates))
     groups = number[assignments.labels]
@@ -152,7 +151,7 @@ def _draw_rows(
     weights = (1.0 if own is None else own[places]) / np.minimum(chance, 1)
     notes = hosts.gather(np.stack([groups.astype(np.float64), numbers.astype(np.float64), weights], axis=1))
     points = hosts.gather(assignments.points_of(places))
-    # By cluster and row number, so that rows that were dealt out come in the order in which one host has them.
+    # Sorted by cluster and row number: the order that one host with all rows has.
     order = np.lexsort((notes[:, 1], notes[:, 0]))
     return _Candidates(points[order], notes[order, 0].astype(np.int64), notes[order, 2])
 
@@ -176,9 +175,9 @@ def _split(drawn: _Candidates, count: int, generator: Generator, pool: ThreadPoo
 
 
 def _pairs(gains: Float64, candidates: Int64, utilities: Float64, centers: Float32, most: int) -> Int64:
-    """Return the relocations to carry out, (m, 2): number of the candidate that is split, and center that goes.
+    """Return the relocations to carry out, (m, 2): number of the candidate to split, and center to remove.
 
-    The rows of a center that goes need the one nearest to it, which stays.
+    The center nearest to a removed one gets its rows, so it stays.
     """
     least_useful = np.argsort(utilities, kind="stable")[: LEAVING * most]
     nearest = least_useful[_nearest_other(centers[least_useful])]
@@ -202,7 +201,7 @@ def _pairs(gains: Float64, candidates: Int64, utilities: Float64, centers: Float
 
 
 def _nearest_other(centers: Float32) -> Int64:
-    """Return the number of the center that is nearest to each of the ``centers`` (k, d), itself left out; (k,)."""
+    """Return the number of the nearest other center of each of the ``centers`` (k, d), (k,)."""
     nearest = NearestCenters(centers)
     moved, found = nearest.from_origin(nearest.centers), np.zeros(len(centers), dtype=np.int64)
     for first, block in in_blocks(moved, nearest.block_rows):
