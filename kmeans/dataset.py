@@ -1,9 +1,9 @@
-"""The rows that a model is fitted to: in memory if they fit, else read again in each pass, with a sample in memory.
+"""The rows that a model is fitted to: in memory if they fit, else read in each pass, with a sample in memory.
 
-What comes through a pipe can't be read again: a pass brings new rows, and memory holds those of the first.
+Rows from a pipe can't be read again: each pass has new rows, and memory holds those of the first.
 
-Hosts that all read the same rows assign them to each other (:class:`RowAssignment`), and still draw as one host would:
-each knows the order of all rows, and contributes its own.
+Hosts that all read the same rows divide them (:class:`RowAssignment`), and still sample as one host would: each knows
+the order of all rows, and contributes its local ones.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ from kmeans.metric import EUCLIDEAN, Metric
 Pass = Callable[[], Iterator[Float32]]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-# A block: enough for a task of a worker, little beside the rows that memory keeps.
+# Size of a batch of rows: enough for a task of the thread pool, little compared with the rows in memory.
 BLOCK_BYTES = 4 << 20
 
-# What a fit remembers of each row in memory, beside the row: its place in an order, cluster, norm, margin; and a copy
+# Memory of a fit for each row in addition to the row: its place in an order, cluster, norm, Hamerly bound; and a copy
 # of these while they are sorted.
 BOOKKEEPING_BYTES = 96
 
-# Of the rows of each further host, its place in the order of all, and what is needed to find one's own in it.
+# Memory for each row of another host: its place in the order of all rows, and for finding the local rows in that order.
 OTHERS_BYTES = 16
 
 
 class RowAssignment(NamedTuple):
-    """How hosts divide rows that all of them read: row i is that of host i mod ``size``; this one is host ``rank``."""
+    """The division of rows that all hosts read: row i is that of host i mod ``size``; this one is host ``rank``."""
 
     rank: int = 0
     size: int = 1
 
     def numbers(self, rows: int) -> range:
-        """Return the numbers of this host's rows among so many."""
+        """Return the numbers of this host's rows among this number of ``rows``."""
         return range(self.rank, rows, self.size)
 
     def own(self, part: Float32, first: int) -> Float32:
-        """Return this host's rows of a ``part`` that begins with row number ``first``, a view."""
+        """Return a view of this host's rows of a ``part`` that begins with row number ``first``."""
         return part[(self.rank - first) % self.size :: self.size]
 
 
 class Rows(Protocol):
-    """A data set that can be read again and again.
+    """A data set that can be read several times.
 
     Attributes
     ----------
     features
         Number of columns, d.
     coordinates
-        Those that the rows are given in; None if none were chosen, which is the identity.
+        The coordinates of the rows; None if none were chosen, which is the identity.
     """
 
     features: int
@@ -66,13 +66,13 @@ class Rows(Protocol):
 
     @property
     def in_memory(self) -> MemoryRows:
-        """The rows that lie in memory: all, or a sample in which each row had the same chance to be."""
+        """The rows in memory: all, or a uniform sample."""
 
     def __len__(self) -> int:
         """Return the number of rows, n."""
 
     def prepared(self, metric: Metric) -> Rows:
-        """Return the same rows, each as ``metric`` prepares it; rows outside of memory block by block in each pass.
+        """Return the same rows, each as ``metric`` prepares it; rows outside of memory in each pass.
 
         Raises
         ------
@@ -81,9 +81,9 @@ class Rows(Protocol):
         """
 
     def batches(self, epoch: int) -> Iterator[Float32]:
-        """Yield every row once, in mini-batches (b, d), in an order of that ``epoch``'s own.
+        """Yield every row once, in mini-batches (b, d), in an order that depends on ``epoch``.
 
-        Of rows that were dealt out, yield this host's part of each mini-batch of all rows; it may be empty.
+        If hosts divide the rows, yield the local rows of each mini-batch of all rows; they may be none.
         """
 
     def blocks(self) -> Iterator[Float32]:
@@ -97,7 +97,7 @@ class Rows(Protocol):
 
 
 class MemoryRows:
-    """Rows that lie in memory as one array.
+    """Rows in memory as one array.
 
     Mini-batches are drawn without replacement from a permutation of all rows, new for each epoch: files are often
     sorted (by label, by day), and the first centers and learning rates must not depend on that.
@@ -111,15 +111,14 @@ class MemoryRows:
     seed
         Fixes the permutations.
     numbers
-        Numbers of these rows among all that were assigned to several hosts (:meth:`RowAssignment.numbers`). Default:
-        these rows are all there are.
+        Numbers of these rows among all rows that several hosts divide (:meth:`RowAssignment.numbers`). Default: there
+        are only these rows.
     weights
-        How often each row counts, (n,), finite and at least 0. Rows of weight 0 are left out: the fit is the one
-        without them. Default: each row counts once.
+        Weight of each row, (n,), finite and at least 0. Rows of weight 0 are removed. Default: 1 for each row.
     metric
         The metric that the points were prepared for.
     coordinates
-        Those that the points have (:meth:`of` chooses them); None for their own.
+        The coordinates of the points (:meth:`of` chooses them); None if none were chosen.
 
     Attributes
     ----------
@@ -130,15 +129,15 @@ class MemoryRows:
     mini_batch_size, metric, coordinates
         As given.
     ordered
-        How many rows an order has: all that were dealt out, or just these.
+        Number of rows of an order: all that hosts divide, or just these.
     is_dealt
-        Whether an order has rows of other hosts. A host that leaves out rows has an order of its own.
+        Whether an order has rows of other hosts. A host that removes rows has a separate order.
 
     Raises
     ------
     DataError
-        If a weight is negative or not finite, which the error names by its row; if all are 0, their sum is not finite,
-        or there isn't one for each row.
+        If a weight is negative or not finite (the error names its row), if all are 0, if their sum is not finite, or if
+        there isn't one for each row.
     """
 
     def __init__(
@@ -185,8 +184,8 @@ class MemoryRows:
     ) -> MemoryRows:
         """Return rows of ``points`` (n, d) of any type of numbers, such as float64.
 
-        They have coordinates in which float32 keeps their differences. A model that is fitted to them, and its loss,
-        are in the units of the points. For a ``metric`` that normalizes rows, they keep the coordinates that they have.
+        They get coordinates in which float32 keeps their differences. A model that is fitted to them, and its loss,
+        are in the units of the points. For a ``metric`` that normalizes rows, the coordinates are the identity.
 
         Raises
         ------
@@ -207,7 +206,7 @@ class MemoryRows:
         return cls(found, mini_batch_size, seed, weights=weights, metric=metric, coordinates=coordinates)
 
     def measured(self) -> MemoryRows:
-        """Return the same rows in the coordinates that they need, mostly themselves."""
+        """Return the same rows in the coordinates that they need; in most cases these rows."""
         if self.coordinates is not None or self.metric.normalizes or not len(self.points):
             return self
         found, coordinates = narrowed(self.points)
@@ -226,7 +225,7 @@ class MemoryRows:
         return self
 
     def by_themselves(self) -> MemoryRows:
-        """Return these rows with an order of their own."""
+        """Return these rows with a separate order."""
         return MemoryRows(self.points, self.mini_batch_size, self._seed, weights=self.weights, metric=self.metric)
 
     def with_weights(self) -> MemoryRows:
@@ -255,34 +254,34 @@ class MemoryRows:
         return self._order[1]
 
     def own(self, numbers: Int64) -> Int64:
-        """Return where in ``points`` those rows are that are this host's, of those with these ``numbers``."""
+        """Return the positions in ``points`` of those rows with these ``numbers`` that are local."""
         if not self.is_dealt:
             return numbers
         own: Int64 = numbers[numbers % self._deal.size == self._deal.rank] // self._deal.size
         return own
 
     def positions(self, numbers: Int64) -> Int64:
-        """Return at which positions of ``numbers`` this host's rows are; :meth:`own` returns their places."""
+        """Return the positions in ``numbers`` of local rows; :meth:`own` returns those in ``points``."""
         if not self.is_dealt:
             return np.arange(len(numbers))
         return np.flatnonzero(numbers % self._deal.size == self._deal.rank)
 
     def numbers_of(self, own: Int64) -> Int64:
-        """Return the numbers of the rows that lie at these places in ``points``; :meth:`own` returns the places."""
+        """Return the numbers of the rows at these positions in ``points``; the inverse of :meth:`own`."""
         return own * self._deal.size + self._deal.rank if self.is_dealt else own
 
     def gather(self, numbers: Int64, hosts: Collectives) -> Float32:
-        """Return the rows with these ``numbers`` on the leader, on other ``hosts`` none.
+        """Return the rows with these ``numbers`` on the leader, no rows on other ``hosts``.
 
-        Rows that were dealt out come in the order of the numbers, as they would from one host; of others each host
-        asks for its own, and they come one host's below the other's.
+        If hosts divide the rows, they are in the order of the numbers, as they would be on one host. Otherwise each
+        host passes numbers of its rows, and they are concatenated by rank.
         """
         return self._gathered(self.points[self.own(numbers)], numbers, hosts)
 
     def gather_weights(self, numbers: Int64, hosts: Collectives) -> Float64 | None:
-        """Return the weights of the rows that :meth:`gather` returns; None if each row counts once.
+        """Return the weights of the rows that :meth:`gather` returns; None without weights.
 
-        Either the rows of all ``hosts`` have weights or none have (:meth:`with_weights`).
+        Either the rows of all ``hosts`` have weights, or of none (:meth:`with_weights`).
         """
         if self.weights is None:
             return None
@@ -326,19 +325,19 @@ class MemoryRows:
 
 
 class StreamedRows:
-    """Rows that are read from where they come from in every pass, because memory doesn't hold them.
+    """Rows that are read from their source in every pass, because memory doesn't hold them.
 
-    Mini-batches are taken as the rows come, and shuffled within each block.
+    Mini-batches have the rows in the order of the source, shuffled within each block.
 
     Parameters
     ----------
     one_pass
-        Begins a pass over all rows, in blocks, always in the same order; each is valid until the next is asked for.
-        If rows are dealt out, those of all hosts.
+        Begins a pass over all rows, in blocks, always in the same order; each is valid until the next is requested.
+        If hosts divide the rows, a pass has those of all hosts.
     numbers
-        Numbers of this host's rows, n, among them.
+        Numbers of the n local rows among them.
     sample
-        Those of which memory holds a copy, (m, d); they have an order of their own.
+        The rows in memory, (m, d), with a separate order.
     mini_batch_size, seed, metric
         As for :class:`MemoryRows`.
     """
@@ -383,7 +382,7 @@ class StreamedRows:
         return StreamedRows(one_pass, self._numbers, sample, self._mini_batch_size, self._seed, metric=metric)
 
     def batches(self, epoch: int) -> Iterator[Float32]:
-        """Yield mini-batches of a pass; rows that are left at the end of a block open the next mini-batch."""
+        """Yield mini-batches of a pass; the remaining rows of a block begin the next mini-batch."""
         generator = np.random.default_rng((self._seed, epoch))
         blocks = _copied(self._all(), self.features)
         return _mini_batches(blocks, self._mini_batch_size, self.features, generator, self._deal)
@@ -394,20 +393,20 @@ class StreamedRows:
         Raises
         ------
         DataError
-            If there are not as many rows as there were.
+            If the number of rows has changed.
         """
         return _copied(_own(self._all(), self._deal), self.features)
 
     def weighted_batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield the same as :meth:`batches`; each row counts once."""
+        """Yield the same as :meth:`batches`, without weights."""
         return map(Batch, self.batches(epoch))
 
     def weighted_blocks(self) -> Iterator[Batch]:
-        """Yield the same as :meth:`blocks`; each row counts once."""
+        """Yield the same as :meth:`blocks`, without weights."""
         return map(Batch, self.blocks())
 
     def _all(self) -> Iterator[Float32]:
-        """Yield what a pass brings, and see to it that these are as many rows as at first."""
+        """Yield the blocks of a pass, and check that it has as many rows as the first one."""
         seen = 0
         for part in self._one_pass():
             seen += len(part)
@@ -419,24 +418,24 @@ class StreamedRows:
 
 
 class PipedRows:
-    """Rows that come once: those of the first pass are in memory, all or a sample, and each epoch has rows of its own.
+    """Rows that can be read once: memory holds those of the first pass, or a sample; each epoch has other rows.
 
     Parameters
     ----------
     next_pass
-        Begins the next pass, in blocks; each is valid until the next is asked for. Called once for each epoch but the
-        first, and only when its rows are read at once. If rows are dealt out, those of all hosts.
+        Begins the next pass, in blocks; each is valid until the next is requested. Called once for each epoch except
+        the first, immediately before its rows are read. If hosts divide the rows, a pass has those of all hosts.
     numbers
-        Numbers of this host's rows among those of the first pass, which is over.
+        Numbers of the local rows among those of the first pass, which is over.
     held
-        Those of them that memory holds, (m, d); if these aren't all, they have an order of their own.
+        The local rows in memory, (m, d); if these aren't all, they have a separate order.
     mini_batch_size, seed, metric
         As for :class:`MemoryRows`.
 
     Attributes
     ----------
     seen
-        Number of this host's rows of the first pass; ``len`` is the number of those in memory.
+        Number of local rows of the first pass; ``len`` is the number of those in memory.
     """
 
     def __init__(
@@ -469,18 +468,18 @@ class PipedRows:
         return self._held
 
     def prepared(self, metric: Metric) -> PipedRows:
-        """Return the same rows prepared by ``metric``: those in memory now, later passes as they come."""
+        """Return the same rows prepared by ``metric``: those in memory now, later passes as they are read."""
         try:
             held = self._held.prepared(metric).points
         except DataError as error:
             if len(self._held) < self.seen:
-                error.row = None  # of a sample it isn't known
+                error.row = None  # unknown for a sample
             raise
         next_pass = _prepared_pass(self._next_pass, metric)
         return PipedRows(next_pass, self._numbers, held, self._mini_batch_size, self._seed, metric=metric)
 
     def batches(self, epoch: int) -> Iterator[Float32]:
-        """Yield mini-batches of the rows in memory in epoch 0, and in a later one of the pass that comes next."""
+        """Yield mini-batches of the rows in memory in epoch 0, and of the next pass in a later epoch."""
         if epoch == 0:
             return self._held.batches(epoch)
         generator = np.random.default_rng((self._seed, epoch))
@@ -540,9 +539,9 @@ def _prepared_pass(one_pass: Pass, metric: Metric) -> Pass:
 def _mini_batches(
     blocks: Iterator[Float32], size: int, features: int, generator: Generator, deal: RowAssignment
 ) -> Iterator[Float32]:
-    """Yield the rows, shuffled within each block; those that are left at its end open the next mini-batch.
+    """Yield the rows, shuffled within each block; its remaining rows begin the next mini-batch.
 
-    Of blocks of dealt rows, yield this host's rows of each mini-batch.
+    If hosts divide the rows, yield the local rows of each mini-batch.
     """
     left, seen = np.empty((0, features), dtype=np.float32), 0
     left_is_own = np.empty(0, dtype=bool)
@@ -590,9 +589,9 @@ def _block_rows(features: int) -> int:
 
 
 def bytes_per_row(features: int, hosts: int = 1) -> int:
-    """Return what a row of so many ``features`` takes in memory while a model is fitted to it.
+    """Return the memory of a fit for each row with this number of ``features``.
 
-    ``hosts`` is the number of those among which rows are dealt out.
+    ``hosts`` is the number of hosts that divide the rows.
     """
     return 4 * features + BOOKKEEPING_BYTES + (hosts - 1) * OTHERS_BYTES
 
@@ -600,9 +599,9 @@ def bytes_per_row(features: int, hosts: int = 1) -> int:
 def load(
     one_pass: Pass, budget: int, mini_batch_size: int = 5000, seed: int = 0, deal: RowAssignment | None = None
 ) -> MemoryRows | StreamedRows:
-    """Read all rows once and keep them, or as large a sample of them as can be fitted to in ``budget`` bytes.
+    """Read all rows once and keep them, or a uniform sample whose fit takes ``budget`` bytes.
 
-    The sample is uniform. With a ``deal`` this host keeps, and gives, its own of the rows; it may have none.
+    With a ``deal`` the result has this host's rows only; it may have none.
 
     Raises
     ------
@@ -618,7 +617,7 @@ def load(
 def load_once(
     next_pass: Pass, budget: int, mini_batch_size: int = 5000, seed: int = 0, deal: RowAssignment | None = None
 ) -> PipedRows:
-    """Do what :func:`load` does with rows that can't be read again; each later call of ``next_pass`` brings new ones.
+    """Do the same as :func:`load` with rows that can't be read again; later passes have new rows.
 
     Raises
     ------
@@ -630,7 +629,7 @@ def load_once(
 
 
 def _read(blocks: Iterator[Float32], budget: int, seed: int, deal: RowAssignment) -> tuple[Float32, range]:
-    """Return all own rows, or a sample of as many as ``budget`` bytes allow, and the numbers of all own rows.
+    """Return the local rows, or a sample that fits ``budget`` bytes, and the numbers of all local rows.
 
     Once memory is full, row t replaces a random one with probability m / t (J. S. Vitter, "Random sampling with a
     reservoir", 1985, algorithm R).
@@ -642,7 +641,7 @@ def _read(blocks: Iterator[Float32], budget: int, seed: int, deal: RowAssignment
         if not len(block):
             continue
         if held is None:
-            # As large as the budget allows: memory that no row reaches is never touched, so it costs nothing.
+            # As large as the budget allows: memory that is never written to costs nothing.
             capacity = max(1, budget // bytes_per_row(block.shape[1], deal.size))
             held = np.empty((capacity, block.shape[1]), dtype=np.float32)
         own = deal.own(block, read)

@@ -1,13 +1,14 @@
-"""Nearest centers of a block of points: the kernel that everything else stands on.
+"""Nearest centers of a batch of points: the kernel of all phases and of predictions.
 
-The squared distance of a point x to a center c is |x|^2 - 2 x.c + |c|^2. The first term doesn't change which center
-is nearest, so one GEMM per block (and one addition) ranks the centers; the true distance of the winner is computed
-when someone wants it.
+The squared distance of a point x to a center c is |x|^2 - 2 x.c + |c|^2. The first term doesn't affect which center
+is nearest, so one GEMM per batch (and one addition) ranks the centers; the distance to the nearest is computed on
+request.
 
-In float32 the three terms cancel badly if the data lie far from the origin compared with their spread (years,
-temperatures in Kelvin, a large constant column). Then both sides are moved to the centers' mean first.
+In float32 the three terms cancel if the data are far from the origin compared with their spread (years, temperatures in
+Kelvin, a large constant column). Then both sides are moved to the centers' mean first.
 
-Where the distances to two centers differ by less than that rounding, who must know looks again, in float64.
+Where the scores of two centers differ by less than the error bound of float32 (near ties), callers that need exact
+labels recompute them in float64 (:meth:`NearestCenters.exact_query`).
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ MIN_BLOCK_ROWS, MAX_BLOCK_ROWS = 64, 4096
 # Offset against spread (both squared) from which float32 would lose more than two of its seven digits.
 FAR_FROM_ORIGIN = 100.0
 
-# What a sum of d products in float32 may be wrong by, relative to the sum of their magnitudes: d of these, and a few
-# more for the subtraction of the origin and the last additions.
+# Error of a sum of d products in float32, relative to the sum of their magnitudes: d of these, and a few more for the
+# subtraction of the origin and the last additions.
 UNIT_ROUNDOFF = 2.0**-24
 ROUNDED_TERMS = 8
 
@@ -44,15 +45,15 @@ def squared_norms(points: Float32) -> Float32:
 
 
 def rounding_decides(squared: Float32 | Float64, norms: Float32) -> bool:
-    """Return whether float32 can't rank the centers of some points.
+    """Return whether rounding to float32 decides the labels of some points.
 
-    ``squared`` are their squared distances to the nearest, ``norms`` those to the origin, both (n,).
+    ``squared`` are their squared distances to the nearest center, ``norms`` those to the origin, both (n,).
     """
     return bool(squared.sum(dtype=np.float64) < LABELS_ROUND * norms.sum(dtype=np.float64))
 
 
 def block_rows(features: int, clusters: int) -> int:
-    """Return how many rows of ``features`` values make a block whose scores on ``clusters`` centers stay in cache."""
+    """Return the number of rows whose scores for ``clusters`` centers stay in cache."""
     fitting = BLOCK_BYTES // (4 * (features + clusters))
     return max(MIN_BLOCK_ROWS, min(MAX_BLOCK_ROWS, fitting))
 
@@ -65,16 +66,16 @@ class NearestCenters:
     centers
         Shape (k, d), float32 or float64.
     like
-        Earlier centers whose origin is kept, so that norms of points stay valid.
+        Earlier centers whose origin is used, so that norms of points stay valid.
 
     Attributes
     ----------
     origin
-        What is subtracted from points and centers before they are multiplied, float32 (d,); None where it isn't needed.
+        Subtracted from points and centers before they are multiplied, float32 (d,); None if it isn't needed.
     factor, norms
-        What points from the origin are multiplied with and what is added to rank the centers, (d, k) and (k,).
+        The scores of points x from the origin are ``x @ factor + norms``; (d, k) and (k,).
     block_rows
-        Points whose scores stay in cache.
+        Number of points whose scores stay in cache.
     """
 
     def __init__(self, centers: Float32 | Float64, like: NearestCenters | None = None) -> None:
@@ -83,18 +84,18 @@ class NearestCenters:
         self.features: int = self.centers.shape[1]
         self.origin: Float32 | None = _origin(self.centers) if like is None else like.origin
         moved = self.centers if self.origin is None else self.centers - self.origin
-        # Scaled and transposed once, so that the loop below is one GEMM and one addition.
+        # Scaled and transposed once, so that scores are one GEMM and one addition.
         self._scaled: Float32 = moved * np.float32(-2)
         self.factor: Float32 = np.ascontiguousarray(self._scaled.T)
         self.norms: Float32 = squared_norms(moved)
         self.block_rows = block_rows(self.features, self.clusters)
-        # A score |c|^2 - 2 x.c, both from the origin, is wrong by at most this times 2 |x| |c| + |c|^2.
+        # The error of a score |c|^2 - 2 x.c, both from the origin, is at most this times 2 |x| |c| + |c|^2.
         self._error: float = (self.features + ROUNDED_TERMS) * UNIT_ROUNDOFF
 
     def rank(self, points: Float32) -> tuple[Int64, Float32]:
         """Return the nearest center of each point and its score |x - c|^2 - |x - origin|^2, both of shape (n,).
 
-        Of several centers at the same distance the first is taken.
+        Of several centers at the same distance the first is chosen.
         """
         labels = np.empty(len(points), dtype=np.int64)
         scores = np.empty(len(points), dtype=np.float32)
@@ -106,45 +107,45 @@ class NearestCenters:
         return labels, scores
 
     def labels(self, points: Float32) -> Int64:
-        """Return the nearest center of each point, (n,): those of :meth:`rank`, without the time its scores take."""
+        """Return the nearest center of each point, (n,), as :meth:`rank` without its scores."""
         labels = np.empty(len(points), dtype=np.int64)
         for first, block in in_blocks(points, self.block_rows):
             self._score_table(block).argmin(axis=1, out=labels[first : first + len(block)])
         return labels
 
     def _score_table(self, block: Float32) -> Float32:
-        """Return the score of each of the points on each center, (b, k)."""
+        """Return the score of each point for each center, (b, k)."""
         table: Float32 = self.from_origin(block) @ self.factor
         table += self.norms
         return table
 
     def from_origin(self, points: Float32) -> Float32:
-        """Return ``points - origin`` (n, d); the same array if there is no origin to subtract."""
+        """Return ``points - origin`` (n, d); the same array without an origin."""
         return points if self.origin is None else points - self.origin
 
     def subset(self, centers: Int64) -> tuple[Float32, Float32]:
-        """Return :attr:`factor` and :attr:`norms` of some ``centers`` only, (d, m) and (m,)."""
+        """Return :attr:`factor` and :attr:`norms` of some ``centers``, (d, m) and (m,)."""
         return self._scaled[centers].T, self.norms[centers]
 
     def query(self, points: Float32) -> tuple[Int64, Float32]:
         """Return the nearest center of each point and its squared distance to it, both of shape (n,).
 
-        The distance is that of the difference, not of the three terms: it is 0 where a point is a center, and exact to
-        float32 however far both are from the origin. Where clusters are so tight that rounding would decide the labels,
-        they are those of :meth:`exact_query`.
+        The distance is computed from the difference, not from the three terms: it is 0 if the point is a center, and
+        exact to float32 however far both are from the origin. If clusters are so tight that rounding would decide the
+        labels, they are those of :meth:`exact_query`.
         """
         labels = self.labels(points)
         squared = self.squared_distances(points, labels)
-        # Of points close to their centers, compared with the origin, the norms are those of the centers.
+        # Points close to their centers have nearly the norms of the centers.
         if rounding_decides(squared, self.norms[labels]):
             return self.exact_query(points)
         return labels, squared
 
     def exact_query(self, points: Float32) -> tuple[Int64, Float32]:
-        """Return the same as :meth:`query`, and never a center that is farther than another because of rounding.
+        """Return the same as :meth:`query`, with near ties decided in float64.
 
-        Where the scores of several centers are equal but for what float32 may have rounded, they are compared in
-        float64. It takes a little longer, which most of training has no use for.
+        The result is never a center that is farther than another because of rounding. It takes a little longer, and
+        most of training doesn't need it.
         """
         if len(points) == 1 and (found := self._clear_query(points)):
             return found
@@ -156,7 +157,7 @@ class NearestCenters:
             table = self._score_table(block)
             table.argmin(axis=1, out=nearest)
             squared[:] = squared_norms(block - self.centers[nearest])
-            # One limit for the whole block: to find out that all is clear must cost next to nothing.
+            # One bound for the whole batch: the check must be cheap for batches without near ties.
             best = table[np.arange(len(block)), nearest]
             doubt = self._doubt(float((squared - best).max()), float(squared.max()))
             near = table <= (best + doubt)[:, None]
@@ -168,9 +169,9 @@ class NearestCenters:
         return labels, distances
 
     def _clear_query(self, points: Float32) -> tuple[Int64, Float32] | None:
-        """Do :meth:`exact_query` for a single one of ``points`` (1, d); None if several centers may be the nearest.
+        """Return :meth:`exact_query` of a single one of ``points`` (1, d); None if there is a near tie.
 
-        The same numbers in half the time: what a block of points needs besides takes as long as the rest of it.
+        The same numbers in half the time: for one point, the other steps of a batch take as long as the computation.
         """
         table = self._score_table(points)
         nearest = int(table.argmin())
@@ -182,17 +183,17 @@ class NearestCenters:
         return np.array([nearest]), squared
 
     def _doubt(self, squared_length: float, squared_distance: float) -> float:
-        """Return by how much the score of a center may be larger than the best, and it be the nearest all the same.
+        """Return the error bound within which another center may still be the nearest.
 
-        It is that of the longest and the farthest of some points, twice as wide for what is wrong with their lengths
-        themselves. A center that is nearer than the chosen one, at distance r, has a |c| of at most |x| + r.
+        It holds for points with at most these squared lengths and distances, and is doubled for the rounding of these
+        lengths. A center that is nearer than the chosen one, at distance r, has a |c| of at most |x| + r.
         """
         length = math.sqrt(max(squared_length, 0.0))
         reach = length + math.sqrt(squared_distance)
         return 4 * self._error * reach * (2 * length + reach)
 
     def _settle(self, points: Float32, rows: Int64, labels: Int64, distances: Float32) -> None:
-        """Mend labels and squared distances of those ``rows`` of ``points`` that are nearer to another center."""
+        """Correct labels and squared distances of those ``rows`` of ``points`` that are nearer to another center."""
         some = points[rows]
         table = self._score_table(some)
         lengths = np.sqrt(squared_norms(self.from_origin(some)))
@@ -206,8 +207,8 @@ class NearestCenters:
             distances[rows] = squared_norms(some - self.centers[labels[rows]])
 
     def _nearest_of(self, some: Int64, points: Float32) -> Int64:
-        """Return which of ``some`` centers is nearest to each of ``points``, in float64 and from one of them, (n,)."""
-        # Of equal centers the first alone: the product may round two equal columns differently.
+        """Return which of ``some`` centers is nearest to each of ``points``, computed in float64, (n,)."""
+        # Only the first of equal centers: the product may round two equal columns differently.
         some = np.sort(list({self.centers[center].tobytes(): center for center in some[::-1]}.values()))
         origin = self.centers[some[0]].astype(np.float64)
         moved = points - origin
@@ -223,7 +224,7 @@ class NearestCenters:
         return labels
 
     def squared_distances(self, points: Float32, labels: Int64 | Int32) -> Float32:
-        """Return the squared distance of each point to the center that ``labels`` (n,) names, (n,)."""
+        """Return the squared distance of each point to its center in ``labels`` (n,), (n,)."""
         distances = np.empty(len(points), dtype=np.float32)
         for first, block in in_blocks(points, self.block_rows):
             last = first + len(block)
@@ -232,10 +233,10 @@ class NearestCenters:
 
 
 def two_nearest(points: Float32, factor: Float32, norms: Float32) -> tuple[Int64, Float32, Float32]:
-    """Return the nearest center of each point, its score and that of the second nearest (infinite without one), (b,).
+    """Return the nearest center of each point, its score, and the second best score; (b,).
 
     ``points`` (b, d) are those from the origin, ``factor`` (d, k) and ``norms`` (k,) those of a NearestCenters; scores
-    are those of :meth:`NearestCenters.rank`.
+    are those of :meth:`NearestCenters.rank`. With one center the second score is infinite.
     """
     table = points @ factor
     table += norms
@@ -247,10 +248,10 @@ def two_nearest(points: Float32, factor: Float32, norms: Float32) -> tuple[Int64
 
 
 def _several(marks: NDArray[np.bool_]) -> Int64:
-    """Return the rows of ``marks`` (b, k), of which each has one, that have several."""
+    """Return the rows of ``marks`` (b, k) with several marks; each row has at least one."""
     rows = np.flatnonzero(marks) // marks.shape[1]
     repeated = rows[1:][rows[1:] == rows[:-1]]
-    # They ascend, so there is nothing to sort for np.unique.
+    # The rows ascend, so np.unique and its sort aren't needed.
     several: Int64 = repeated[np.diff(repeated, prepend=-1) != 0]
     return several
 

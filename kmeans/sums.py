@@ -1,4 +1,4 @@
-"""One pass over points: assign each to its nearest center, and add up what the centers are updated from."""
+"""One pass over points: the nearest center of each, and the sums from which centers are updated."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from kmeans.collectives import Collectives
 from kmeans.distance import NearestCenters, rounding_decides, squared_norms
 from kmeans.threads import Interrupted, ThreadPool
 
-# Rows that one task assigns and sums. Enough that the one addition per cluster which ends a task costs little, few
-# enough that a mini-batch of 5,000 rows feeds several cores. A function of d alone: the number of threads must not
-# change which rows are added together first.
+# Number of rows of one task: large enough that the addition per cluster at its end costs little, small enough that a
+# mini-batch of 5,000 rows uses several cores. It depends only on d: the number of threads must not change the order of
+# additions.
 TASK_BYTES = 4 << 20
 MIN_TASK_ROWS, MAX_TASK_ROWS = 1024, 2500
 
-# Where clusters have no more values than this on average, one call for all is faster than a call for each.
+# If clusters have no more values than this on average, one call for all is faster than a call for each.
 SHORT_RUN_VALUES = 200
 
-# Inertia is a difference of two sums of squares. Where it is a smaller share of them than this, float32 has no digits
+# Inertia is a difference of two sums of squares. If it is a smaller fraction of them than this, float32 has no digits
 # left of it (tight clusters, far apart).
 ROUNDING_SHOWS = 1e-2
 
 
 @dataclass(slots=True)
 class ClusterSums:
-    """What the points of each cluster add up to.
+    """Sums of the points of each cluster.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class ClusterSums:
     inertia
         Sum over all points of (weight times) the squared distance to the nearest center.
     counts
-        Number of points of each cluster, float64 (k,); None if each point counts once, where ``weights`` are the same.
+        Number of points of each cluster, float64 (k,); None without weights, where ``weights`` is the number.
     """
 
     sums: Float64
@@ -50,7 +50,7 @@ class ClusterSums:
 
     @classmethod
     def zero(cls, clusters: int, features: int, *, is_weighted: bool = False) -> ClusterSums:
-        """Return the sums of no points; with ``is_weighted`` the points to be added have weights."""
+        """Return the sums of no points; ``is_weighted`` says whether points added later have weights."""
         return cls(np.zeros((clusters, features)), np.zeros(clusters), 0.0, np.zeros(clusters) if is_weighted else None)
 
     def add(self, other: ClusterSums) -> None:
@@ -75,7 +75,7 @@ class ClusterSums:
         Raises
         ------
         Interrupted
-            On all hosts, if one says that its sums aren't complete because it was ``interrupted``.
+            On all hosts, if one passes ``interrupted``, as its sums are incomplete.
         """
         if hosts.size == 1 and not interrupted:
             return self
@@ -115,15 +115,15 @@ def assign_and_sum(
     *,
     exact: bool = False,
 ) -> ClusterSums:
-    """Return the sums of ``points`` (n, d) by nearest center, each point counted ``weights`` (n,) times (default 1).
+    """Return the sums of ``points`` (n, d) by nearest center, with ``weights`` (n,) (default 1).
 
-    The result is the same to the bit for any number of ``workers``.
+    The result is the same to the bit for any number of threads.
 
     Parameters
     ----------
     exact
-        Whether a point that is almost as near to a second center goes to the nearest for certain. Else rounding
-        decides, and may do so otherwise where other points are beside it.
+        Whether near ties are decided in float64. Otherwise rounding decides, and the result may depend on the other
+        points of the batch.
     """
     size = task_rows(nearest.features)
 
@@ -138,7 +138,7 @@ def assign_and_sum(
 def assign_and_sum_blocks(
     blocks: Iterable[Batch], nearest: NearestCenters, pool: ThreadPool, *, is_weighted: bool = False
 ) -> ClusterSums:
-    """Return the sums of all points of ``blocks``; while workers are at some of them, the next are fetched.
+    """Return the sums of all points of ``blocks``; the next blocks are read while the pool computes.
 
     ``is_weighted`` says whether all blocks have weights, or none.
     """
@@ -170,8 +170,8 @@ def sum_by_label(
 ) -> LabelSums:
     """Return the sums of ``points`` (n, d), times ``weights`` if given, by their ``labels`` (n,).
 
-    Rows sorted by label lie cluster by cluster, and each cluster is one sum. Against a one-hot GEMM that takes as long
-    at k = 10 and an eighth at k = 1000 (docs/decisions/computation.md).
+    Rows are sorted by label, and each cluster is one sum: with many clusters this is faster than a one-hot GEMM
+    (docs/decisions/computation.md).
     """
     order = labels.astype(np.min_scalar_type(clusters)).argsort(kind="stable")  # 16 bits: a radix sort
     by_label = points[order] if weights is None else points[order] * weights[order, None]
@@ -200,22 +200,22 @@ class LabelSums(NamedTuple):
 
 
 class TaskSums(NamedTuple):
-    """What one task found: sums by label, of points from the origin, and the points' inertia."""
+    """Result of one task: sums by label, of points from the origin, and the points' inertia."""
 
     by_label: LabelSums
     inertia: float
 
 
 def task_rows(features: int) -> int:
-    """Return how many points of so many ``features`` one task assigns and sums."""
+    """Return the number of points of one task, for points with this number of ``features``."""
     return max(MIN_TASK_ROWS, min(MAX_TASK_ROWS, TASK_BYTES // (4 * features)))
 
 
 def settle(nearest: NearestCenters, points: Float32, labels: Int64 | Int32, scores: Float32, norms: Float32) -> Settled:
-    """Return labels and squared distances of ``points`` (n, d), corrected.
+    """Return labels and squared distances of ``points`` (n, d), corrected for rounding.
 
     The distances are ``scores`` plus ``norms`` (those of the points from the origin), unless float32 has no digits left
-    of that; and where it has none left to rank the centers either, the labels are found in float64.
+    of that sum. If it has none left to rank the centers either, the labels are computed in float64.
     """
     squared = np.maximum(scores.astype(np.float64) + norms, 0)
     is_rounded = False
@@ -229,7 +229,7 @@ def settle(nearest: NearestCenters, points: Float32, labels: Int64 | Int32, scor
 
 
 class Settled(NamedTuple):
-    """Labels (n,), squared distances (n,), and whether rounding decided before."""
+    """Labels (n,), squared distances (n,), and whether the labels before were decided by rounding."""
 
     labels: Int64 | Int32
     squared: Float64
@@ -239,12 +239,12 @@ class Settled(NamedTuple):
 def sums_of_all_hosts(
     compute: Callable[[], ClusterSums], nothing: ClusterSums, pool: ThreadPool, hosts: Collectives
 ) -> ClusterSums:
-    """Return what ``compute()`` gives on all ``hosts``, added up; ``nothing`` stands for it where a stop cut it off.
+    """Return the sum of ``compute()`` over all ``hosts``; ``nothing`` replaces it on a host that is stopped.
 
     Raises
     ------
     Interrupted
-        On all hosts, if a stop was wanted on one: none may wait for what another gave up.
+        On all hosts, if a stop was requested on one: a host must not wait for sums that another doesn't send.
     """
     try:
         with pool.interruptible():
