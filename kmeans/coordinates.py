@@ -2,8 +2,8 @@
 
 They have an offset for each column, and one scale: ``(x - offset) * scale`` is computed in float64 and then stored as
 float32. A column of timestamps near 1.7e9 has steps of 128 in float32, and squares of values near 1e-25 are 0. The
-scale is a power of two, so it rounds nothing. Centers, distances and losses are reported in the units of the data. Data
-that need none of this have the identity as their coordinates, and are fitted as they are.
+scale is a power of two, so it rounds nothing. Centers, distances and losses are reported in the units of the data. For
+other data the coordinates are the identity, and the rows are fitted unchanged.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from kmeans.arrays import MAX_MAGNITUDE, Float32, Float64, as_float32, as_wide_p
 from kmeans.callbacks import Callbacks
 from kmeans.checkpoint import Checkpoints, State
 
-# Rows, and values of them, by which coordinates are chosen.
+# Number of rows, and of their values, from which coordinates are chosen.
 MIN_SAMPLE_ROWS, MAX_SAMPLE_ROWS, SAMPLE_VALUES = 8, 1024, 1 << 15
 
 # An offset is removed from a column whose values are this many times larger than their range.
 FAR = 512.0
 
-# The same for centers, which are the whole data: float32 keeps a 4096th of the distances between them.
+# The same for centers: float32 keeps a 4096th of the distances between them.
 FAR_CENTERS = 4096.0
 
-# From here on float32 doesn't hold every whole number: a column that is constant so far may vary unseen.
+# Above this float32 doesn't hold every whole number: a column that seems constant may vary.
 WHOLE_NUMBERS = 2.0**24
 
-# Rounding shows in a value if this fraction of the sample, the closest, lies within some steps of float32 around it:
-# within COARSE_STEPS an offset is worth a try, within LOST_STEPS differences are lost.
+# Rounding shows in a value if the closest CLOSEST fraction of the sample is within some steps of float32 around it:
+# within COARSE_STEPS an offset may help, within LOST_STEPS differences are lost.
 CLOSEST, COARSE_STEPS, LOST_STEPS = 1 / 32, 4.0, 1.0
 
-# Fraction of the values in which rounding must show, and the fraction of these that an offset must leave at most.
+# Fraction of the values in which rounding must show, and the largest fraction of these that may remain with an offset.
 SHOWS, GAIN = 0.02, 0.9
 
-# An offset is rounded to float32 where that moves it by so many deviations at most.
+# An offset is rounded to float32 if that moves it by at most this number of deviations.
 SHORT = 16.0
 
-# Columns whose range is this fraction of the largest change no distance.
+# Columns whose range is this fraction of the largest don't affect distances.
 NEGLIGIBLE = 2.0**-30
 
 # Below this magnitude the squares of differences leave float32's range. The scale stays in float64's.
 SMALL, MAX_EXPONENT = 2.0**-32, 900
 
-# Steps of float32 that a range must have for the differences to be kept.
+# Number of steps of float32 that a range must have for float32 to keep the differences.
 MIN_STEPS = 64
 
 # Names in the arrays of a checkpoint.
@@ -73,7 +73,7 @@ class Coordinates:
 
     @property
     def is_identity(self) -> bool:
-        """Whether points have the coordinates that they are given in."""
+        """Whether the coordinates of points are the points."""
         return self.offset is None and self.scale == 1.0
 
     @property
@@ -82,7 +82,7 @@ class Coordinates:
         return None if self.offset is None else len(self.offset)
 
     def equals(self, other: Coordinates) -> bool:
-        """Return whether points have the same coordinates in ``other``."""
+        """Return whether ``other`` gives points the same coordinates."""
         if self.offset is None or other.offset is None:
             return self.offset is other.offset and self.scale == other.scale
         return bool(np.array_equal(self.offset, other.offset)) and self.scale == other.scale
@@ -95,7 +95,7 @@ class Coordinates:
         return moved
 
     def narrow(self, points: NDArray[Any]) -> Float32:
-        """Return the coordinates of ``points`` (n, d), float32; infinite beyond it."""
+        """Return the coordinates of ``points`` (n, d), float32; infinite beyond its range."""
         return as_float32(points if self.is_identity else self.of(points))
 
     def narrow_centers(self, centers: NDArray[Any]) -> Float32:
@@ -103,12 +103,12 @@ class Coordinates:
         return as_float32(np.clip(self.of(centers), -MAX_MAGNITUDE, MAX_MAGNITUDE))
 
     def widen(self, points: NDArray[Any]) -> Float64:
-        """Return the points (n, d) that have the coordinates ``points``, float64."""
+        """Return the points (n, d) with the coordinates ``points``, float64."""
         wide = points.astype(np.float64) / self.scale
         return wide if self.offset is None else wide + self.offset
 
     def then(self, other: Coordinates) -> Coordinates:
-        """Return the coordinates in ``other`` of what has these coordinates."""
+        """Return the coordinates that apply these first and then ``other``."""
         offset = self.offset
         if other.offset is not None:
             moved = other.offset / self.scale
@@ -120,7 +120,7 @@ class Coordinates:
         return value / self.scale / self.scale
 
     def callbacks(self, callbacks: Callbacks) -> Callbacks:
-        """Return an observer that reports losses in the units of the points."""
+        """Return callbacks that report losses in the units of the points."""
         return callbacks if self.scale == 1.0 else _InUnits(callbacks, self)
 
     def checkpoints(self, checkpoints: Checkpoints) -> Checkpoints:
@@ -132,14 +132,14 @@ IDENTITY = Coordinates()
 
 
 class Measured(NamedTuple):
-    """What a sample of rows shows.
+    """Result of measuring a sample of rows.
 
     Attributes
     ----------
     coordinates
-        Those that the rows need; the identity in most cases.
+        The coordinates that the rows need; the identity in most cases.
     lost
-        Numbers of the columns, from 0, of which float32 can't keep the differences even there.
+        Numbers of the columns, from 0, whose differences float32 loses even in these coordinates.
     """
 
     coordinates: Coordinates
@@ -147,7 +147,7 @@ class Measured(NamedTuple):
 
 
 def sample_rows(features: int) -> int:
-    """Return the number of rows by which coordinates are chosen."""
+    """Return the number of rows from which coordinates are chosen."""
     return max(MIN_SAMPLE_ROWS, min(MAX_SAMPLE_ROWS, SAMPLE_VALUES // features))
 
 
@@ -157,11 +157,11 @@ def measure(sample: Float64, before: Coordinates = IDENTITY, *, largest: float =
     Parameters
     ----------
     before
-        Those that they have; they stay if they are good enough.
+        Their present coordinates; they are kept if they are good enough.
     largest
-        The magnitude of a coordinate that is known of other rows.
+        The largest magnitude of a coordinate of other rows.
     far
-        How many times larger than its range a column must be to get an offset.
+        The multiple of its range above which a column gets an offset.
     """
     if not len(sample):
         return Measured(before, [])
@@ -197,7 +197,7 @@ def measure(sample: Float64, before: Coordinates = IDENTITY, *, largest: float =
 def coarse_columns(sample: Float64) -> dict[int, float]:
     """Return the columns, from 0, whose differences float32 input may have lost.
 
-    Each has the step of float32 at its size.
+    The values are the steps of float32 at the columns' sizes.
     """
     if not len(sample):
         return {}
@@ -217,7 +217,7 @@ def of_centers(centers: NDArray[Any]) -> Coordinates:
 def narrowed(points: ArrayLike) -> tuple[Float32, Coordinates]:
     """Return ``points`` (n, d) as float32 in the coordinates they need, and these.
 
-    Points that need none, and are float32 already, are returned as they are.
+    float32 points that need none are returned unchanged.
 
     Raises
     ------
@@ -234,7 +234,7 @@ def narrowed(points: ArrayLike) -> tuple[Float32, Coordinates]:
     found = np.empty(array.shape, dtype=np.float32)
     for first, block in in_blocks(array, BLOCK_ROWS):
         found[first : first + len(block)] = coordinates.narrow(block)
-    if coordinates.scale > 1 and not is_in_range(found):  # a row that isn't in the sample is larger than all that are
+    if coordinates.scale > 1 and not is_in_range(found):  # a row outside of the sample is larger
         moved = replace(coordinates, scale=1.0)
         top = max(float(np.abs(moved.of(block)).max()) for _, block in in_blocks(array, BLOCK_ROWS))
         coordinates = replace(coordinates, scale=_scale(top))
@@ -253,14 +253,14 @@ def _scale(top: float) -> float:
 
 
 def _exponent(size: float) -> int:
-    """Return e such that ``size`` times 2^-e is from 0.5 to 1, at most; 0 for 0."""
+    """Return e such that ``size`` times 2^-e is at most 1, and mostly at least 0.5; 0 for 0."""
     return max(int(np.frexp(size)[1]), -MAX_EXPONENT)
 
 
 def _short(ordered: Float64, middle: Float64) -> Float64:
-    """Return ``middle`` (d,), rounded to float32 where that is near enough.
+    """Return ``middle`` (d,), rounded to float32 where that is close enough.
 
-    Then rows far from the others, zeros that stand for missing values above all, are exact in float32.
+    Then rows far from the others, such as zeros for missing values, are exact in float32.
     """
     short = as_float32(middle).astype(np.float64)
     deviation = np.median(np.abs(ordered - middle), axis=0)
@@ -286,13 +286,13 @@ def _rounded(values: Float64, nearby: Float64, exponent: int, steps: float) -> F
 
 
 class _InUnits(Callbacks):
-    """Passes progress on, with losses in the units of the points."""
+    """Forwards progress, with losses in the units of the points."""
 
     def __init__(self, callbacks: Callbacks, coordinates: Coordinates) -> None:
         self._callbacks, self._squared = callbacks, coordinates.squared
 
     def seeded(self, *, centers: int, clusters: int, factor: int, auto: bool, rows: int) -> None:
-        """Pass the first centers on."""
+        """Forward the first centers."""
         self._callbacks.seeded(centers=centers, clusters=clusters, factor=factor, auto=auto, rows=rows)
 
     def hierarchy_started(self, *, clusters: int) -> None:
@@ -300,46 +300,46 @@ class _InUnits(Callbacks):
         self._callbacks.hierarchy_started(clusters=clusters)
 
     def stream_started(self) -> None:
-        """Pass the start of phase 1 on."""
+        """Forward the start of phase 1."""
         self._callbacks.stream_started()
 
     def epoch_done(self, *, epoch: int, epochs: int, rows: int, batches: int, seconds: float) -> None:
-        """Pass an epoch on."""
+        """Forward an epoch."""
         self._callbacks.epoch_done(epoch=epoch, epochs=epochs, rows=rows, batches=batches, seconds=seconds)
 
     def shrink_started(self, *, centers: int, clusters: int) -> None:
-        """Pass the start of phase 2 on."""
+        """Forward the start of phase 2."""
         self._callbacks.shrink_started(centers=centers, clusters=clusters)
 
     def refine_started(self, *, at_most: int) -> None:
-        """Pass the start of phase 3 on."""
+        """Forward the start of phase 3."""
         self._callbacks.refine_started(at_most=at_most)
 
     def refined(self, *, with_all: int, with_nearby: int, clusters: int) -> None:
-        """Pass the comparisons of phase 3 on."""
+        """Forward the comparisons of phase 3."""
         self._callbacks.refined(with_all=with_all, with_nearby=with_nearby, clusters=clusters)
 
     def phase_done(self, *, phase: str, seconds: float) -> None:
-        """Pass the end of a phase on."""
+        """Forward the end of a phase."""
         self._callbacks.phase_done(phase=phase, seconds=seconds)
 
     def batch_done(self, *, epoch: int, epochs: int, rows_seen: int, rows: int, mean_squared_distance: float) -> None:
-        """Pass a mini-batch on."""
+        """Forward a mini-batch."""
         loss = self._squared(mean_squared_distance)
         self._callbacks.batch_done(
             epoch=epoch, epochs=epochs, rows_seen=rows_seen, rows=rows, mean_squared_distance=loss
         )
 
     def shrink_attempt(self, *, attempt: int, mean_squared_distance: float) -> None:
-        """Pass a run of phase 2 on."""
+        """Forward a run of phase 2."""
         self._callbacks.shrink_attempt(attempt=attempt, mean_squared_distance=self._squared(mean_squared_distance))
 
     def shrink_done(self, *, mean_squared_distance: float) -> None:
-        """Pass the end of phase 2 on."""
+        """Forward the end of phase 2."""
         self._callbacks.shrink_done(mean_squared_distance=self._squared(mean_squared_distance))
 
     def refine_pass(self, *, done: int, rows: int, mean_squared_distance: float, empty_clusters: int) -> None:
-        """Pass a pass of phase 3 on."""
+        """Forward a pass of phase 3."""
         loss = self._squared(mean_squared_distance)
         self._callbacks.refine_pass(done=done, rows=rows, mean_squared_distance=loss, empty_clusters=empty_clusters)
 
@@ -347,7 +347,7 @@ class _InUnits(Callbacks):
 class _InCoordinates(Checkpoints):
     """Checkpoints with the coordinates of their centers.
 
-    A job on pipes may find others than it chose: the first rows of its pipe may be others.
+    A resumed job on pipes may choose others: the first rows of its pipe may differ.
     """
 
     def __init__(self, checkpoints: Checkpoints, coordinates: Coordinates) -> None:
@@ -370,11 +370,11 @@ class _InCoordinates(Checkpoints):
         for name in ("before", "shrink_loss"):
             if numbers.get(name) is not None:
                 numbers[name] *= ratio
-        # What is known of each row is known in the coordinates before.
+        # The per-host state belongs to the previous coordinates.
         return State(state.phase, numbers, arrays)
 
     def offer(self, state: Callable[[], State]) -> None:
-        """Note the state, with the coordinates."""
+        """Save the state, with the coordinates."""
         coordinates = self._coordinates
         if coordinates.is_identity:
             self._checkpoints.offer(state)

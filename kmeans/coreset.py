@@ -1,9 +1,9 @@
-"""Draw a few thousand weighted rows that stand for all of them, distant ones above all.
+"""Draw a few thousand weighted rows that represent all rows, with a preference for distant ones.
 
-A row is drawn with a probability of half its share of the rows and half its share of the loss, and counts by the
-inverse of that (O. Bachem, M. Lucic and A. Krause, "Scalable k-means clustering via lightweight coresets", KDD 2018;
-the distances here are those to rough centers, not to the mean). So five rows in a hundred thousand that are a cluster
-are all drawn, each counted once.
+The probability of a row is half its fraction of the rows plus half its fraction of the loss, and its weight is the
+inverse (O. Bachem, M. Lucic and A. Krause, "Scalable k-means clustering via lightweight coresets", KDD 2018; the
+distances here are those to rough centers, not to the mean). So a cluster of five rows in a hundred thousand is drawn
+completely, with weights of 1.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def draw_coreset(
     chance = np.ones(len(own))
     if count > size:
         by_loss = np.minimum(0.5 * size * weights * distances / max(inertia, np.finfo(np.float64).tiny), 1)
-        # What distant rows leave of the size, as each is drawn once at most, goes to all rows alike.
+        # Each distant row is drawn at most once; the rest of the size is divided equally among all rows.
         taken = hosts.total(by_loss.sum())
         chance = np.minimum(by_loss + (size - taken) * weights / total, 1)
     is_drawn = generator.random(len(numbers))[positions] < chance

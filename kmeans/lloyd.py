@@ -1,7 +1,7 @@
 """Exact Lloyd iterations: assign all points, move each center to the mean of its points, repeat.
 
 S. Lloyd, "Least squares quantization in PCM" (1957/1982). Used on the K weighted centers (``kmeans.shrink``) and on all
-rows (phase 3 of ``kmeans.fitting``); what differs is only how one pass gets its sums.
+rows (phase 3 of ``kmeans.fitting``), with different functions for one pass.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OnMove = Callable[[Float32, int, float], None]
 
 @dataclass(frozen=True, slots=True)
 class LloydResult:
-    """Centers, and the exact sums of the points assigned to just these centers.
+    """Centers, and the exact sums of the points assigned to these centers.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class LloydResult:
     sums
         Counts and inertia that belong to ``centers``.
     moves
-        How many times the centers were moved.
+        Number of moves of the centers.
     """
 
     centers: Float32
@@ -54,24 +54,24 @@ def lloyd(
     before: float = np.inf,
     metric: Metric = EUCLIDEAN,
 ) -> LloydResult:
-    """Run Lloyd iterations from ``centers`` (k, d) until the loss settles.
+    """Run Lloyd iterations from ``centers`` (k, d) until the loss converges.
 
     Parameters
     ----------
     one_pass
-        Gives the sums of all points for the centers it is handed.
+        Returns the sums of all points for the given centers.
     max_iter
-        At most so many moves; one more pass scores the centers after the last. 0 only scores.
+        Maximum number of moves; one more pass scores the centers after the last. 0 only scores.
     tol
-        Stop when a move lowered the inertia by no more than this share of it.
+        Stop when a move lowers the inertia by no more than this fraction.
     reseed
-        Gives at most n points that should replace n empty centers (``kmeans.seeding.draw_far_points``).
+        Returns at most n points that replace n empty centers (``kmeans.seeding.draw_far_points``).
     on_pass
         Called after each pass with its number, from 0, and its sums.
     on_move
         Called after each move with the centers, the number of moves and the inertia before the last.
     moves, before
-        To go on after so many moves: what ``on_move`` was told with ``centers``.
+        To continue after that number of moves: the arguments of ``on_move`` with ``centers``.
     metric
         Normalizes the centers after each move.
     """

@@ -1,11 +1,11 @@
-"""Search for better centers on a few thousand rows: several starts, then centers that come and go.
+"""Search for better centers on a few thousand rows: several starts, then breathing k-means.
 
-Lloyd's algorithm ends in the nearest local minimum, and in skewed data most of these are poor: no single move of a
-center to the mean of its rows takes it across the empty space to where it is needed. Here the clusters of the largest
-inertia are split, so that there are m centers more, all settle, and the m that are least useful leave (B. Fritzke, "The
-k-means++ heuristic improved: breathing k-means", 2020). What is better is kept; else m shrinks, until it is 0.
+Lloyd's algorithm ends in the nearest local minimum, and in skewed data most of these are poor: moves to means don't
+take a center across empty space. Here the m clusters of the largest inertia are split, all centers converge, and the m
+least useful ones are removed (B. Fritzke, "The k-means++ heuristic improved: breathing k-means", 2020). A better
+solution is kept; otherwise m decreases, until it is 0.
 
-All rows have weights, so that a sample drawn by distance (:mod:`kmeans.coreset`) can stand for the rest.
+All rows have weights, so that a sample drawn by distance (:mod:`kmeans.coreset`) can represent all rows.
 """
 
 from __future__ import annotations
@@ -21,29 +21,28 @@ from kmeans.arrays import Float32, Float64, Int64
 from kmeans.seeding import seed_centers
 from kmeans.splitting import split_clusters
 
-# Centers that come and go at once, at first.
+# Number of centers that are added and removed at once, at first.
 BREATH = 5
 
-# The number of starts that are tried, at most, the fraction of the time they may take, and how many of the best are
-# pursued.
+# Maximum number of starts, the fraction of the time they may take, and the number of the best that are improved.
 MAX_STARTS, START_FRACTION, PURSUED = 32, 0.7, 3
 
-# No further starts are tried when this number of them have ended as well as the best.
+# No further starts are tried when this number of them are as good as the best.
 AGREEING = 10
 
-# A result is better only if it lowers the inertia by this fraction; and Lloyd passes end when they gain less.
+# A solution is better only if it lowers the inertia by this fraction; Lloyd passes end when they gain less.
 TOL, ROUGH_TOL = 1e-4, 1e-3
 MAX_PASSES = 100
 
 # Rough costs in nanoseconds: of a pass per row and center, per product, per row and column, per row, and per call; of
-# drawing a center per call and per row; and passes of a split. They decide how long the search goes on, so that it
-# depends on no clock.
+# drawing a center per call and per row; and passes of a split. They limit the search, so that its result doesn't depend
+# on a clock.
 PER_SCORE, PER_PRODUCT, PER_VALUE, PER_ROW, PER_CALL = 1.5, 0.04, 2.0, 40.0, 35_000.0
 PER_DRAW, PER_DRAW_ROW, PASSES_PER_SPLIT = 70_000.0, 25.0, 5
 
 
 class _Solution(NamedTuple):
-    """Centers (k, d), and for them each row's label and squared distance to the nearest."""
+    """Centers (k, d), each row's label and squared distance to the nearest, and the inertia."""
 
     centers: Float64
     labels: Int64
@@ -56,14 +55,14 @@ def _inertia(solution: _Solution) -> float:
 
 
 def _distinct(solutions: list[_Solution]) -> list[_Solution]:
-    """Return the ``solutions``, best first, without those that are as good as the one before."""
+    """Return the ``solutions``, best first, without those with the inertia of the one before."""
     return solutions[:1] + [
         after for before, after in pairwise(solutions) if after.inertia > before.inertia * (1 + TOL)
     ]
 
 
 def passes_within(seconds: float, rows: int, columns: int, clusters: int) -> int:
-    """Return how many passes over data of this shape a search makes in about ``seconds``."""
+    """Return the number of passes over data of this shape in about ``seconds``."""
     return int(1e9 * seconds / _pass_nanoseconds(rows, columns, clusters))
 
 
@@ -78,9 +77,9 @@ class LocalSearch:
     Parameters
     ----------
     seconds
-        About how long the search may take; what it does depends on the shape of the data and on no clock.
+        Approximate time of the search, converted to a number of operations by the shape of the data.
     check_stop
-        Called before each pass; what it raises ends the search.
+        Called before each pass; an exception ends the search.
     """
 
     def __init__(
@@ -162,9 +161,9 @@ class LocalSearch:
         return solution
 
     def _means(self, solution: _Solution) -> Float64:
-        """Return the means of the clusters; an empty one starts again at the row that costs most."""
+        """Return the means of the clusters; an empty one gets the row with the largest loss."""
         centers = solution.centers.copy()
-        # A product with the table of who belongs to whom: of few rows it is the fastest way to sum them by label.
+        # A product with the membership matrix: for few rows it is the fastest way to sum by label.
         membership = np.zeros((len(centers), len(self._points)))
         membership[solution.labels, self._rows] = self._weights
         sizes = membership.sum(axis=1)
@@ -191,7 +190,7 @@ class LocalSearch:
         return best
 
     def _inhaled(self, solution: _Solution, count: int) -> Float64:
-        """Return the centers with those clusters split in two that gain most by it, at most ``count``."""
+        """Return the centers with at most ``count`` clusters split, those with the largest gains."""
         inertias = np.bincount(solution.labels, self._weights * solution.nearest, minlength=self._k)
         chosen = np.argsort(-inertias, kind="stable")[: max(2 * count, 10)]
         chosen = np.sort(chosen[inertias[chosen] > 0])
@@ -209,7 +208,7 @@ class LocalSearch:
         return np.concatenate([centers, splits.second[largest]])
 
     def _exhaled(self, solution: _Solution) -> Float64:
-        """Return k of the centers: without those whose rows would lose least, no two of them neighbors."""
+        """Return k of the centers: without the least useful, no two of which are neighbors."""
         surplus = len(solution.centers) - self._k
         utilities = np.bincount(
             solution.labels,
@@ -224,7 +223,7 @@ class LocalSearch:
             if center in kept:
                 continue
             gone.append(center)
-            # Its rows need their second center; but enough must be left that may go.
+            # The nearest center gets its rows, so it stays; but enough centers must remain removable.
             if len(kept) + surplus < len(solution.centers):
                 to = solution.centers - solution.centers[center]
                 distances = np.einsum("ij,ij->i", to, to)

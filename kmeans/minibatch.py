@@ -1,10 +1,10 @@
-"""Phase 1: mini-batches onto K centers, each with a learning rate of its own.
+"""Phase 1: mini-batches onto K centers, each with a separate learning rate.
 
 A batch moves center j from c_j to (1 - p_j) c_j + p_j m_j, where m_j is the mean of the n_j rows nearest to it and
 p_j = n_j / (N_j + n_j) with N_j the rows it had before. This is D. Sculley, "Web-scale k-means clustering" (WWW 2010),
 a whole batch at a time, as the SageMaker developer guide describes its k-means.
 
-With a half life h, N_j is halved for every h rows that went by, so that old rows lose their say.
+With a half life h, N_j is halved for every h rows, so that the weight of old rows decays.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ PHASE = "stream"
 
 
 class MiniBatchCenters:
-    """K centers that follow a stream of mini-batches.
+    """K centers that are updated by mini-batches.
 
     Parameters
     ----------
     centers
         First centers, (K, d).
     half_life
-        Number of later rows after which a row counts half; 0 for never.
+        Number of later rows after which the weight of a row is halved; 0 for never.
     metric
         Normalizes the centers after each move.
 
@@ -46,7 +46,7 @@ class MiniBatchCenters:
     centers
         float64 (K, d).
     weights
-        Rows (or their weights) that each center has absorbed, with forgetting, float64 (K,).
+        Number of rows (or sum of their weights) of each center, with the decay, float64 (K,).
     """
 
     def __init__(
@@ -59,21 +59,21 @@ class MiniBatchCenters:
         self.metric = metric
 
     def update(self, batch: Float32, weights: Float64 | None = None) -> float:
-        """Move the centers by ``batch`` (b, d); return its mean squared distance to the centers as they were."""
+        """Move the centers by ``batch`` (b, d); return its mean squared distance to the previous centers."""
         batch_sums = self.sums_of(batch, weights)
         self.move(batch_sums)
         return batch_sums.mean_squared_distance
 
     def sums_of(self, batch: Float32, weights: Float64 | None = None) -> ClusterSums:
-        """Return the sums of ``batch`` (b, d) by nearest center, each row counted ``weights`` (b,) times.
+        """Return the sums of ``batch`` (b, d) by nearest center, with ``weights`` (b,).
 
-        The first centers are rows, and between rows of whole numbers equal distances are common. Were it left to
-        rounding, a batch would move other centers on one host than on two that share it.
+        The first centers are rows, and equal distances are common between rows of whole numbers. Near ties are decided
+        in float64: otherwise a batch might move other centers on one host than on two that divide it.
         """
         return assign_and_sum(batch, NearestCenters(self.centers), weights, self._pool, exact=True)
 
     def move(self, batch_sums: ClusterSums) -> None:
-        """Move the centers by a batch that has these sums."""
+        """Move the centers by a batch with these sums."""
         if self._half_life:
             self.weights *= 0.5 ** (batch_sums.weights.sum() / self._half_life)
         self.weights += batch_sums.weights
@@ -97,16 +97,16 @@ def stream(
     checkpoints: Checkpoints,
     is_weighted: bool = False,
 ) -> bool:
-    """Run phase 1: let the centers follow all mini-batches of all hosts; return whether a stop ended it early.
+    """Run phase 1: update the centers by all mini-batches of all hosts; return True if a stop ended it early.
 
     Parameters
     ----------
     batches
-        Gives this host's mini-batches of an epoch, the same ones each time.
+        Returns this host's mini-batches of an epoch, the same ones each time.
     rows
-        How many rows an epoch has, on all hosts; for the observer.
+        Number of rows of an epoch, on all hosts; for the callbacks.
     checkpoints
-        Asked for a state of this phase to go on from, and offered one after each mini-batch.
+        Provide a state of this phase to continue from, and receive one after each mini-batch.
     is_weighted
         Whether the mini-batches of all hosts have weights, or none.
     """

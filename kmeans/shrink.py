@@ -1,7 +1,7 @@
 """Phase 2: from K weighted centers to k, by the best of several weighted Lloyd runs.
 
-Many cheap centers, merged afterwards, find the clusters that k single starts miss: on clustered data this is what keeps
-k-means out of bad local minima (docs/decisions/mini-batch-and-shrink.md).
+Many cheap centers, merged afterwards, find the clusters that k starts miss: on clustered data this avoids bad local
+minima (docs/decisions/mini-batch-and-shrink.md).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from kmeans.settings import Settings
 from kmeans.sums import assign_and_sum
 from kmeans.threads import Interrupted, ThreadPool
 
-# A stop leaves the shrink so many seconds: what it makes of the streamed centers is worth a wait that is short beside
-# the 30 s after which SageMaker kills.
+# Seconds that the shrink may take after a stop: its result is worth a wait that is short compared with the 30 s after
+# which SageMaker kills.
 PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Shrunk:
-    """Outcome of the shrinking phase.
+    """Result of the shrink.
 
     Attributes
     ----------
@@ -58,10 +58,10 @@ def shrink(
 ) -> Shrunk:
     """Reduce ``centers`` (K, d) with ``weights`` (K,) to ``settings.k`` centers.
 
-    Centers of weight 0 have no points near them and take no part. If no more than k others are left there is nothing to
-    choose: all are kept, and centers of weight 0 fill the places that remain.
+    Centers of weight 0 have no points near them and are ignored. If at most k others are left, all are kept, and
+    centers of weight 0 are added up to k.
 
-    Soon after a stop that ``workers`` hear of it ends with the best run so far, or the first as far as it came.
+    Soon after a stop the shrink ends with the best run so far, or with the present centers of the first run.
     """
     callbacks, pool = callbacks or Callbacks(), pool or ThreadPool()
     metric = METRICS[settings.distance_metric]
@@ -73,7 +73,7 @@ def shrink(
         return Shrunk(centers[kept].astype(np.float32), [], None)
     points, point_weights = centers[used].astype(np.float32), weights[used]
     distances = _InterruptibleDistances(points, settings.trials() * settings.k, pool)
-    # The heaviest centers are a model, if not a good one.
+    # The heaviest centers are a result in case of an early stop.
     latest = points[np.sort(np.argsort(-point_weights, kind="stable")[: settings.k])]
     results: list[LloydResult] = []
 
@@ -99,7 +99,7 @@ def shrink(
 
 
 class _InterruptibleDistances(PointDistances):
-    """Distances that are asked for again and again, and end with a stop."""
+    """Distances of points that check for a stop before they are computed."""
 
     def __init__(self, points: Float32, draws: int, pool: ThreadPool) -> None:
         super().__init__(points, draws)

@@ -1,7 +1,7 @@
 """Better first centers for phase 3 of a table: a local search on rows that are drawn by distance.
 
-Many starts on a few rows, then the best of them on more rows. That is for tables: with hundreds of columns or clusters
-a fraction of a second allows too few passes to find anything, and there the mini-batch phase finds the clusters.
+Many starts on a few rows, then the best of them on more rows. This is for tables: with hundreds of columns or clusters
+a fraction of a second allows too few passes, and there the mini-batch phase finds the clusters.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class SearchScope(NamedTuple):
     Attributes
     ----------
     rows, rows_per_cluster
-        Rows that it works on, at least: in all, and for each cluster.
+        Minimum number of rows: in all, and for each cluster.
     seconds, min_passes
-        About how long it takes on one CPU, and how many passes it must be able to make in that time.
+        Approximate time on one CPU, and the number of passes that must fit into it.
     max_starts
-        Starts that it tries.
+        Maximum number of starts.
     """
 
     rows: int
@@ -42,11 +42,10 @@ class SearchScope(NamedTuple):
 
 SEARCHES = (SearchScope(2000, 40, 0.1, 60, MAX_STARTS), SearchScope(20_000, 200, 0.06, 20, 1))
 
-# Where clusters have few rows, the streamed centers are random ones: a start by k-means++ is tried too.
+# If clusters have few rows, the centers of the mini-batch phase are random ones: a start by k-means++ is tried too.
 FEW_ROWS, FEW_ROWS_PER_CLUSTER = SearchScope(4096, 0, 0.3, 0, 2), 8
 
-# To draw rows by distance all are compared with the centers, which may take this number of multiplications (some
-# hundredths of a second).
+# Maximum number of multiplications for comparing all rows with the centers, which drawing rows by distance needs.
 MAX_MULTIPLICATIONS = 2e9
 
 
@@ -56,7 +55,7 @@ class TableSearch:
     Parameters
     ----------
     total
-        Number of rows in memory of all ``hosts``.
+        Number of rows in the memory of all ``hosts``.
     """
 
     def __init__(self, rows: MemoryRows, k: int, total: int, *, pool: ThreadPool, hosts: Collectives) -> None:
@@ -77,11 +76,11 @@ class TableSearch:
 
     @property
     def is_affordable(self) -> bool:
-        """Whether there is anything to search; the same on all hosts."""
+        """Whether at least one search is allowed; the same on all hosts."""
         return bool(self._scopes)
 
     def improve(self, centers: Float32, random_streams: RandomStreams) -> Float32:
-        """Return the best centers found, which may be near the given ``centers`` (k, d); the same on all hosts."""
+        """Return the best centers found, starting also from ``centers`` (k, d); the same on all hosts."""
         for size, scope in self._scopes:
             centers = self._search(centers, size, scope, random_streams)
         return centers
