@@ -1,4 +1,4 @@
-"""The arrays that travel through the house, named by what they hold.
+"""Array types, and checks of arrays.
 
 ``n`` points, ``d`` features, ``k`` clusters. Points and centers are float32, sums float64, counts int64.
 """
@@ -20,7 +20,7 @@ Int64 = NDArray[np.int64]
 
 
 class Batch(NamedTuple):
-    """Rows, float32 (b, d), and how often each counts, float64 (b,); None if each counts once."""
+    """Rows, float32 (b, d), and their weights, float64 (b,); None for weights of 1."""
 
     points: Float32
     weights: Float64 | None = None
@@ -29,16 +29,16 @@ class Batch(NamedTuple):
 # Squares of numbers beyond this, summed over a million columns, leave float32's range.
 MAX_MAGNITUDE = 1e15
 
-CHECK_BLOCK_ROWS = 4096  # bounds the memory that the search for a culprit takes
+CHECK_BLOCK_ROWS = 4096  # bounds the memory of the search for a faulty value
 
 
 def as_points(array: ArrayLike, dimensions: int | None = None) -> Float32:
-    """Return ``array`` as C-contiguous float32 of shape (n, d), without a copy where it is that already.
+    """Return ``array`` as C-contiguous float32 of shape (n, d), without a copy if it is that already.
 
     Raises
     ------
     DataError
-        If it isn't two-dimensional, has no columns, has another width than ``dimensions``, or holds NaN, infinity or
+        If it isn't two-dimensional, has no columns, has a width other than ``dimensions``, or holds NaN, infinity or
         numbers beyond 1e15.
     """
     wide = np.asarray(array)
@@ -58,14 +58,14 @@ def as_wide_points(array: ArrayLike, dimensions: int | None = None) -> Float64:
 
 
 def check_wide(points: Float64) -> None:
-    """Raise the DataError that :func:`check_finite` raises of ``points`` (n, d) as float32."""
-    # Beyond 1e15 by less than float32 tells is in range.
+    """Raise the DataError of :func:`check_finite` for ``points`` (n, d) as float32."""
+    # A value that float32 rounds to 1e15 is in range.
     if not is_in_range(points):
         check_finite(as_float32(points))
 
 
 def as_float32(array: NDArray[Any]) -> Float32:
-    """Return ``array`` as C-contiguous float32; what is beyond its range becomes infinite, without a warning."""
+    """Return ``array`` as C-contiguous float32; values beyond its range become infinite, without a warning."""
     if array.dtype == np.float32 and array.flags.c_contiguous:
         return array
     with np.errstate(over="ignore", invalid="ignore"):
@@ -73,7 +73,7 @@ def as_float32(array: NDArray[Any]) -> Float32:
 
 
 def check_finite(points: Float32) -> None:
-    """Raise a DataError that names the first row and column of NaN, infinity or a huge number in ``points`` (n, d)."""
+    """Raise a DataError with the row and column of the first NaN, infinite or huge number in ``points`` (n, d)."""
     for first, block in in_blocks(points, CHECK_BLOCK_ROWS):
         if is_in_range(block):
             continue
@@ -100,9 +100,9 @@ def _check_shape(array: NDArray[Any], dimensions: int | None) -> None:
 
 
 def is_in_range(numbers: NDArray[np.float32] | NDArray[np.float64]) -> bool:
-    """Tell whether all of ``numbers`` are finite and within 1e15, which none at all are too."""
-    # No number is larger than the root of the sum of their squares, and that takes a quarter of the time of the rest,
-    # which decides where it says no. NaN compares as false.
+    """Return True if all values are finite and at most 1e15 in magnitude; True for an empty array."""
+    # No number is larger than the root of the sum of their squares, which is faster than minimum and maximum. These
+    # decide if the sum is larger. NaN compares as false.
     if np.vdot(numbers, numbers) <= MAX_MAGNITUDE**2:
         return True
     return bool(numbers.min() >= -MAX_MAGNITUDE and numbers.max() <= MAX_MAGNITUDE)

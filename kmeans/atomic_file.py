@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are either complete or absent."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def write_files(directory: Path, contents: Mapping[str, bytes | memoryview], *, 
     """Write all of ``contents`` (name: bytes) into ``directory``, in this order, each by a rename.
 
     All are written under temporary names and synced to disk before the first is renamed. Files named ``outdated`` are
-    removed just before that: what describes the old files must not be found beside the new ones.
+    removed just before that: a description of the old files must not remain with the new ones.
 
     Raises
     ------
     ResourceError
-        If the system refuses; no temporary file is left behind. A full disk shows before the first rename, and then
-        files of the same names are as they were.
+        If the system refuses; no temporary file is left. A full disk is detected before the first rename, and then
+        files of the same names are unchanged.
     """
     temporary = {name: _temporary(directory, name) for name in contents}
     try:
@@ -44,14 +44,14 @@ def write_files(directory: Path, contents: Mapping[str, bytes | memoryview], *, 
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
         raise ResourceError(f"can't write {', '.join(contents)} to {directory}: {reason}.") from error
-    finally:  # also for what is no OSError: a signal's handler may raise anywhere
+    finally:  # also for other exceptions: a signal's handler may raise anywhere
         for path in temporary.values():
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
 
 def remove_remains(directory: Path, names: Iterable[str]) -> None:
-    """Remove what a process that was killed while it wrote the files of these ``names`` has left in ``directory``."""
+    """Remove the temporary files of these ``names`` that a killed process has left in ``directory``."""
     for name in names:
         with contextlib.suppress(OSError):
             _temporary(directory, name).unlink(missing_ok=True)
@@ -69,7 +69,7 @@ def _write(path: Path, content: bytes | memoryview) -> None:
 
 
 def _sync(directory: Path) -> None:
-    """Make the renames durable; some network file systems can't, and have done what they can."""
+    """Make the renames durable; some network file systems can't, which is ignored."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):

@@ -1,7 +1,6 @@
-"""What a fit can go on from after an interruption, and when it is asked for.
+"""The state of a fit, from which an interrupted fit continues.
 
-A fit draws no number and adds up nothing that isn't in its state, so one that goes on from a state ends with the same
-centers, to the bit, as one that was never interrupted.
+``State`` holds all random state and accumulators, so a resumed fit is bit-identical to one without an interruption.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A moment of a fit; all hosts have one of the same moment. Nothing in it changes later.
+    """The state of a fit at one step, which is the same step on all hosts. It is never modified.
 
     Attributes
     ----------
@@ -24,10 +23,10 @@ class State:
     numbers
         Counters, the same on all hosts: JSON values, and infinity.
     arrays
-        Centers and what belongs to them, the same on all hosts.
+        Centers and their accumulators, the same on all hosts.
     share
-        What belongs to this host's rows, arrays (n, m). May be missing from a state that is found: then the fit goes on
-        as well, but not to the same bits.
+        Per-host state: arrays (n, m) for the local rows. May be missing from a state that is found: then the fit
+        continues as well, but isn't bit-identical.
     """
 
     phase: str
@@ -37,11 +36,11 @@ class State:
 
 
 class Checkpoints:
-    """Where states come from and go to; this one has none and keeps none."""
+    """Loads and saves states; this base class does neither."""
 
     def found(self) -> State | None:
-        """Return the state to go on from, None to begin at the beginning."""
+        """Return the state to continue from; None to start at the beginning."""
         return None
 
     def offer(self, state: Callable[[], State]) -> None:
-        """Take note of ``state()``, and save it if it is time to; all hosts offer theirs at the same moments."""
+        """Keep ``state()``, and save it if the interval has passed; all hosts call this at the same steps."""

@@ -1,4 +1,4 @@
-"""What the sizes of a model's clusters say about the number of clusters that was requested."""
+"""Warnings about the number of clusters of a model, from the sizes of its clusters."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 
 from kmeans.model import KMeansModel
 
-# A cluster with fewer rows says nothing about others; so does a model with more than this fraction of such clusters.
+# Clusters with fewer rows don't generalize; a warning reports more than this fraction of them.
 FEW_ROWS, FEW_ROWS_FRACTION = 3, 0.01
 
 
 def cluster_warnings(model: KMeansModel, mean_squared_distance: float | None) -> list[str]:
-    """Return a sentence for each reason to doubt the number of clusters of ``model``; none if all is well.
+    """Return a sentence for each reason to doubt the number of clusters of ``model``; none without a reason.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Everything that can go wrong by someone's doing, as one tree.
+"""The tree of errors with messages for users.
 
     KMeansError
     |-- SettingError     a hyperparameter or a configuration file is wrong
@@ -7,7 +7,7 @@
     |-- ModelError       a model directory is missing, incomplete or corrupt
     `-- ResourceError    the machine refused: disk full, memory exhausted, not permitted
 
-Each carries one plain sentence with the cause first. Any other exception that leaves this project is a defect of ours.
+Each carries one plain sentence with the cause first. Any other exception that leaves this project is a defect in it.
 The edges choose exit codes and failure files (``train.failure``) and HTTP statuses (``serve.errors``).
 """
 
@@ -23,24 +23,24 @@ class SettingError(KMeansError):
 
 
 class NoDataError(SettingError):
-    """There is not one row where data were expected."""
+    """There are no rows where data were expected."""
 
 
 class ModelError(KMeansError):
-    """A model directory holds no model, or one that can't be trusted."""
+    """A model directory has no model, or a corrupt one."""
 
 
 class ResourceError(KMeansError):
-    """The machine could not do what was asked: no space, no memory, no permission."""
+    """The system refused an operation: no space, no memory, no permission."""
 
 
 class DataError(KMeansError):
-    """Data from outside that can't be used, with the place where it is wrong.
+    """Input data that can't be used, with the place of the fault.
 
     Parameters
     ----------
     problem
-        What is wrong, as the end of a sentence: ``"expected a number, found 'abc'"``.
+        The fault, as the end of a sentence: ``"expected a number, found 'abc'"``.
     source
         File name, or None for a request body.
     row, column
@@ -48,7 +48,7 @@ class DataError(KMeansError):
     offset
         Byte position of the fault, for binary formats.
     hint
-        What to do about it, as a sentence of its own.
+        The remedy, as a separate sentence.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class DataError(KMeansError):
         return f"{sentence} {self.hint}" if self.hint else sentence
 
     def within(self, source: str) -> DataError:
-        """Return the same fault, placed in ``source`` (a decoder doesn't know the name of its file)."""
-        # A file's name comes from outside too, and may be anything: no control characters in the log.
+        """Return the same fault with the name of its ``source``, which a decoder doesn't know."""
+        # A file's name is input, too: control characters must not reach the log.
         source = source if source.isprintable() else repr(source)
         return DataError(
             self.problem, source=source, row=self.row, column=self.column, offset=self.offset, hint=self.hint
@@ -87,17 +87,17 @@ class DataError(KMeansError):
 
 
 def shown(value: object, limit: int = 40) -> str:
-    """Return ``value`` as it may stand in a message: printable, quoted, never longer than ``limit`` characters."""
+    """Return ``value`` for a message: printable, quoted, of at most ``limit`` characters."""
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     return repr(shortened(text, limit))
 
 
 def reason(error: Exception, limit: int = 200) -> str:
-    """Return what a library's ``error`` says, as it may stand in a sentence: its first line, printable, cut off."""
+    """Return the message of a library's ``error`` for a sentence: its first line, printable, shortened."""
     text = str(error).partition("\n")[0].strip().rstrip(":.")
     return "".join(character if character.isprintable() else "?" for character in shortened(text, limit))
 
 
 def shortened(text: str, limit: int) -> str:
-    """Return ``text``, cut off with three dots if it has more than ``limit`` characters."""
+    """Return ``text``, shortened with three dots if it has more than ``limit`` characters."""
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -2,7 +2,7 @@
 
 Cosine is spherical k-means (I. S. Dhillon and D. S. Modha, "Concept decompositions for large sparse text data using
 clustering", 2001). For rows and centers of length 1 the cosine distance 1 - cos is half the squared Euclidean distance,
-so all phases work on squared Euclidean distances, and only what is reported is converted.
+so all phases use squared Euclidean distances, and only reported values are converted.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from kmeans.errors import DataError
 
 MetricName = Literal["euclidean", "cosine"]
 
-# Rows that are converted to float64 at once; bounds the memory of a copy.
+# Size of the rows that are converted to float64 at once; bounds the memory of a copy.
 BLOCK_BYTES = 1 << 20
 
 # A row that was normalized and rounded to float32 has a squared length within 2^-23 of 1. It must not be divided again:
-# blocks of several hosts are normalized by the reader and by `fit`, and both must find the same bits.
+# both the reader and `fit` normalize blocks of several hosts, and their bits must be the same.
 UNIT_TOLERANCE = 2.0**-22
 
-# Opposite rows leave a mean of rounding errors only, which is shorter than this and has no direction.
+# The mean of opposite rows consists of rounding errors, is shorter than this, and has no direction.
 MIN_MEAN_LENGTH = 2.0**-20
 
 # The largest cosine distance, of opposite directions; rounding may exceed it.
@@ -38,12 +38,12 @@ class Metric:
     normalizes = False
 
     def prepare(self, points: Float32) -> Float32:
-        """Return ``points`` (n, d) as all phases need them; the same array where nothing changes.
+        """Return ``points`` (n, d) as all phases need them; the same array if nothing changes.
 
         Raises
         ------
         kmeans.errors.DataError
-            If a row has no direction, but needs one; the error names the first such row, from 1.
+            If a row has no direction and the metric needs one; the error has the number of the first such row, from 1.
         """
         return points
 
@@ -51,7 +51,7 @@ class Metric:
         """Change ``points`` (n, d) into what :meth:`prepare` returns; errors are the same."""
 
     def normalize_centers(self, centers: Float64, previous: Float64) -> Float64:
-        """Return new ``centers`` (k, d) after a move; the ``previous`` one where a center has no direction."""
+        """Return ``centers`` (k, d) normalized after a move; the ``previous`` one of a center without direction."""
         del previous
         return centers
 
@@ -60,7 +60,7 @@ class Metric:
         return lengths
 
     def losses(self, distances: Float64) -> Float64:
-        """Return what each of the reported ``distances`` adds to the loss."""
+        """Return the loss of each of the reported ``distances``."""
         return distances * distances
 
     def reported_loss(self, squared: float) -> float:
@@ -68,7 +68,7 @@ class Metric:
         return squared
 
     def typical_distance(self, mean_loss: float) -> float:
-        """Return the distance of a typical row, by the mean loss that was reported."""
+        """Return the distance of a typical row for the reported mean loss."""
         return math.sqrt(mean_loss)
 
 
@@ -128,7 +128,7 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (EUCLIDEAN, COSI
 def _divisors(wide: Float64, first: int) -> Float64:
     """Return the length of each row of ``wide`` (n, d), 1 for lengths that differ from 1 by rounding only, (n,).
 
-    Each row's length depends on that row alone, not on its neighbors, so any division into blocks gives the same bits.
+    Each row's length depends only on that row, so any division into blocks gives the same bits.
 
     Raises
     ------

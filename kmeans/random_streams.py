@@ -1,7 +1,7 @@
-"""Random draws that a fit can repeat: each has a generator that its number gives, on every host the same.
+"""Reproducible random generators: each is made from the seed and its number, the same on all hosts.
 
-So what a checkpoint must tell of chance is one number, the leader's draws don't disturb the others', and a fit that
-goes on draws what it would have drawn.
+So the random state in a checkpoint is one number, draws of the leader don't affect the other hosts, and a resumed fit
+draws the same numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _KIND = 0
 
 
 class RandomStreams:
-    """A row of generators.
+    """A series of generators.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ class RandomStreams:
     Attributes
     ----------
     made
-        How many were taken so far; may be set, to go on.
+        Number of generators made so far; may be set, to continue.
     """
 
     def __init__(self, seed: int) -> None:
@@ -32,6 +32,6 @@ class RandomStreams:
         self.made = 0
 
     def next(self) -> Generator:
-        """Return the generator of the next draw."""
+        """Return the next generator."""
         self.made += 1
         return np.random.default_rng((self._seed, _KIND, self.made))

@@ -1,7 +1,7 @@
-"""Split clusters in two, and tell by how much that lowers the loss.
+"""Split clusters in two, and compute how much that lowers the loss.
 
 A cluster of weight W with parts of weights A and B and means a and b loses A B / W |a - b|^2 of its inertia when each
-part gets its own center. The parts come from two-means, started in the direction of a row that is drawn by its squared
+part gets a center. The parts come from two-means, started in the direction of a row that is drawn by its squared
 distance: once by the sign of the projection (which halves a compact cluster of many columns, where a single row is not
 a useful center) and once by the nearer of row and mean (which cuts off a few distant rows).
 """
@@ -15,7 +15,7 @@ from numpy.random import Generator
 
 from kmeans.arrays import Float32, Float64, Int64
 
-# Two-means iterations per start. The Lloyd passes that follow move the two centers on.
+# Two-means iterations per start. The following Lloyd passes improve the two centers.
 ITERATIONS = 3
 
 

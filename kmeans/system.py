@@ -1,4 +1,4 @@
-"""What this process may use of the machine it runs on, as containers limit it."""
+"""The CPUs and the memory that this process may use, within the limits of its container."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def usable_cpus(cgroup: Path = CGROUP) -> int:
     """Return the number of CPUs this process may use, at least 1.
 
     The smaller of its CPU affinity and its cgroup's CPU quota (version 2: ``cpu.max``; version 1:
-    ``cpu/cpu.cfs_quota_us``), rounded up. ``os.cpu_count`` knows neither and names the host's.
+    ``cpu/cpu.cfs_quota_us``), rounded up. ``os.cpu_count`` ignores both and returns the machine's.
     """
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cpu_quota(cgroup)
@@ -23,7 +23,8 @@ def usable_cpus(cgroup: Path = CGROUP) -> int:
 def usable_memory(cgroup: Path = CGROUP) -> int:
     """Return the bytes of memory this process may use: the machine's, or its cgroup's limit if that is less.
 
-    Version 2: ``memory.max``; version 1: ``memory/memory.limit_in_bytes``. Inside a container these are its own.
+    Version 2: ``memory.max``; version 1: ``memory/memory.limit_in_bytes``. Inside a container these are the
+    container's.
     """
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = _numbers(cgroup / "memory.max") + _numbers(cgroup / "memory/memory.limit_in_bytes")
@@ -31,7 +32,7 @@ def usable_memory(cgroup: Path = CGROUP) -> int:
 
 
 def peak_memory() -> int:
-    """Return the most bytes of memory that this process has held at once."""
+    """Return the peak memory of this process in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -45,7 +46,7 @@ def _cpu_quota(cgroup: Path) -> int | None:
 
 
 def _numbers(path: Path) -> list[int]:
-    """Return the integers of a cgroup file, none if it is missing or says ``max``."""
+    """Return the integers of a cgroup file; none if it is missing or contains ``max``."""
     try:
         return [int(word) for word in path.read_text().split()]
     except (OSError, ValueError):

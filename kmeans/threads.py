@@ -1,8 +1,8 @@
-"""A team of threads that share the rows of an array.
+"""A thread pool over the rows of an array.
 
 NumPy releases the interpreter's lock inside GEMM, argmin and sums, so threads over row blocks use all cores, also in
-the steps that BLAS doesn't thread. For that BLAS itself must run with one thread each (``train`` sees to it); with more
-the results are the same and only the speed differs.
+the steps that BLAS doesn't thread. BLAS itself should run with one thread each (``train`` sets this); with more the
+results are the same and only the speed differs.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ R = TypeVar("R")
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing is wrong
-    """A stop was wanted in the middle of some work, which is given up."""
+    """A stop was requested, and the current work is abandoned."""
 
 
 class ThreadPool:
-    """Maps a function over items with a fixed number of threads and gives the results in the items' order.
+    """Maps a function over items with a fixed number of threads and returns the results in the items' order.
 
-    The order makes floating-point reductions independent of the number of threads: who reduces what came out of
+    The order makes floating-point reductions independent of the number of threads: a reduction over the results of
     ``map`` adds the same numbers in the same order on any machine.
 
     Parameters
@@ -34,7 +34,7 @@ class ThreadPool:
     threads
         1 (the default) runs everything in the calling thread.
     stop_wanted
-        Asked again and again where work is :meth:`interruptible`.
+        Returns True if a stop is requested; called repeatedly in :meth:`interruptible` work.
     """
 
     def __init__(self, threads: int = 1, stop_wanted: Callable[[], bool] | None = None) -> None:
@@ -49,10 +49,9 @@ class ThreadPool:
 
     @contextmanager
     def interruptible(self, patience: float = 0.0) -> Iterator[None]:
-        """Make a stop that is wanted raise Interrupted: on entering this context, and before each item of a map.
+        """Raise Interrupted on entering this context, and before each item of a map, if a stop is requested.
 
-        Where a result is worth a short wait, ``patience`` is how many seconds after the stop was seen first work goes
-        on.
+        Work continues for ``patience`` seconds after the stop was first seen, for results that are worth a short wait.
         """
         self._is_interruptible, self._patience = True, patience
         try:
@@ -62,11 +61,11 @@ class ThreadPool:
             self._is_interruptible = False
 
     def interruptible_alone(self, hosts: int) -> AbstractContextManager[None]:
-        """Return :meth:`interruptible` for one of one ``hosts``; several must agree on where they stop."""
+        """Return :meth:`interruptible` if there is one host; several must agree on where they stop."""
         return self.interruptible() if hosts == 1 else nullcontext()
 
     def check_stop(self) -> None:
-        """Raise Interrupted if a stop is wanted, and this is interruptible work."""
+        """Raise Interrupted in interruptible work if a stop is requested."""
         if self._is_interruptible and self._stop_wanted is not None and self._stop_wanted():
             now = time.monotonic()
             self._stop_seen = now if self._stop_seen is None else self._stop_seen
@@ -79,7 +78,7 @@ class ThreadPool:
             yield item
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """Yield ``function(item)`` for each item, in order, at most two results a thread ahead of the reader."""
+        """Yield ``function(item)`` for each item, in order, at most two results per thread ahead of the caller."""
         waiting = self._until_stop(items)
         if self._pool is None:
             yield from map(function, waiting)
@@ -96,7 +95,7 @@ class ThreadPool:
             pass
 
     def close(self) -> None:
-        """End the threads; work under way is finished first."""
+        """End the threads after their current work."""
         if self._pool is not None:
             self._pool.shutdown()
 
