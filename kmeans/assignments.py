@@ -26,7 +26,7 @@ from kmeans.nearby import NEARBY, NearbyCenters, nearby_centers
 from kmeans.sums import (
     ClusterSums,
     LabelSums,
-    settle,
+    correct_rounding,
     sum_by_label,
     sums_of_all_hosts,
     task_rows,
@@ -35,7 +35,7 @@ from kmeans.threads import ThreadPool
 
 # A bound shrinks by this fraction of the center movement. The whole movement is correct for the worst direction, but a
 # center seldom moves straight towards a point (docs/decisions/refinement.md).
-DRIFT_SHARE = 0.5
+MOVEMENT_FRACTION = 0.5
 
 # Cost of the calls for one cluster, in multiplications of a GEMM: with fewer points, comparing them with all centers is
 # cheaper.
@@ -123,12 +123,12 @@ class Assignments:
             like = NearestCenters(points[:: max(1, len(points) // ORIGIN_ROWS)])
             self._nearest = NearestCenters(centers, like)
         self._norms: Float32 = np.empty(0, dtype=np.float32)  # of the members, from the origin of `_nearest`
-        self._margins: Float32 = np.empty(0, dtype=np.float32)  # Hamerly bounds at the last comparison
-        self._drifts: Float32 = np.empty(0, dtype=np.float32)  # center movement since then
+        self._bounds: Float32 = np.empty(0, dtype=np.float32)  # Hamerly bounds at the last comparison
+        self._movements: Float32 = np.empty(0, dtype=np.float32)  # center movement since then
         self.members: Int64 = np.empty(0, dtype=np.int64)
         self.labels: Int32 = np.empty(0, dtype=np.int32)
-        self._own = self._no_sums()
-        self.sums = self._own
+        self._local_sums = self._no_sums()
+        self.sums = self._local_sums
 
     @property
     def compares_all(self) -> bool:
@@ -138,27 +138,28 @@ class Assignments:
     def _no_sums(self) -> ClusterSums:
         return ClusterSums.zero(self._nearest.clusters, self._nearest.features, is_weighted=self._weights is not None)
 
-    def share(self) -> dict[str, NDArray[Any]]:
+    def per_host_state(self) -> dict[str, NDArray[Any]]:
         """Return a copy of this host's state, for :meth:`restore`: arrays (n, m), without centers and members."""
+        # The names are those in saved checkpoints.
         return {
             "labels": self.labels[:, None].copy(),
             "norms": self._norms[:, None],  # never written to
-            "margins": self._margins[:, None].copy(),
-            "drifts": self._drifts[:, None].copy(),
-            "sums": self._own.sums.copy(),
-            "weights": self._own.weights[:, None].copy(),
-            **({} if self._own.counts is None else {"counts": self._own.counts[:, None].copy()}),
-            "inertia": np.array([[self._own.inertia]]),
+            "margins": self._bounds[:, None].copy(),
+            "drifts": self._movements[:, None].copy(),
+            "sums": self._local_sums.sums.copy(),
+            "weights": self._local_sums.weights[:, None].copy(),
+            **({} if self._local_sums.counts is None else {"counts": self._local_sums.counts[:, None].copy()}),
+            "inertia": np.array([[self._local_sums.inertia]]),
         }
 
-    def restore(self, members: Int64, share: Mapping[str, NDArray[Any]]) -> None:
-        """Restore the state of :meth:`share`, for the same centers and ``members``, ascending."""
-        self.members, self.labels = members, share["labels"].ravel()
-        self._norms, self._margins = share["norms"].ravel(), share["margins"].ravel()
-        self._drifts = share["drifts"].ravel()
-        counts = share["counts"].ravel() if "counts" in share else None
-        self._own = ClusterSums(share["sums"], share["weights"].ravel(), float(share["inertia"][0, 0]), counts)
-        self.sums = self._own.over(self._hosts)
+    def restore(self, members: Int64, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore the state of :meth:`per_host_state`, for the same centers and ``members``, ascending."""
+        self.members, self.labels = members, state["labels"].ravel()
+        self._norms, self._bounds = state["norms"].ravel(), state["margins"].ravel()
+        self._movements = state["drifts"].ravel()
+        counts = state["counts"].ravel() if "counts" in state else None
+        self._local_sums = ClusterSums(state["sums"], state["weights"].ravel(), float(state["inertia"][0, 0]), counts)
+        self.sums = self._local_sums.over(self._hosts)
 
     @property
     def centers(self) -> Float32:
@@ -169,30 +170,30 @@ class Assignments:
         """Return a copy of the points at these positions in :attr:`members`."""
         return self._points[self.members[members]]
 
-    def take_in(self, rows: Int64) -> None:
+    def add_points(self, rows: Int64) -> None:
         """Add the points with these row numbers, none of them a member yet, to their nearest centers."""
-        self._together(lambda: self._take_in(rows))
+        self._update_sums(lambda: self._add_points(rows))
 
-    def _take_in(self, rows: Int64) -> None:
+    def _add_points(self, rows: Int64) -> None:
         new = np.sort(rows)
         placed = self._place(new)
         members = np.concatenate([self.members, new])
         order = members.argsort(kind="stable")
         self.members = members[order]
         self._norms = np.concatenate([self._norms, placed.norms])[order]
-        self._margins = np.concatenate([self._margins, placed.margins])[order]
-        self._drifts = np.concatenate([self._drifts, np.zeros(len(new), dtype=np.float32)])[order]
+        self._bounds = np.concatenate([self._bounds, placed.bounds])[order]
+        self._movements = np.concatenate([self._movements, np.zeros(len(new), dtype=np.float32)])[order]
         self.labels = np.concatenate([self.labels, placed.labels])[order]
-        self._own.add(placed.sums)
+        self._local_sums.add(placed.sums)
 
     def reassign(self) -> None:
         """Move every member to its nearest center."""
-        self._together(self._reassign)
+        self._update_sums(self._reassign)
 
     def _reassign(self) -> None:
         placed = self._place(self.members)
-        self._margins, self.labels, self._own = placed.margins, placed.labels, placed.sums
-        self._drifts = np.zeros_like(self._margins)
+        self._bounds, self.labels, self._local_sums = placed.bounds, placed.labels, placed.sums
+        self._movements = np.zeros_like(self._bounds)
 
     def excess(self, members: Int64) -> float:
         """Return the fraction of the inertia of some members that exact labels would save.
@@ -220,13 +221,13 @@ class Assignments:
             nearest[part] = self._nearest.squared_distances(points, self.labels[part])
 
         self._pool.run(task, range(0, len(nearest), size))
-        second = np.square(np.sqrt(nearest) + self._margins)
+        second = np.square(np.sqrt(nearest) + self._bounds)
         return nearest, second
 
     @property
-    def own_counts(self) -> Float64:
+    def local_counts(self) -> Float64:
         """Number of this host's members of each cluster, (k,)."""
-        return self._own.rows
+        return self._local_sums.rows
 
     def weights_of_members(self) -> Float64 | None:
         """Return the weights of the members, (m,); None if each counts once."""
@@ -248,31 +249,31 @@ class Assignments:
             If a stop was requested.
         """
         before, self._nearest = self._nearest, NearestCenters(centers, like=self._nearest)
-        drift = np.sqrt(squared_norms(centers - before.centers))
+        movement = np.sqrt(squared_norms(centers - before.centers))
         has_jumped = np.zeros(len(centers), dtype=np.bool_)
         if relocated is not None:
             has_jumped[relocated] = True
-            drift[relocated] = 0
+            movement[relocated] = 0
         with self._pool.interruptible_alone(self._hosts.size):
             around = nearby_centers(self._nearest, self._pool)
-        self._drifts += (DRIFT_SHARE * (drift + _largest_of_others(drift, around)))[self.labels]
-        is_due = self._margins <= self._drifts
+        self._movements += (MOVEMENT_FRACTION * (movement + _largest_of_others(movement, around)))[self.labels]
+        is_due = self._bounds <= self._movements
         if relocated is not None and len(relocated):
             is_due |= _is_near(has_jumped, around)[self.labels]
         due = np.flatnonzero(is_due)
-        self._drifts[due] = 0
+        self._movements[due] = 0
         count = int(self._hosts.total(len(due))) if self._as_one else len(due)
         lists = None if everywhere else around.numbers
-        self._together(lambda: self._follow(due, count, lists, has_jumped))
+        self._update_sums(lambda: self._follow(due, count, lists, has_jumped))
 
-    def _together(self, work: Callable[[], None]) -> None:
+    def _update_sums(self, work: Callable[[], None]) -> None:
         """Call ``work``, which updates this host's members, and sum the results of all hosts."""
 
-        def own_sums() -> ClusterSums:
+        def local_sums() -> ClusterSums:
             work()
-            return self._own
+            return self._local_sums
 
-        self.sums = sums_of_all_hosts(own_sums, self._own, self._pool, self._hosts)
+        self.sums = sums_of_all_hosts(local_sums, self._local_sums, self._pool, self._hosts)
 
     def _follow(self, due: Int64, count: int, lists: Int64 | None, has_jumped: NDArray[np.bool_]) -> None:
         """Compare the members at positions ``due`` again; ``count`` decides between all and nearby centers."""
@@ -281,30 +282,30 @@ class Assignments:
             return
         nearest = self._nearest
         if lists is None or count * (nearest.clusters - NEARBY) * nearest.features <= CLUSTER_COST * nearest.clusters:
-            labels = self._look_everywhere(due)
+            labels = self._compare_with_all(due)
         else:
             # The nearby centers of a relocated one are those at its new place.
             is_far = has_jumped[self.labels[due]]
             far, close = due[is_far], due[~is_far]
             order, last = _by_cluster(self.labels[close], nearest.clusters)
             close = close[order]
-            labels = np.concatenate([self._look_everywhere(far), self._look_around(close, last, lists)])
+            labels = np.concatenate([self._compare_with_all(far), self._compare_with_nearby(close, last, lists)])
             due = np.concatenate([far, close])
         old = self.labels[due]
         left = np.flatnonzero(labels != old)
         self.labels[due[left]] = labels[left]
         if nearest.clusters >= MANY_CLUSTERS and len(left) > RECOMPUTED_FRACTION * len(self.members):
-            self._own = self._no_sums()
-            self._add_by_cluster(self._own, self.members, self.labels)
+            self._local_sums = self._no_sums()
+            self._add_by_cluster(self._local_sums, self.members, self.labels)
         else:
             self._correct_sums(due[left], old[left], labels[left])
-        self._own.inertia = self._inertia()
+        self._local_sums.inertia = self._inertia()
         if self._rounding_shows():
             self._reassign()
 
     def _rounding_shows(self) -> bool:
         """Return whether the clusters are so tight and far apart that the inertia must come from the points."""
-        return self._own.inertia < TIGHT * self._squares()
+        return self._local_sums.inertia < TIGHT * self._squares()
 
     def _squares(self) -> float:
         """Return the (weighted) sum of the members' squared norms from the origin."""
@@ -320,7 +321,7 @@ class Assignments:
         self._comparisons.with_all += len(rows)
         sums = self._no_sums()
         labels = np.empty(len(rows), dtype=np.int32)
-        margins, norms = np.empty(len(rows), dtype=np.float32), np.empty(len(rows), dtype=np.float32)
+        bounds, norms = np.empty(len(rows), dtype=np.float32), np.empty(len(rows), dtype=np.float32)
         is_all = len(rows) == len(self._points)
         size = task_rows(nearest.features)
         sums_later = nearest.clusters >= MANY_CLUSTERS
@@ -335,15 +336,15 @@ class Assignments:
                 within = slice(begin - first, block.stop - first)
                 labels[block], scores[within], second = two_nearest(moved[within], nearest.factor, nearest.norms)
                 norms[block] = squared_norms(moved[within])
-                margins[block] = _margins(scores[within], second, norms[block])
-            settled = settle(nearest, points, labels[part], scores, norms[part])
-            labels[part] = settled.labels
+                bounds[block] = _hamerly_bounds(scores[within], second, norms[block])
+            corrected = correct_rounding(nearest, points, labels[part], scores, norms[part])
+            labels[part] = corrected.labels
             weights = None if self._weights is None else self._weights[rows[part]]
-            inertia = float(settled.squared.sum() if weights is None else settled.squared @ weights)
+            inertia = float(corrected.squared.sum() if weights is None else corrected.squared @ weights)
             if sums_later:
-                return None, inertia, settled.is_rounded
-            summed = moved.astype(np.float64) if settled.is_rounded else moved
-            return sum_by_label(summed, labels[part], nearest.clusters, weights), inertia, settled.is_rounded
+                return None, inertia, corrected.is_rounded
+            summed = moved.astype(np.float64) if corrected.is_rounded else moved
+            return sum_by_label(summed, labels[part], nearest.clusters, weights), inertia, corrected.is_rounded
 
         is_wide = False
         for by_label, inertia, is_rounded in self._pool.map(task, range(0, len(rows), size)):
@@ -353,7 +354,7 @@ class Assignments:
             is_wide |= is_rounded
         if sums_later:
             self._add_by_cluster(sums, rows, labels, is_wide=is_wide)
-        return _Placed(labels, margins, norms, sums)
+        return _Placed(labels, bounds, norms, sums)
 
     def _add_by_cluster(self, sums: ClusterSums, rows: Int64, labels: Int32, *, is_wide: bool = False) -> None:
         """Add the points of these ``rows`` to the ``sums`` of their ``labels``, some clusters at a time.
@@ -377,7 +378,7 @@ class Assignments:
             for by_label in found:
                 sums.add_labelled(by_label, self._nearest.origin)
 
-    def _look_everywhere(self, due: Int64) -> Int32:
+    def _compare_with_all(self, due: Int64) -> Int32:
         """Compare the members at positions ``due`` with all centers; return their labels."""
         nearest = self._nearest
         self._comparisons.with_all += len(due)
@@ -387,12 +388,12 @@ class Assignments:
             part = slice(first, first + nearest.block_rows)
             points = nearest.from_origin(self.points_of(due[part]))
             labels[part], best, second = two_nearest(points, nearest.factor, nearest.norms)
-            self._margins[due[part]] = _margins(best, second, self._norms[due[part]])
+            self._bounds[due[part]] = _hamerly_bounds(best, second, self._norms[due[part]])
 
         self._pool.run(task, range(0, len(due), nearest.block_rows))
         return labels
 
-    def _look_around(self, due: Int64, last: Int64, around: Int64) -> Int32:
+    def _compare_with_nearby(self, due: Int64, last: Int64, around: Int64) -> Int32:
         """Compare the members at positions ``due``, sorted by cluster, with nearby centers; return their labels."""
         nearest = self._nearest
         self._comparisons.with_nearby += len(due)
@@ -409,7 +410,7 @@ class Assignments:
                     points = nearest.from_origin(self._points[self.members[places]])
                     chosen, best, second = two_nearest(points, factor, norms)
                     labels[part] = near[chosen]
-                    self._margins[places] = _margins(best, second, self._norms[places])
+                    self._bounds[places] = _hamerly_bounds(best, second, self._norms[places])
 
         self._pool.run(task, cluster_ranges(last))
         return labels
@@ -426,35 +427,35 @@ class Assignments:
             )
 
         for gone, come in self._pool.map(task, range(0, len(places), _TASK_ROWS)):
-            self._own.add_labelled(gone, self._nearest.origin, sign=-1)
-            self._own.add_labelled(come, self._nearest.origin)
+            self._local_sums.add_labelled(gone, self._nearest.origin, sign=-1)
+            self._local_sums.add_labelled(come, self._nearest.origin)
 
     def _inertia(self) -> float:
         """Return the inertia of the current labels and centers, computed from the sums."""
         origin = 0.0 if self._nearest.origin is None else self._nearest.origin.astype(np.float64)
         centers: Float64 = self.centers.astype(np.float64) - origin
-        sums = self._own.sums - self._own.weights[:, None] * origin
+        sums = self._local_sums.sums - self._local_sums.weights[:, None] * origin
         inertia = self._squares() - 2 * np.vdot(sums, centers)
-        inertia += self._own.weights @ np.square(centers).sum(axis=1)
+        inertia += self._local_sums.weights @ np.square(centers).sum(axis=1)
         return max(0.0, float(inertia))
 
 
 class _Placed(NamedTuple):
     labels: Int32
-    margins: Float32
+    bounds: Float32
     norms: Float32
     sums: ClusterSums
 
 
-def _margins(best: Float32, second: Float32, norms: Float32) -> Float32:
+def _hamerly_bounds(best: Float32, second: Float32, norms: Float32) -> Float32:
     """Return how much farther the second center is than the nearest, from their scores (``rank``)."""
-    margins: Float32 = np.sqrt(np.maximum(second + norms, 0)) - np.sqrt(np.maximum(best + norms, 0))
-    return margins
+    bounds: Float32 = np.sqrt(np.maximum(second + norms, 0)) - np.sqrt(np.maximum(best + norms, 0))
+    return bounds
 
 
-def _largest_of_others(drift: Float32, around: NearbyCenters) -> Float32:
+def _largest_of_others(movement: Float32, around: NearbyCenters) -> Float32:
     """Return the largest movement among the other centers near each center, (k,)."""
-    others = np.where(around.numbers == np.arange(len(drift))[:, None], np.float32(0), drift[around.numbers])
+    others = np.where(around.numbers == np.arange(len(movement))[:, None], np.float32(0), movement[around.numbers])
     largest: Float32 = others.max(axis=1)
     return largest
 

@@ -32,7 +32,7 @@ class State:
     phase: str
     numbers: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
-    share: dict[str, NDArray[Any]] = field(default_factory=dict)
+    per_host: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 class Checkpoints:

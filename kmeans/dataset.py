@@ -167,7 +167,7 @@ class MemoryRows:
         self.mini_batch_size = mini_batch_size
         self.metric = metric
         self._seed = seed
-        self._deal = RowAssignment(numbers.start, numbers.step)
+        self._assignment = RowAssignment(numbers.start, numbers.step)
         self.ordered = numbers.stop
         self.is_dealt = numbers.step > 1
         self._order: tuple[int, Int64] | None = None
@@ -234,7 +234,7 @@ class MemoryRows:
 
     def _like(self, points: Float32, weights: Float64 | None, metric: Metric) -> MemoryRows:
         """Return ``points`` in place of these, in the same order."""
-        numbers = self._deal.numbers(self.ordered)
+        numbers = self._assignment.numbers(self.ordered)
         return MemoryRows(points, self.mini_batch_size, self._seed, numbers, weights=weights, metric=metric)
 
     def prepared(self, metric: Metric) -> MemoryRows:
@@ -257,18 +257,18 @@ class MemoryRows:
         """Return the positions in ``points`` of those rows with these ``numbers`` that are local."""
         if not self.is_dealt:
             return numbers
-        own: Int64 = numbers[numbers % self._deal.size == self._deal.rank] // self._deal.size
+        own: Int64 = numbers[numbers % self._assignment.size == self._assignment.rank] // self._assignment.size
         return own
 
     def positions(self, numbers: Int64) -> Int64:
         """Return the positions in ``numbers`` of local rows; :meth:`own` returns those in ``points``."""
         if not self.is_dealt:
             return np.arange(len(numbers))
-        return np.flatnonzero(numbers % self._deal.size == self._deal.rank)
+        return np.flatnonzero(numbers % self._assignment.size == self._assignment.rank)
 
     def numbers_of(self, own: Int64) -> Int64:
         """Return the numbers of the rows at these positions in ``points``; the inverse of :meth:`own`."""
-        return own * self._deal.size + self._deal.rank if self.is_dealt else own
+        return own * self._assignment.size + self._assignment.rank if self.is_dealt else own
 
     def gather(self, numbers: Int64, hosts: Collectives) -> Float32:
         """Return the rows with these ``numbers`` on the leader, no rows on other ``hosts``.
@@ -292,7 +292,7 @@ class MemoryRows:
         if not self.is_dealt or hosts.rank:
             return gathered
         ordered = np.empty_like(gathered)
-        ordered[(numbers % self._deal.size).argsort(kind="stable")] = gathered
+        ordered[(numbers % self._assignment.size).argsort(kind="stable")] = gathered
         return ordered
 
     def batches(self, epoch: int, at_most: int | None = None) -> Iterator[Float32]:
@@ -354,7 +354,7 @@ class StreamedRows:
     ) -> None:
         self._one_pass = one_pass
         self._numbers = numbers
-        self._deal = RowAssignment(numbers.start, numbers.step)
+        self._assignment = RowAssignment(numbers.start, numbers.step)
         self._sample = MemoryRows(sample, mini_batch_size, seed, metric=metric)
         self._mini_batch_size = mini_batch_size
         self._seed = seed
@@ -385,7 +385,7 @@ class StreamedRows:
         """Yield mini-batches of a pass; the remaining rows of a block begin the next mini-batch."""
         generator = np.random.default_rng((self._seed, epoch))
         blocks = _copied(self._all(), self.features)
-        return _mini_batches(blocks, self._mini_batch_size, self.features, generator, self._deal)
+        return _mini_batches(blocks, self._mini_batch_size, self.features, generator, self._assignment)
 
     def blocks(self) -> Iterator[Float32]:
         """Yield the rows of a pass, copied into blocks of some megabytes.
@@ -395,7 +395,7 @@ class StreamedRows:
         DataError
             If the number of rows has changed.
         """
-        return _copied(_own(self._all(), self._deal), self.features)
+        return _copied(_own(self._all(), self._assignment), self.features)
 
     def weighted_batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the same as :meth:`batches`, without weights."""
@@ -452,7 +452,7 @@ class PipedRows:
         self.features = held.shape[1]
         self.coordinates: Coordinates | None = None
         self._next_pass = next_pass
-        self._deal = RowAssignment(numbers.start, numbers.step)
+        self._assignment = RowAssignment(numbers.start, numbers.step)
         self._numbers = numbers
         all_numbers = numbers if len(held) == len(numbers) else None
         self._held = MemoryRows(held, mini_batch_size, seed, all_numbers, metric=metric)
@@ -484,7 +484,7 @@ class PipedRows:
             return self._held.batches(epoch)
         generator = np.random.default_rng((self._seed, epoch))
         blocks = _copied(self._next_pass(), self.features)
-        return _mini_batches(blocks, self._mini_batch_size, self.features, generator, self._deal)
+        return _mini_batches(blocks, self._mini_batch_size, self.features, generator, self._assignment)
 
     def blocks(self) -> Iterator[Float32]:
         """Yield the rows in memory."""
@@ -537,7 +537,7 @@ def _prepared_pass(one_pass: Pass, metric: Metric) -> Pass:
 
 
 def _mini_batches(
-    blocks: Iterator[Float32], size: int, features: int, generator: Generator, deal: RowAssignment
+    blocks: Iterator[Float32], size: int, features: int, generator: Generator, assignment: RowAssignment
 ) -> Iterator[Float32]:
     """Yield the rows, shuffled within each block; its remaining rows begin the next mini-batch.
 
@@ -548,22 +548,22 @@ def _mini_batches(
     for block in blocks:
         order = generator.permutation(len(block))
         rows = np.concatenate([left, block[order]])
-        is_own = np.concatenate([left_is_own, (order + seen) % deal.size == deal.rank])
+        is_own = np.concatenate([left_is_own, (order + seen) % assignment.size == assignment.rank])
         seen += len(block)
         whole = len(rows) - len(rows) % size
         for first in range(0, whole, size):
             batch = slice(first, first + size)
-            yield rows[batch] if deal.size == 1 else rows[batch][is_own[batch]]
+            yield rows[batch] if assignment.size == 1 else rows[batch][is_own[batch]]
         left, left_is_own = rows[whole:], is_own[whole:]
     if len(left):
         yield left[left_is_own]
 
 
-def _own(parts: Iterator[Float32], deal: RowAssignment) -> Iterator[Float32]:
+def _own(parts: Iterator[Float32], assignment: RowAssignment) -> Iterator[Float32]:
     """Yield this host's rows of ``parts``."""
     seen = 0
     for part in parts:
-        yield deal.own(part, seen)
+        yield assignment.own(part, seen)
         seen += len(part)
 
 
@@ -597,25 +597,25 @@ def bytes_per_row(features: int, hosts: int = 1) -> int:
 
 
 def load(
-    one_pass: Pass, budget: int, mini_batch_size: int = 5000, seed: int = 0, deal: RowAssignment | None = None
+    one_pass: Pass, budget: int, mini_batch_size: int = 5000, seed: int = 0, assignment: RowAssignment | None = None
 ) -> MemoryRows | StreamedRows:
     """Read all rows once and keep them, or a uniform sample whose fit takes ``budget`` bytes.
 
-    With a ``deal`` the result has this host's rows only; it may have none.
+    With an ``assignment`` the result has this host's rows only; it may have none.
 
     Raises
     ------
     DataError
         If there are no rows.
     """
-    held, numbers = _read(one_pass(), budget, seed, deal or RowAssignment())
+    held, numbers = _read(one_pass(), budget, seed, assignment or RowAssignment())
     if len(numbers) == len(held):
         return MemoryRows(held, mini_batch_size, seed, numbers)
     return StreamedRows(one_pass, numbers, held, mini_batch_size, seed)
 
 
 def load_once(
-    next_pass: Pass, budget: int, mini_batch_size: int = 5000, seed: int = 0, deal: RowAssignment | None = None
+    next_pass: Pass, budget: int, mini_batch_size: int = 5000, seed: int = 0, assignment: RowAssignment | None = None
 ) -> PipedRows:
     """Do the same as :func:`load` with rows that can't be read again; later passes have new rows.
 
@@ -624,11 +624,11 @@ def load_once(
     DataError
         If there are no rows.
     """
-    held, numbers = _read(next_pass(), budget, seed, deal or RowAssignment())
+    held, numbers = _read(next_pass(), budget, seed, assignment or RowAssignment())
     return PipedRows(next_pass, numbers, held, mini_batch_size, seed)
 
 
-def _read(blocks: Iterator[Float32], budget: int, seed: int, deal: RowAssignment) -> tuple[Float32, range]:
+def _read(blocks: Iterator[Float32], budget: int, seed: int, assignment: RowAssignment) -> tuple[Float32, range]:
     """Return the local rows, or a sample that fits ``budget`` bytes, and the numbers of all local rows.
 
     Once memory is full, row t replaces a random one with probability m / t (J. S. Vitter, "Random sampling with a
@@ -642,9 +642,9 @@ def _read(blocks: Iterator[Float32], budget: int, seed: int, deal: RowAssignment
             continue
         if held is None:
             # As large as the budget allows: memory that is never written to costs nothing.
-            capacity = max(1, budget // bytes_per_row(block.shape[1], deal.size))
+            capacity = max(1, budget // bytes_per_row(block.shape[1], assignment.size))
             held = np.empty((capacity, block.shape[1]), dtype=np.float32)
-        own = deal.own(block, read)
+        own = assignment.own(block, read)
         read += len(block)
         fitting = max(0, min(len(held) - seen, len(own)))
         held[seen : seen + fitting] = own[:fitting]
@@ -656,4 +656,4 @@ def _read(blocks: Iterator[Float32], budget: int, seed: int, deal: RowAssignment
         seen += len(own)
     if held is None:
         raise DataError("there are no rows")
-    return held[:seen], deal.numbers(read)
+    return held[:seen], assignment.numbers(read)

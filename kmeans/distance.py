@@ -147,11 +147,11 @@ class NearestCenters:
         The result is never a center that is farther than another because of rounding. It takes a little longer, and
         most of training doesn't need it.
         """
-        if len(points) == 1 and (found := self._clear_query(points)):
+        if len(points) == 1 and (found := self._exact_query_of_one(points)):
             return found
         labels = np.empty(len(points), dtype=np.int64)
         distances = np.empty(len(points), dtype=np.float32)
-        in_doubt = []
+        near_ties = []
         for first, block in in_blocks(points, self.block_rows):
             nearest, squared = labels[first : first + len(block)], distances[first : first + len(block)]
             table = self._score_table(block)
@@ -159,16 +159,16 @@ class NearestCenters:
             squared[:] = squared_norms(block - self.centers[nearest])
             # One bound for the whole batch: the check must be cheap for batches without near ties.
             best = table[np.arange(len(block)), nearest]
-            doubt = self._doubt(float((squared - best).max()), float(squared.max()))
-            near = table <= (best + doubt)[:, None]
+            error_bound = self._error_bound(float((squared - best).max()), float(squared.max()))
+            near = table <= (best + error_bound)[:, None]
             if np.count_nonzero(near) > len(block):
-                in_doubt.append(first + _several(near))
-        if in_doubt:
-            for _, rows in in_blocks(np.concatenate(in_doubt), self.block_rows):
-                self._settle(points, rows, labels, distances)
+                near_ties.append(first + _several(near))
+        if near_ties:
+            for _, rows in in_blocks(np.concatenate(near_ties), self.block_rows):
+                self._resolve_near_ties(points, rows, labels, distances)
         return labels, distances
 
-    def _clear_query(self, points: Float32) -> tuple[Int64, Float32] | None:
+    def _exact_query_of_one(self, points: Float32) -> tuple[Int64, Float32] | None:
         """Return :meth:`exact_query` of a single one of ``points`` (1, d); None if there is a near tie.
 
         The same numbers in half the time: for one point, the other steps of a batch take as long as the computation.
@@ -178,11 +178,11 @@ class NearestCenters:
         best = float(table[0, nearest])
         squared = squared_norms(points - self.centers[nearest])
         distance = float(squared[0])
-        if np.count_nonzero(table <= best + self._doubt(distance - best, distance)) > 1:
+        if np.count_nonzero(table <= best + self._error_bound(distance - best, distance)) > 1:
             return None
         return np.array([nearest]), squared
 
-    def _doubt(self, squared_length: float, squared_distance: float) -> float:
+    def _error_bound(self, squared_length: float, squared_distance: float) -> float:
         """Return the error bound within which another center may still be the nearest.
 
         It holds for points with at most these squared lengths and distances, and is doubled for the rounding of these
@@ -192,7 +192,7 @@ class NearestCenters:
         reach = length + math.sqrt(squared_distance)
         return 4 * self._error * reach * (2 * length + reach)
 
-    def _settle(self, points: Float32, rows: Int64, labels: Int64, distances: Float32) -> None:
+    def _resolve_near_ties(self, points: Float32, rows: Int64, labels: Int64, distances: Float32) -> None:
         """Correct labels and squared distances of those ``rows`` of ``points`` that are nearer to another center."""
         some = points[rows]
         table = self._score_table(some)

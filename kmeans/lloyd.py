@@ -83,8 +83,8 @@ def lloyd(
             on_pass(moves, sums)
         empty = np.flatnonzero(sums.weights == 0)
         far = reseed(nearest, len(empty)) if len(empty) and moves < max_iter else centers[:0]
-        settled = previous - sums.inertia <= tol * previous if np.isfinite(previous) else sums.inertia == 0
-        if moves == max_iter or (settled and not len(far)):
+        converged = previous - sums.inertia <= tol * previous if np.isfinite(previous) else sums.inertia == 0
+        if moves == max_iter or (converged and not len(far)):
             return LloydResult(nearest.centers, sums, moves)
         wide = centers.astype(np.float64)
         moved = metric.normalize_centers(sums.means(otherwise=wide), wide)

@@ -122,8 +122,8 @@ class LocalSearch:
             if sum(each.inertia <= best * (1 + ROUGH_TOL) for each in rough) == AGREEING:
                 break
         tried = _distinct(sorted(rough, key=_inertia))[:PURSUED]
-        share = self._nanoseconds / len(tried)
-        found = min((self._breathe(self._lloyd(each.centers, TOL), share) for each in tried), key=_inertia)
+        per_start = self._nanoseconds / len(tried)
+        found = min((self._breathe(self._lloyd(each.centers, TOL), per_start) for each in tried), key=_inertia)
         return (found.centers + self._origin).astype(np.float32)
 
     def _drawn(self) -> Float64:
@@ -182,9 +182,9 @@ class LocalSearch:
             more = self._inhaled(best, breath)
             if len(more) == self._k:  # nothing can be split
                 break
-            settled = self._lloyd(self._exhaled(self._lloyd(more, ROUGH_TOL)), TOL)
-            if settled.inertia < best.inertia * (1 - TOL):
-                best = settled
+            candidate = self._lloyd(self._exhaled(self._lloyd(more, ROUGH_TOL)), TOL)
+            if candidate.inertia < best.inertia * (1 - TOL):
+                best = candidate
             else:
                 breath -= 1
         return best

@@ -173,8 +173,8 @@ class Narrowing:
         if self._hosts.size > 1:
             offset = self.coordinates.offset
             message = np.concatenate([[self.coordinates.scale], np.empty(0) if offset is None else offset])
-            scale, *told = self._hosts.broadcast(message).tolist()
-            self.coordinates = Coordinates(np.array(told) if told else None, scale)
+            scale, *offsets = self._hosts.broadcast(message).tolist()
+            self.coordinates = Coordinates(np.array(offsets) if offsets else None, scale)
 
     def _warn_of_change(self, before: Coordinates) -> None:
         """Warn about columns that need other coordinates than the first rows show."""

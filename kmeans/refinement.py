@@ -154,7 +154,7 @@ class _Refinement:
         self._on_pass = on_pass
         self._checkpoints = checkpoints
         self._sample = self._moves = 0
-        self._is_settled = False
+        self._is_converged = False
         # Whether relocations may still lower the loss of this sample, and whether nearby centers are not enough.
         self._relocates, self._everywhere = True, False
 
@@ -174,13 +174,13 @@ class _Refinement:
                 self._checkpoints.offer(self._state)
             for number in range(self._sample + 1, self._samples.count):
                 self._sample = number
-                self._assignments.take_in(self._samples.grow_to(number))
+                self._assignments.add_points(self._samples.grow_to(number))
                 if number < self._samples.count - 1:
-                    self._settle_sample()
+                    self._converge_on_sample()
                 else:  # all rows may include rare ones that are far from all centers
                     self._relocates = True
                 self._checkpoints.offer(self._state)
-            self._settle()
+            self._converge()
         except Interrupted:
             return Refined(self._assignments.centers, self._moves, interrupted=True)
         return Refined(self._assignments.centers, self._moves)
@@ -189,12 +189,12 @@ class _Refinement:
         numbers = {
             "sample": self._sample,
             "moves": self._moves,
-            "settled": self._is_settled,
+            "settled": self._is_converged,
             "relocates": self._relocates,
             "everywhere": self._everywhere,
             "draws": self._random_streams.made,
         }
-        return State(PHASE, numbers, {"centers": self._assignments.centers}, self._assignments.share())
+        return State(PHASE, numbers, {"centers": self._assignments.centers}, self._assignments.per_host_state())
 
     def _restore(self, found: State) -> None:
         self._moves, self._random_streams.made = found.numbers["moves"], found.numbers["draws"]
@@ -202,13 +202,13 @@ class _Refinement:
         self._sample = min(found.numbers["sample"], self._samples.count - 1)
         self._everywhere = found.numbers["everywhere"]
         rows = self._samples.grow_to(self._sample)
-        if found.share:
-            self._assignments.restore(np.sort(rows), found.share)
-            self._is_settled = found.numbers["settled"]
+        if found.per_host:
+            self._assignments.restore(np.sort(rows), found.per_host)
+            self._is_converged = found.numbers["settled"]
             self._relocates = found.numbers["relocates"]
         else:
             # The rows may differ from those of the checkpoint, so the centers must converge again.
-            self._assignments.take_in(rows)
+            self._assignments.add_points(rows)
 
     def _begin(self, starts: Sequence[Float32]) -> None:
         """Begin with the best start on the first sample."""
@@ -217,34 +217,34 @@ class _Refinement:
         self._relocates = len(starts) == 1
         for assignments in partitions:
             self._assignments = assignments
-            assignments.take_in(first)
+            assignments.add_points(first)
             if len(starts) > 1 or self._samples.count > 1:
-                self._settle_sample()
+                self._converge_on_sample()
         self._assignments = min(partitions, key=lambda assignments: assignments.sums.inertia)
         self._relocates = True
 
-    def _settle_sample(self) -> None:
+    def _converge_on_sample(self) -> None:
         """Move the centers until a move gains little on this sample."""
         tol = max(self._tol, SAMPLE_TOL, ERROR_FRACTION * self._clusters / self._samples.size)
         for _ in range(SAMPLE_MOVES):
             if self._move() <= tol:
                 return
 
-    def _settle(self) -> None:
+    def _converge(self) -> None:
         """Move the centers until a move gains little on the last sample, and exact labels would gain little."""
-        tol = self._tol * self._patience()
+        tol = self._tol * self._tol_factor()
         while True:
-            while self._moves < self._max_iter and not self._is_settled:
-                self._is_settled = self._move() <= tol
+            while self._moves < self._max_iter and not self._is_converged:
+                self._is_converged = self._move() <= tol
                 self._moves += 1
                 self._on_pass(self._moves, self._assignments.sums)
                 self._checkpoints.offer(self._state)
             if self._moves >= self._max_iter or self._excess() <= tol:
                 return
             self._assignments.reassign()
-            self._is_settled = False
+            self._is_converged = False
 
-    def _patience(self) -> float:
+    def _tol_factor(self) -> float:
         """Return the multiple of ``tol`` that a pass over all rows must gain."""
         rows, features = self._samples.size, self._samples.rows.features
         by_error = ERROR_FRACTION * self._clusters / rows / max(self._tol, 1e-12)
@@ -326,7 +326,7 @@ class _Samples:
         self._comparisons = comparisons
         self._total = int(hosts.total(len(rows)))
         self._sizes = [*(size for size in sizes[:-1] if size < self._total), min(sizes[-1], self._total)]
-        self._ends = [self._share(size) for size in self._sizes]
+        self._ends = [self._local_count(size) for size in self._sizes]
         self._end = self.size = 0
         self.count = len(self._sizes)
 
@@ -353,13 +353,13 @@ class _Samples:
 
         Hosts with separate orders draw in proportion to their rows.
         """
-        drawn = generator.choice(self._end, min(self._share(at_most), self._end), replace=False)
+        drawn = generator.choice(self._end, min(self._local_count(at_most), self._end), replace=False)
         if self._end == self.rows.ordered:
             return drawn
         members: Int64 = np.sort(self.rows.order(epoch=0)[: self._end])[drawn]
         return members
 
-    def _share(self, size: int) -> int:
+    def _local_count(self, size: int) -> int:
         return round(size * self.rows.ordered / self._total)
 
 

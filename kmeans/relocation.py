@@ -35,7 +35,7 @@ VALUES, MIN_ROWS, MAX_ROWS = 2_000_000, 64, 4096
 LEAVING = 4
 
 # A split must gain this multiple of the other center's utility: utilities assume that only one center is removed.
-WORTH = 1.1
+MIN_GAIN_RATIO = 1.1
 
 
 class _Candidates(NamedTuple):
@@ -96,7 +96,7 @@ def relocate(
     costs = nearest if weights is None else weights * nearest
     losses = second - nearest if weights is None else weights * (second - nearest)
     stacked = np.concatenate(
-        [_by_cluster(costs, assignments), _by_cluster(losses, assignments), assignments.own_counts]
+        [_by_cluster(costs, assignments), _by_cluster(losses, assignments), assignments.local_counts]
     )
     errors, utilities, counts = np.split(hosts.sum(stacked), 3)
     most = max(1, int(FRACTION * clusters))
@@ -111,8 +111,8 @@ def relocate(
         with pool.interruptible_alone(hosts.size):
             splits = _split(drawn, len(candidates), generator, pool)
         pairs = _pairs(splits.gains, candidates, utilities, means, most)
-        split, gone = candidates[pairs[:, 0]], pairs[:, 1]
-        jumped = np.concatenate([split, gone])
+        split, removed = candidates[pairs[:, 0]], pairs[:, 1]
+        jumped = np.concatenate([split, removed])
         chosen = np.concatenate([splits.first[pairs[:, 0]], splits.second[pairs[:, 0]]]).astype(np.float32)
     jumped, chosen = hosts.broadcast(jumped), hosts.broadcast(chosen)
     relocated = means.copy()
@@ -190,13 +190,13 @@ def _pairs(gains: Float64, candidates: Int64, utilities: Float64, centers: Float
         split = int(candidates[number])
         if split in touched:
             continue
-        may_go = (each for each in going if each not in touched and each != split and neighbors[each] not in left)
-        gone = next(may_go, None)
-        if gone is None or len(pairs) == most or gains[number] <= WORTH * utilities[gone]:
+        allowed = (each for each in going if each not in touched and each != split and neighbors[each] not in left)
+        removed = next(allowed, None)
+        if removed is None or len(pairs) == most or gains[number] <= MIN_GAIN_RATIO * utilities[removed]:
             break
-        pairs.append((number, gone))
-        touched |= {split, gone, neighbors[gone]}
-        left.add(gone)
+        pairs.append((number, removed))
+        touched |= {split, removed, neighbors[removed]}
+        left.add(removed)
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 

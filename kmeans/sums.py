@@ -211,7 +211,9 @@ def task_rows(features: int) -> int:
     return max(MIN_TASK_ROWS, min(MAX_TASK_ROWS, TASK_BYTES // (4 * features)))
 
 
-def settle(nearest: NearestCenters, points: Float32, labels: Int64 | Int32, scores: Float32, norms: Float32) -> Settled:
+def correct_rounding(
+    nearest: NearestCenters, points: Float32, labels: Int64 | Int32, scores: Float32, norms: Float32
+) -> Corrected:
     """Return labels and squared distances of ``points`` (n, d), corrected for rounding.
 
     The distances are ``scores`` plus ``norms`` (those of the points from the origin), unless float32 has no digits left
@@ -225,10 +227,10 @@ def settle(nearest: NearestCenters, points: Float32, labels: Int64 | Int32, scor
     if is_rounded:
         labels, distances = nearest.exact_query(points)
         squared = distances.astype(np.float64)
-    return Settled(labels, squared, is_rounded)
+    return Corrected(labels, squared, is_rounded)
 
 
-class Settled(NamedTuple):
+class Corrected(NamedTuple):
     """Labels (n,), squared distances (n,), and whether the labels before were decided by rounding."""
 
     labels: Int64 | Int32
@@ -273,7 +275,7 @@ def _assign_and_sum(
         is_rounded = rounding_decides(squared, nearest.norms[labels])
     else:
         labels, scores = nearest.rank(points)
-        labels, squared, is_rounded = settle(nearest, points, labels, scores, squared_norms(moved))
+        labels, squared, is_rounded = correct_rounding(nearest, points, labels, scores, squared_norms(moved))
     inertia = float(squared.sum() if weights is None else squared @ weights)
     summed = moved.astype(np.float64) if is_rounded else moved
     return TaskSums(sum_by_label(summed, labels, nearest.clusters, weights), inertia)

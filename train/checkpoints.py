@@ -122,7 +122,7 @@ class CheckpointFolder(Checkpoints):
         if noted is None:
             return
         started = time.monotonic()
-        arrays = noted.arrays | self._gathered(noted.share)
+        arrays = noted.arrays | self._gathered(noted.per_host)
         if self._hosts.rank == 0:
             self._write(noted, arrays, started)
         self._last = time.monotonic()

@@ -39,18 +39,18 @@ class Fingerprint:
         self._is_complete = False
         self._total[:] = 0
 
-    def over(self, one_pass: Pass, deal: RowAssignment | None = None) -> Pass:
+    def over(self, one_pass: Pass, assignment: RowAssignment | None = None) -> Pass:
         """Return the same pass, whose rows are taken in on their way when it is made for the first time.
 
-        With a ``deal`` only this host's own of the rows are taken in.
+        With an ``assignment`` only the local rows are included.
         """
-        deal = deal or RowAssignment()
+        assignment = assignment or RowAssignment()
 
         def blocks() -> Iterator[Float32]:
             seen = 0
             for block in one_pass():
                 if not self._is_complete:
-                    self._add(deal.own(block, seen))
+                    self._add(assignment.own(block, seen))
                     seen += len(block)
                 yield block
             self._is_complete = True

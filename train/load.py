@@ -73,7 +73,7 @@ def read_share(
         budget = int(PIPED_SHARE * budget)
     may_be_empty = hosts.size > 1 and channel.is_sharded
     # Where each host sees all rows of a channel, they divide them.
-    deal = RowAssignment() if channel.is_sharded else RowAssignment(hosts.rank, hosts.size)
+    assignment = RowAssignment() if channel.is_sharded else RowAssignment(hosts.rank, hosts.size)
     restarts = 0 if channel.is_pipe else MAX_RESTARTS
     if wanted.prepare is not None:
         coordinates = IDENTITY  # an offset would change directions
@@ -85,7 +85,7 @@ def read_share(
             reader, nothing = None, error
 
         def one_read() -> tuple[Rows, NoDataError | None]:
-            return (_no_rows(0), nothing) if reader is None else _one_read(reader, budget, wanted, deal, digest)
+            return (_no_rows(0), nothing) if reader is None else _one_read(reader, budget, wanted, assignment, digest)
 
         rows, nothing = _read_settled(one_read, narrowing, log, may_be_empty=may_be_empty)
     columns = _common_width(rows.features, hosts)
@@ -100,7 +100,7 @@ def read_share(
     if reader is not None and channel.is_pipe and may_be_empty:
         held = rows.in_memory.points
         next_pass = _or_nothing(reader.blocks, columns)
-        rows = PipedRows(next_pass, deal.numbers(count), held, wanted.mini_batch_size, wanted.settings.seed)
+        rows = PipedRows(next_pass, assignment.numbers(count), held, wanted.mini_batch_size, wanted.settings.seed)
     rows.coordinates = narrowing.coordinates
     _tell_coordinates(narrowing, channel, log)
     return rows
@@ -121,15 +121,15 @@ def _read_settled(
 
 
 def _one_read(
-    reader: Reader, budget: int, wanted: Hyperparameters, deal: RowAssignment, digest: Fingerprint | None
+    reader: Reader, budget: int, wanted: Hyperparameters, assignment: RowAssignment, digest: Fingerprint | None
 ) -> tuple[Rows, NoDataError | None]:
     """Return the rows of a pass; or none, and why."""
     if digest:
         digest.restart()
     read = load_once if reader.is_pipe else load
     try:
-        one_pass = digest.over(reader.blocks, deal) if digest else reader.blocks
-        return read(one_pass, budget, wanted.mini_batch_size, wanted.settings.seed, deal), None
+        one_pass = digest.over(reader.blocks, assignment) if digest else reader.blocks
+        return read(one_pass, budget, wanted.mini_batch_size, wanted.settings.seed, assignment), None
     except NoDataError as error:
         return _no_rows(0), error
 

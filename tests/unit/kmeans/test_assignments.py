@@ -70,7 +70,7 @@ def moved(centers: Float32, by: float, seed: int = 1) -> Float32:
 
 def partition_of_all(points: Float32, centers: Float32, pool: ThreadPool | None = None) -> Assignments:
     assignments = Assignments(points, centers, pool or ThreadPool())
-    assignments.take_in(np.arange(len(points)))
+    assignments.add_points(np.arange(len(points)))
     return assignments
 
 
@@ -103,7 +103,7 @@ def test_points_are_taken_in_once_each_with_their_nearest_center(k: int, offset:
     assignments = Assignments(points, centers, ThreadPool())
     order = np.random.default_rng(0).permutation(len(points))
     for begin, size in pairwise((0, 100, 101, 3000, 6000)):
-        assignments.take_in(order[begin:size])
+        assignments.add_points(order[begin:size])
         assert assignments.members.tolist() == sorted(order[:size].tolist())
         assert assignments.labels.dtype == np.int32
         assert share_misplaced(assignments, points) == 0
@@ -113,7 +113,7 @@ def test_points_are_taken_in_once_each_with_their_nearest_center(k: int, offset:
 def test_no_points_are_in_no_cluster() -> None:
     points, centers = overlapping(5)
     assignments = Assignments(points, centers, ThreadPool())
-    assignments.take_in(np.empty(0, dtype=np.int64))
+    assignments.add_points(np.empty(0, dtype=np.int64))
     assert (len(assignments.members), len(assignments.labels)) == (0, 0)
     assert assignments.sums.weights.tolist() == [0] * 5
     assert assignments.sums.inertia == 0
@@ -122,7 +122,7 @@ def test_no_points_are_in_no_cluster() -> None:
 def test_points_are_given_by_their_place_among_the_members() -> None:
     points, centers = overlapping(5)
     assignments = Assignments(points, centers, ThreadPool())
-    assignments.take_in(np.array([30, 10, 20]))
+    assignments.add_points(np.array([30, 10, 20]))
     given = assignments.points_of(np.array([2, 0]))
     assert given.tolist() == points[[30, 10]].tolist()
     given[:] = 0
@@ -136,9 +136,9 @@ def test_points_taken_in_after_a_move_join_the_centers_as_they_are_now(k: int, o
     points, centers = overlapping(k, offset=offset)
     order = np.random.default_rng(0).permutation(len(points))
     assignments = Assignments(points, centers, ThreadPool())
-    assignments.take_in(order[:1000])
+    assignments.add_points(order[:1000])
     assignments.follow(moved(centers, by=2))
-    assignments.take_in(order[1000:])
+    assignments.add_points(order[1000:])
     late = np.isin(assignments.members, order[1000:])
     nearest, _ = oracle.nearest(points, assignments.centers)
     assert (assignments.labels == nearest)[late].mean() > 0.999
@@ -191,7 +191,7 @@ def test_where_margins_shrink_by_all_that_centers_moved_no_point_is_missed(
     order = np.random.default_rng(0).permutation(len(points))
     assignments = Assignments(points, centers, ThreadPool())
     for step in range(15):
-        assignments.take_in(order[400 * step : 400 * (step + 1)])
+        assignments.add_points(order[400 * step : 400 * (step + 1)])
         centers = moved(centers, by, seed=step)
         assignments.follow(centers)
         assert share_misplaced(assignments, points) == 0
@@ -332,7 +332,7 @@ def test_clusters_may_lose_all_their_points_and_find_others(k: int, offset: floa
 def test_members_reassigned_are_all_with_their_nearest_center(k: int, offset: float) -> None:
     points, centers = overlapping(k, offset=offset)
     assignments = Assignments(points, centers, ThreadPool())
-    assignments.take_in(np.arange(1, 6000, 2))
+    assignments.add_points(np.arange(1, 6000, 2))
     assignments.follow(moved(centers, by=3))
     assignments.labels[::5] = 0
     assignments.reassign()
@@ -347,7 +347,7 @@ def test_excess_of_members_is_what_exact_labels_save(weighted: bool, offset: flo
     points, centers = overlapping(MANY, offset=offset)
     weights = np.random.default_rng(0).uniform(0.1, 3, 6000) if weighted else None
     assignments = Assignments(points, centers, ThreadPool(), weights=weights)
-    assignments.take_in(np.arange(0, 6000, 3))
+    assignments.add_points(np.arange(0, 6000, 3))
     members = points[::3]
     times = np.ones(2000) if weights is None else weights[::3]
 
@@ -396,9 +396,9 @@ def test_the_number_of_workers_does_not_change_a_bit(
 
     def run(pool: ThreadPool) -> list[Any]:
         assignments = Assignments(points, centers, pool)
-        assignments.take_in(np.arange(0, 15_000, 2))
+        assignments.add_points(np.arange(0, 15_000, 2))
         assignments.follow(moved(centers, by=1))
-        assignments.take_in(np.arange(1, 15_000, 2))
+        assignments.add_points(np.arange(1, 15_000, 2))
         assignments.follow(moved(centers, by=2))
         assignments.follow(moved(centers, by=2.01))
         sums = assignments.sums
@@ -413,7 +413,7 @@ def test_the_number_of_workers_does_not_change_a_bit(
 def test_the_order_in_which_rows_are_named_does_not_change_a_bit() -> None:
     points, centers = overlapping(MANY)
     shuffled = Assignments(points, centers, ThreadPool())
-    shuffled.take_in(np.random.default_rng(0).permutation(6000))
+    shuffled.add_points(np.random.default_rng(0).permutation(6000))
     in_order = partition_of_all(points, centers)
     assert shuffled.labels.tobytes() == in_order.labels.tobytes()
     assert shuffled.sums.sums.tobytes() == in_order.sums.sums.tobytes()
@@ -427,7 +427,7 @@ def test_the_caller_s_arrays_are_not_changed(offset: float) -> None:
     for array in (points, centers, rows, after):
         array.flags.writeable = False
     assignments = Assignments(points, centers, ThreadPool())
-    assignments.take_in(rows)
+    assignments.add_points(rows)
     assignments.follow(after)
     assignments.follow(centers, np.array([0, 5]), everywhere=True)
     assignments.reassign()

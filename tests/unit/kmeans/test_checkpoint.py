@@ -150,7 +150,7 @@ def test_a_state_does_not_change_while_the_fit_goes_on() -> None:
     fit(in_memory(), Settings(k=12), checkpoints=checkpoints)
     for made, as_it_was in checkpoints.noted:
         assert made.numbers == as_it_was.numbers
-        for now, then in ((made.arrays, as_it_was.arrays), (made.share, as_it_was.share)):
+        for now, then in ((made.arrays, as_it_was.arrays), (made.per_host, as_it_was.per_host)):
             for name, array in then.items():
                 assert array.tobytes() == now[name].tobytes(), name
 
@@ -163,18 +163,18 @@ def test_without_what_was_known_of_each_row_a_fit_ends_as_well(killed_after: int
     with pytest.raises(Killed):
         fit(in_memory(), settings, checkpoints=before)
     assert before.state is not None
-    fitted = fit(in_memory(), settings, checkpoints=Kept(replace(before.state, share={})))
+    fitted = fit(in_memory(), settings, checkpoints=Kept(replace(before.state, per_host={})))
     assert fitted.mean_squared_distance == pytest.approx(expected.mean_squared_distance, rel=1e-3)
 
 
-def share(deal: RowAssignment) -> Rows:
+def share(assignment: RowAssignment) -> Rows:
     """Return a host's rows, of those that all hosts read."""
-    return load(lambda: iter(np.array_split(POINTS, 9)), 1 << 30, 500, 0, deal)
+    return load(lambda: iter(np.array_split(POINTS, 9)), 1 << 30, 500, 0, assignment)
 
 
-def shard(deal: RowAssignment) -> Rows:
+def shard(assignment: RowAssignment) -> Rows:
     """Return rows that no other host knows of."""
-    return MemoryRows(POINTS[deal.rank :: deal.size], 500)
+    return MemoryRows(POINTS[assignment.rank :: assignment.size], 500)
 
 
 @pytest.mark.parametrize("rows", [share, shard])

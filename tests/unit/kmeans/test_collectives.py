@@ -234,8 +234,8 @@ def test_clusters_of_replicated_rows_that_fell_empty_are_reseeded_as_by_one_host
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_epochs_of_replicated_pipes_have_the_mini_batches_of_one_host(size: int) -> None:
-    def piped(deal: RowAssignment) -> PipedRows:
-        return load_once(lambda: iter(np.array_split(DIGITS, 7)), 1 << 30, 200, 0, deal)
+    def piped(assignment: RowAssignment) -> PipedRows:
+        return load_once(lambda: iter(np.array_split(DIGITS, 7)), 1 << 30, 200, 0, assignment)
 
     settings = Settings(k=10, epochs=3, refine_max_iter=0)
     alone = fit(piped(RowAssignment()), settings)
@@ -245,9 +245,9 @@ def test_epochs_of_replicated_pipes_have_the_mini_batches_of_one_host(size: int)
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_passes_over_replicated_files_have_the_mini_batches_of_one_host(size: int) -> None:
-    def streamed(deal: RowAssignment) -> Rows:
-        budget = 300 * bytes_per_row(64, deal.size)
-        rows = load(lambda: iter(np.array_split(DIGITS, 7)), budget, 200, 0, deal)
+    def streamed(assignment: RowAssignment) -> Rows:
+        budget = 300 * bytes_per_row(64, assignment.size)
+        rows = load(lambda: iter(np.array_split(DIGITS, 7)), budget, 200, 0, assignment)
         assert isinstance(rows, StreamedRows)
         return rows
 

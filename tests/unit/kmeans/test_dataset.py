@@ -333,16 +333,16 @@ def test_no_rows_that_come_once_are_refused() -> None:
         load_once(lambda: iter([]), 1000)
 
 
-def held_by(deal: RowAssignment) -> Rows:
-    return load(Source(), 2000 * ROW, 100, 3, deal)
+def held_by(assignment: RowAssignment) -> Rows:
+    return load(Source(), 2000 * ROW, 100, 3, assignment)
 
 
-def streamed_by(deal: RowAssignment) -> Rows:
-    return load(Source(), 50 * ROW, 100, 3, deal)
+def streamed_by(assignment: RowAssignment) -> Rows:
+    return load(Source(), 50 * ROW, 100, 3, assignment)
 
 
-def piped_by(deal: RowAssignment) -> Rows:
-    return load_once(Streams(), 2000 * ROW, 100, 3, deal)
+def piped_by(assignment: RowAssignment) -> Rows:
+    return load_once(Streams(), 2000 * ROW, 100, 3, assignment)
 
 
 def lines(rows: Float32) -> list[list[float]]:

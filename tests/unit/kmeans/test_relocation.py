@@ -27,7 +27,7 @@ def run(
     """Relocate once after all rows have joined their nearest ``centers``."""
     pool, hosts = pool or ThreadPool(), hosts or SingleHost()
     assignments = Assignments(rows.points, centers, pool, hosts, weights=rows.weights)
-    assignments.take_in(np.arange(len(rows)))
+    assignments.add_points(np.arange(len(rows)))
     means = assignments.sums.means(otherwise=centers.astype(np.float64)).astype(np.float32)
     return relocate(assignments, means, rows, np.random.default_rng(seed), pool=pool, hosts=hosts)
 
@@ -155,14 +155,14 @@ def test_relocation_does_not_change_the_partition_or_its_means() -> None:
     points, centers, _ = one_center_short()
     points.flags.writeable = False
     assignments = Assignments(points, centers, ThreadPool())
-    assignments.take_in(np.arange(len(points)))
+    assignments.add_points(np.arange(len(points)))
     means = assignments.sums.means(otherwise=centers.astype(np.float64)).astype(np.float32)
     means.flags.writeable = False
-    before = {name: array.tobytes() for name, array in assignments.share().items()}
+    before = {name: array.tobytes() for name, array in assignments.per_host_state().items()}
     rows = MemoryRows(points)
     _, jumped = relocate(assignments, means, rows, np.random.default_rng(0), pool=ThreadPool(), hosts=SingleHost())
     assert len(jumped) == 2
-    assert {name: array.tobytes() for name, array in assignments.share().items()} == before
+    assert {name: array.tobytes() for name, array in assignments.per_host_state().items()} == before
 
 
 # ---- weights ---------------------------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def test_a_stop_of_one_host_interrupts_the_relocation_on_all() -> None:
         rows, has_begun = MemoryRows(points[hosts.rank :: 3]), False
         pool = ThreadPool(1, lambda: has_begun and hosts.rank == 1)
         assignments = Assignments(rows.points, centers, pool, hosts)
-        assignments.take_in(np.arange(len(rows)))
+        assignments.add_points(np.arange(len(rows)))
         has_begun = True
         with pytest.raises(Interrupted):
             relocate(assignments, centers, rows, np.random.default_rng(0), pool=pool, hosts=hosts)

@@ -11,7 +11,7 @@ from kmeans.sums import (
     ClusterSums,
     assign_and_sum,
     assign_and_sum_blocks,
-    settle,
+    correct_rounding,
     sum_by_label,
     task_rows,
 )
@@ -196,7 +196,7 @@ def test_squared_distances_have_digits_left_where_their_terms_have_none(spread: 
     nearest = NearestCenters(centers)
     labels, scores = nearest.rank(points)
     norms = squared_norms(nearest.from_origin(points))
-    found = settle(nearest, points, labels, scores, norms).squared
+    found = correct_rounding(nearest, points, labels, scores, norms).squared
     assert (found >= 0).all()
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, oracle.nearest(points, centers)[1], rtol=0.02, atol=1e-4 * std)

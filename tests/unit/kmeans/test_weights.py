@@ -134,8 +134,8 @@ def test_gathered_weights_are_those_of_the_gathered_rows(size: int) -> None:
     numbers: Int64 = np.random.default_rng(0).permutation(30)[:17]
 
     def work(hosts: ThreadHosts) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        deal = RowAssignment(hosts.rank, size).numbers(30)
-        rows = MemoryRows(points[hosts.rank :: size], numbers=deal, weights=points[hosts.rank :: size, 0] + 1)
+        assignment = RowAssignment(hosts.rank, size).numbers(30)
+        rows = MemoryRows(points[hosts.rank :: size], numbers=assignment, weights=points[hosts.rank :: size, 0] + 1)
         return rows.gather(numbers, hosts), rows.gather_weights(numbers, hosts)
 
     leader, *others = on_all_hosts(size, work)

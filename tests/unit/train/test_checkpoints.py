@@ -158,8 +158,8 @@ def test_the_leaders_file_gives_each_host_its_share(folder: Folder) -> None:
         expected = state(2, rank)
         assert found.numbers == expected.numbers
         assert found.arrays["centers"].tolist() == expected.arrays["centers"].tolist()
-        assert found.share["labels"].dtype == np.int32
-        assert found.share["labels"].tolist() == expected.share["labels"].tolist()
+        assert found.per_host["labels"].dtype == np.int32
+        assert found.per_host["labels"].tolist() == expected.per_host["labels"].tolist()
 
 
 def test_other_rows_in_memory_give_back_the_centers_alone(folder: Folder) -> None:
@@ -168,7 +168,7 @@ def test_other_rows_in_memory_give_back_the_centers_alone(folder: Folder) -> Non
     assert moves_found(again) == 1
     found = again.found()
     assert found is not None
-    assert not found.share
+    assert not found.per_host
     assert "not to the same bits: other rows were in memory" in folder.said[-1]
 
 
@@ -180,7 +180,7 @@ def test_per_host_state_that_varies_or_is_large_is_not_saved(folder: Folder, opt
     assert moves_found(again) == 1
     found = again.found()
     assert found is not None
-    assert not found.share
+    assert not found.per_host
 
 
 def test_folder_that_refuses_a_checkpoint_is_only_a_warning(folder: Folder) -> None:
