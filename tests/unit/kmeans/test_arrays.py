@@ -70,7 +70,7 @@ def test_numbers_whose_squares_could_overflow_are_refused(sign: int) -> None:
 
 
 @pytest.mark.parametrize("type_", [np.float32, np.float64])
-def test_numbers_are_in_range_one_by_one_whatever_their_squares_add_up_to(type_: type) -> None:
+def test_is_in_range_with_large_squares_checks_each_number(type_: type) -> None:
     assert is_in_range(np.empty((0, 3), type_))
     assert is_in_range(np.full((50, 40), -MAX_MAGNITUDE, type_))
     for value in (1.0001 * MAX_MAGNITUDE, -1e30, np.inf, -np.inf, np.nan):

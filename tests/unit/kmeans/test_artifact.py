@@ -154,7 +154,7 @@ def npz(**arrays: Any) -> bytes:
         ("model.npz", npz(centers=CENTERS, labels=np.arange(3))),
     ],
 )
-def test_a_single_file_of_centers_is_a_model_whatever_its_name(tmp_path: Path, name: str, content: bytes) -> None:
+def test_single_file_of_centers_is_a_model_under_any_name(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     (tmp_path / "README.md").write_text("what I trained")
     (tmp_path / "model.tar.gz").write_bytes(b"PK\3\4")
@@ -169,7 +169,7 @@ def test_our_own_file_goes_before_others(saved: Path) -> None:
     assert artifact.load(saved).centers.tobytes() == CENTERS.tobytes()
 
 
-def test_two_files_of_centers_are_no_model(tmp_path: Path) -> None:
+def test_two_files_of_centers_are_refused(tmp_path: Path) -> None:
     for name in ("a.npy", "b.npy"):
         (tmp_path / name).write_bytes(npy(CENTERS))
     assert_refused(tmp_path, "There is no model", "expected", "one", "found a.npy, b.npy")
@@ -198,7 +198,7 @@ def test_odd_names_of_files_are_quoted_in_the_message(tmp_path: Path, name: str,
     assert str(raised.value).isprintable()
 
 
-def test_a_folder_that_cant_be_looked_at_is_told_in_a_sentence(tmp_path: Path) -> None:
+def test_unreadable_folder_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"^The model in \S+ can't be read: File name too long\.$"):
         artifact.load(tmp_path / ("a" * 300))
 
@@ -230,17 +230,17 @@ def test_what_is_there_in_place_of_a_model_is_named(tmp_path: Path) -> None:
     assert_refused(tmp_path, "expected a file model_algo-1", "found model.tar.gz")
 
 
-def test_a_card_without_centers_is_no_model(saved: Path) -> None:
+def test_metadata_without_centers_is_refused(saved: Path) -> None:
     (saved / "model_algo-1").unlink()
     assert_refused(saved, "There is no model", "found kmeans.json")
 
 
-def test_a_file_in_the_place_of_the_directory_is_no_model(tmp_path: Path) -> None:
+def test_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     assert_refused(tmp_path / "file", "There is no model", "model_algo-1")
 
 
-def test_a_directory_in_the_place_of_the_centers_is_no_model(tmp_path: Path) -> None:
+def test_directory_in_place_of_the_centers_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model_algo-1").mkdir()
     assert_refused(tmp_path, "model_algo-1", "can't be read")
 
@@ -282,7 +282,7 @@ def test_centers_that_are_none_are_corrupt(saved: Path, content: bytes, words: s
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b"nonsense", b'{"schema_version": 1', b"[1]", b"3", b"null"])
-def test_a_card_that_is_no_json_object_is_corrupt(saved: Path, text: bytes) -> None:
+def test_metadata_that_is_not_a_json_object_is_corrupt(saved: Path, text: bytes) -> None:
     (saved / "kmeans.json").write_bytes(text)
     assert_refused(saved, "corrupt", "kmeans.json")
 

@@ -98,7 +98,7 @@ def assert_sums_are_of_the_labels(assignments: Assignments, points: Float32, rel
 
 @any_number_of_clusters
 @around_the_origin_or_far
-def test_points_are_taken_in_once_each_with_their_nearest_center(k: int, offset: float) -> None:
+def test_points_are_added_once_to_their_nearest_center(k: int, offset: float) -> None:
     points, centers = overlapping(k, offset=offset)
     assignments = Assignments(points, centers, ThreadPool())
     order = np.random.default_rng(0).permutation(len(points))
@@ -132,7 +132,7 @@ def test_points_are_given_by_their_place_among_the_members() -> None:
 @pytest.mark.usefixtures("never_all")
 @any_number_of_clusters
 @around_the_origin_or_far
-def test_points_taken_in_after_a_move_join_the_centers_as_they_are_now(k: int, offset: float) -> None:
+def test_points_added_after_a_move_join_the_current_centers(k: int, offset: float) -> None:
     points, centers = overlapping(k, offset=offset)
     order = np.random.default_rng(0).permutation(len(points))
     assignments = Assignments(points, centers, ThreadPool())
@@ -151,7 +151,7 @@ def test_points_taken_in_after_a_move_join_the_centers_as_they_are_now(k: int, o
 @pytest.mark.usefixtures("never_all")
 @any_number_of_clusters
 @around_the_origin_or_far
-def test_nearly_all_points_follow_to_their_nearest_center_through_many_moves(k: int, offset: float) -> None:
+def test_labels_are_nearly_all_exact_after_many_moves(k: int, offset: float) -> None:
     points, centers = overlapping(k, offset=offset)
     assignments = partition_of_all(points, centers)
     for step in range(12):
@@ -166,7 +166,7 @@ def test_nearly_all_points_follow_to_their_nearest_center_through_many_moves(k: 
 @either_way_of_looking
 @pytest.mark.parametrize("by", [0.2, 1.0])
 @pytest.mark.parametrize("k", [NEARBY, NEARBY + 1, 40, MANY])
-def test_either_way_of_looking_finds_what_comparing_with_all_centers_finds(
+def test_both_ways_of_comparing_find_the_labels_of_all_centers(
     cost: int, by: float, k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kmeans.assignments.CLUSTER_COST", cost)
@@ -183,9 +183,7 @@ def test_either_way_of_looking_finds_what_comparing_with_all_centers_finds(
 @pytest.mark.usefixtures("never_all")
 @pytest.mark.parametrize("k", [2, 9, NEARBY])
 @pytest.mark.parametrize("by", [0.05, 0.5, 2.0])
-def test_where_margins_shrink_by_all_that_centers_moved_no_point_is_missed(
-    k: int, by: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bounds_with_the_whole_movement_miss_no_point(k: int, by: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kmeans.assignments.DRIFT_SHARE", 1.0)
     points, centers = overlapping(k)
     order = np.random.default_rng(0).permutation(len(points))
@@ -270,7 +268,7 @@ def test_points_far_from_all_centers_that_moved_are_not_compared(monkeypatch: py
 
 @pytest.mark.usefixtures("never_all")
 @pytest.mark.parametrize("k", [5, NEARBY, 40, MANY])
-def test_a_center_that_jumps_from_afar_into_a_cluster_takes_points_of_it(k: int) -> None:
+def test_center_relocated_into_a_cluster_gets_points_of_it(k: int) -> None:
     points, centers = overlapping(k)
     first = centers.copy()
     first[0] = 100
@@ -371,7 +369,7 @@ def test_excess_of_members_is_what_exact_labels_save(weighted: bool, offset: flo
 
 @around_the_origin_or_far
 @pytest.mark.parametrize("std", [1e-1, 1e-2, 1e-3])
-def test_excess_of_tight_clusters_is_no_rounding(std: float, offset: float) -> None:
+def test_excess_of_tight_clusters_ignores_rounding(std: float, offset: float) -> None:
     points, centers = oracle.blobs(0, n=100, k=40, d=8, spread=3, std=std)
     assignments = partition_of_all((points + offset).astype(np.float32), (centers + offset).astype(np.float32))
     assert assignments.excess(np.arange(100)) == 0
@@ -387,7 +385,7 @@ def test_excess_of_no_inertia_is_zero() -> None:
 @pytest.mark.parametrize("cost", [0, None, 10**15], ids=["around", "as is", "everywhere"])
 @pytest.mark.parametrize("k", [7, MANY])
 @around_the_origin_or_far
-def test_the_number_of_workers_does_not_change_a_bit(
+def test_thread_count_does_not_change_a_bit(
     cost: int | None, k: int, offset: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if cost is not None:
@@ -437,9 +435,7 @@ def test_the_caller_s_arrays_are_not_changed(offset: float) -> None:
 
 @pytest.mark.usefixtures("never_all")
 @either_way_of_looking
-def test_points_are_compared_once_in_a_large_move_and_seldom_in_a_tiny_one_after_it(
-    cost: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_points_are_compared_seldom_in_a_tiny_move(cost: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kmeans.assignments.CLUSTER_COST", cost)
     points, centers = overlapping(MANY)
     assignments, spy = partition_of_all(points, 2 * centers), Spy(monkeypatch)

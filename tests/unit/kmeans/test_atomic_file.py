@@ -46,7 +46,7 @@ def test_old_files_are_replaced_and_strangers_left_alone(tmp_path: Path) -> None
     assert contents(tmp_path) == NEW | {"other": b"stays"}
 
 
-def test_what_a_killed_writer_left_is_no_obstacle(tmp_path: Path) -> None:
+def test_remains_of_a_killed_writer_are_overwritten(tmp_path: Path) -> None:
     (tmp_path / ".first.tmp").write_bytes(b"half of something much longer" * 1000)
     write_files(tmp_path, NEW)
     assert contents(tmp_path) == NEW
@@ -93,14 +93,14 @@ def test_the_reason_is_said_in_plain_words(
 
 
 @pytest.mark.parametrize("inside", [".", "deeper"])
-def test_a_file_in_the_place_of_the_directory_is_a_resource_error(tmp_path: Path, inside: str) -> None:
+def test_file_in_place_of_the_directory_is_a_resource_error(tmp_path: Path, inside: str) -> None:
     (tmp_path / "taken").write_bytes(b"a file")
     with pytest.raises(ResourceError, match="can't write first, last to "):
         write_files(tmp_path / "taken" / inside, NEW)
     assert contents(tmp_path) == {"taken": b"a file"}
 
 
-def test_a_name_that_cannot_be_replaced_leaves_no_temporary_file_and_no_last_one(tmp_path: Path) -> None:
+def test_failed_rename_leaves_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "first").mkdir()
     with pytest.raises(ResourceError):
         write_files(tmp_path, NEW)
@@ -121,9 +121,7 @@ def test_outdated_files_go_only_when_the_new_ones_are_safe(
     assert contents(tmp_path) == NEW | {"other": b"y"}
 
 
-def test_an_exception_that_is_no_fault_of_the_disk_leaves_no_temporary_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_exception_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: int) -> None:
         raise KeyboardInterrupt
 

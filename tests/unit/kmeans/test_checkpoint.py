@@ -126,7 +126,7 @@ def test_a_fit_that_is_killed_again_and_again_ends() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"refine_max_iter": 0}])
-def test_a_fit_that_goes_on_from_a_model_can_be_killed_too(options: dict[str, Any]) -> None:
+def test_warm_started_fit_can_be_resumed(options: dict[str, Any]) -> None:
     start = KMeansModel(POINTS[:12], np.arange(1, 13))
     settings = Settings(k=12, **options)
     whole = Kept()
@@ -137,7 +137,7 @@ def test_a_fit_that_goes_on_from_a_model_can_be_killed_too(options: dict[str, An
     same(fit(in_memory(), settings, start=start, checkpoints=Kept(before.state)), expected)
 
 
-def test_a_state_does_not_change_while_the_fit_goes_on() -> None:
+def test_state_does_not_change_while_the_fit_continues() -> None:
     class All(Checkpoints):
         def __init__(self) -> None:
             self.noted: list[tuple[State, State]] = []

@@ -175,21 +175,21 @@ def test_on_replicated_rows_several_hosts_find_what_one_finds(
         assert_same_model(together, alone)
 
 
-def test_whole_numbers_add_up_to_the_same_in_any_order() -> None:
+def test_whole_numbers_have_the_same_sum_in_any_order() -> None:
     alone = fit(MemoryRows(DIGITS), Settings(k=10))
     for size in (2, 4):
         together = fitted_by(fit_together(dealt(DIGITS, size, 5000), Settings(k=10)))
         assert together.model.centers.tobytes() == alone.model.centers.tobytes()
 
 
-def test_replicated_rows_of_many_samples_and_clusters_are_fitted_as_by_one_host() -> None:
+def test_replicated_rows_of_many_samples_fit_as_on_one_host() -> None:
     points, _ = oracle.blobs(1, n=20_000, k=100, d=5, spread=30)
     alone = fit(MemoryRows(points), Settings(k=100))
     assert_same_model(fitted_by(fit_together(dealt(points, 3, 5000), Settings(k=100))), alone)
 
 
 @pytest.mark.usefixtures("no_search")
-def test_hosts_look_at_replicated_rows_in_the_same_way_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hosts_compare_replicated_rows_as_one_host(monkeypatch: pytest.MonkeyPatch) -> None:
     # So low that the few rows of one of the hosts would be looked at in another way than those of all.
     monkeypatch.setattr("kmeans.assignments.CLUSTER_COST", 1000)
     points, _ = oracle.blobs(1, n=6000, k=100, d=5, spread=3)
@@ -219,7 +219,7 @@ def test_empty_clusters_of_replicated_rows_fill_as_on_one_host() -> None:
 @pytest.mark.usefixtures("no_search", "no_relocations")
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("reseed_rows", [100, 20_000])
-def test_clusters_of_replicated_rows_that_fell_empty_are_reseeded_as_by_one_host(
+def test_empty_clusters_of_replicated_rows_reseed_as_on_one_host(
     size: int, reseed_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kmeans.refinement.RESEED_ROWS", reseed_rows)
@@ -233,7 +233,7 @@ def test_clusters_of_replicated_rows_that_fell_empty_are_reseeded_as_by_one_host
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_epochs_of_replicated_pipes_have_the_mini_batches_of_one_host(size: int) -> None:
+def test_epochs_of_replicated_pipes_have_one_hosts_batches(size: int) -> None:
     def piped(assignment: RowAssignment) -> PipedRows:
         return load_once(lambda: iter(np.array_split(DIGITS, 7)), 1 << 30, 200, 0, assignment)
 
@@ -244,7 +244,7 @@ def test_epochs_of_replicated_pipes_have_the_mini_batches_of_one_host(size: int)
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_passes_over_replicated_files_have_the_mini_batches_of_one_host(size: int) -> None:
+def test_passes_over_replicated_files_have_one_hosts_batches(size: int) -> None:
     def streamed(assignment: RowAssignment) -> Rows:
         budget = 300 * bytes_per_row(64, assignment.size)
         rows = load(lambda: iter(np.array_split(DIGITS, 7)), budget, 200, 0, assignment)
@@ -272,9 +272,7 @@ def test_a_host_that_owns_no_replicated_row_takes_part(n: int, size: int, option
 
 @pytest.mark.parametrize("options", [{}, {"refine_max_iter": 0}, {"epochs": 2}], ids=str)
 @pytest.mark.parametrize("room", [[900, 5000], [5000, 900], [900, 900]], ids=str)
-def test_replicated_rows_that_not_every_memory_holds_are_fitted_as_well(
-    room: list[int], options: dict[str, Any]
-) -> None:
+def test_replicated_rows_beyond_one_memory_are_fitted_as_well(room: list[int], options: dict[str, Any]) -> None:
     points, _ = oracle.blobs(3, n=8000, k=6, d=3, spread=30)
 
     def share(rank: int) -> Rows:
@@ -303,7 +301,7 @@ def test_hosts_find_together_what_one_finds_alone(size: int, options: dict[str, 
 
 
 @pytest.mark.parametrize("sizes", [[7000, 1000], [0, 8000], [8000, 0, 0], [5, 7990, 5], [7999, 1]])
-def test_shares_may_be_of_any_size(sizes: list[int]) -> None:
+def test_local_rows_may_be_of_any_number(sizes: list[int]) -> None:
     points, _ = oracle.blobs(2, n=8000, k=6, d=3, spread=30)
     ends = np.cumsum([0, *sizes])
     shares: list[Rows] = [MemoryRows(points[first:end], 500) for first, end in pairwise(ends)]
@@ -314,7 +312,7 @@ def test_shares_may_be_of_any_size(sizes: list[int]) -> None:
     assert together.model.counts.sum() == len(points)
 
 
-def test_shares_that_memory_does_not_hold_are_fitted_together() -> None:
+def test_local_rows_beyond_memory_are_fitted_together() -> None:
     points, _ = oracle.blobs(3, n=8000, k=6, d=3, spread=30)
 
     def share(rank: int) -> Rows:
@@ -386,7 +384,7 @@ def test_a_stop_of_one_host_is_one_of_all(times: int) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 30, 60])
-def test_a_stop_in_a_pass_over_rows_that_memory_does_not_hold_keeps_the_last_centers(times: int) -> None:
+def test_stop_in_a_pass_beyond_memory_keeps_the_last_centers(times: int) -> None:
     points, _ = oracle.blobs(7, n=8000, k=6, d=3, spread=3)
     rows = load(lambda: iter(np.array_split(points, 7)), 900 * bytes_per_row(3), 500)
     with ThreadPool(2, StopAfter(times)) as pool:

@@ -187,7 +187,7 @@ def test_damaged_coordinates_loaded_are_a_model_error(tmp_path: Path, damage: st
 
 
 @pytest.mark.parametrize("form", ["npy", "npz"])
-def test_float64_centers_of_a_user_are_told_apart(tmp_path: Path, form: str) -> None:
+def test_float64_centers_of_a_user_are_distinguished(tmp_path: Path, form: str) -> None:
     centers = np.array([[1.7e9, 1.0], [1.7e9 + 60, 1.0]])
     if form == "npy":
         np.save(tmp_path / "centers.npy", centers)

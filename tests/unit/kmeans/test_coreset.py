@@ -87,7 +87,7 @@ def test_rows_at_the_centers_are_drawn_alike() -> None:
     assert np.unique(drawn[POINTS]).tolist() == [0, 1, 2, 3]
 
 
-def test_workers_do_not_change_a_coreset_and_a_seed_repeats_it() -> None:
+def test_threads_do_not_change_a_coreset_and_a_seed_repeats_it() -> None:
     points, _ = oracle.blobs(3, n=20_000, k=8, d=3, spread=5)
     centers = rough_centers(points)
     alone = draw(MemoryRows(points), centers, 2000)
@@ -103,7 +103,7 @@ def test_workers_do_not_change_a_coreset_and_a_seed_repeats_it() -> None:
 
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_several_hosts_draw_from_dealt_rows_what_one_does(size: int, weighted: bool) -> None:
+def test_hosts_draw_from_divided_rows_what_one_host_draws(size: int, weighted: bool) -> None:
     points, _ = oracle.blobs(4, n=12_000, k=8, d=3, spread=5)
     weights = np.random.default_rng(0).uniform(0.5, 3, 12_000) if weighted else None
     centers = rough_centers(points)
@@ -123,7 +123,7 @@ def test_several_hosts_draw_from_dealt_rows_what_one_does(size: int, weighted: b
 
 
 @pytest.mark.parametrize("sizes", [[6000, 6000], [12_000, 0], [10, 0, 11_990]])
-def test_several_hosts_draw_from_rows_of_their_own_together(sizes: list[int]) -> None:
+def test_hosts_draw_from_sharded_rows_together(sizes: list[int]) -> None:
     points, centers = oracle.blobs(5, n=12_000, k=8, d=3, spread=5)
     points[[5, 7000, 11_000]] += 1000
     shares = [MemoryRows(part) for part in np.split(points, np.cumsum(sizes)[:-1])]

@@ -73,14 +73,14 @@ def test_only_the_last_batch_is_smaller(size: int, sizes: list[int]) -> None:
     assert [len(batch) for batch in MemoryRows(POINTS, mini_batch_size=size).batches(0)] == sizes
 
 
-def test_every_epoch_has_an_order_of_its_own() -> None:
+def test_every_epoch_has_a_separate_order() -> None:
     rows = MemoryRows(POINTS, mini_batch_size=100)
     orders = [epoch_of(rows, epoch) for epoch in range(4)]
     assert all(a != b for i, a in enumerate(orders) for b in orders[:i])
     assert all(order != POINTS.tolist() for order in orders)
 
 
-def test_a_seed_fixes_the_order_whatever_was_read_before() -> None:
+def test_seed_fixes_the_order_of_every_epoch() -> None:
     first, again, other = MemoryRows(POINTS, seed=3), MemoryRows(POINTS, seed=3), MemoryRows(POINTS, seed=4)
     epoch_of(first, 0)
     assert epoch_of(first, 1) == epoch_of(again, 1)
@@ -100,7 +100,7 @@ def test_batches_come_in_the_order_of_the_epoch(epoch: int) -> None:
 
 
 @pytest.mark.parametrize("at_most", [0, 1, 299, 300, 301, 1003, 2000])
-def test_batches_of_at_most_so_many_rows_are_the_first_of_the_epoch(at_most: int) -> None:
+def test_batches_with_at_most_are_the_first_rows_of_the_epoch(at_most: int) -> None:
     rows = MemoryRows(POINTS, mini_batch_size=300)
     first = [row for batch in rows.batches(1, at_most) for row in batch.tolist()]
     assert first == epoch_of(rows, 1)[:at_most]
@@ -131,7 +131,7 @@ def test_rows_in_memory_are_all_in_memory() -> None:
     assert rows.points is POINTS
 
 
-def test_streamed_rows_know_their_number_and_width_and_those_in_memory() -> None:
+def test_streamed_rows_have_number_width_and_rows_in_memory() -> None:
     rows = streamed(Source(), held=50)
     assert (len(rows), rows.features, len(rows.in_memory), rows.in_memory.features) == (1003, 2, 50, 2)
 
@@ -151,7 +151,7 @@ def test_an_epoch_of_streamed_rows_gives_every_row_exactly_once(
         assert [len(batch) for batch in batches] == [size] * whole + [rest] * (rest > 0)
 
 
-def test_streamed_rows_are_shuffled_within_a_block_and_come_in_the_order_of_blocks(
+def test_streamed_rows_are_shuffled_within_a_block_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("kmeans.dataset.BLOCK_BYTES", 400 * 8)
@@ -161,13 +161,13 @@ def test_streamed_rows_are_shuffled_within_a_block_and_come_in_the_order_of_bloc
         assert sorted(block) == POINTS[first:last].tolist() != block
 
 
-def test_every_epoch_of_streamed_rows_has_an_order_of_its_own() -> None:
+def test_every_epoch_of_streamed_rows_has_a_separate_order() -> None:
     rows = streamed(Source())
     orders = [epoch_of(rows, epoch) for epoch in range(4)]
     assert all(a != b for i, a in enumerate(orders) for b in orders[:i])
 
 
-def test_a_seed_fixes_the_order_of_streamed_rows_whatever_was_read_before() -> None:
+def test_seed_fixes_the_order_of_streamed_rows() -> None:
     first, again, other = (streamed(Source(), seed=seed) for seed in (3, 3, 4))
     epoch_of(first, 0)
     assert epoch_of(first, 1) == epoch_of(again, 1)
@@ -189,7 +189,7 @@ def test_blocks_give_every_row_in_its_order_and_stay_as_they_are(
         assert [len(block) for block in found] == [max(1, block_bytes // 8)] * whole + [rest] * (rest > 0)
 
 
-def test_batches_of_streamed_rows_stay_as_they_are_when_the_source_reads_on() -> None:
+def test_streamed_batches_stay_when_the_source_continues() -> None:
     batches, seen = [], []
     for batch in streamed(Source(), size=300).batches(0):
         batches.append(batch)
@@ -207,7 +207,7 @@ def test_batches_are_read_as_they_are_asked_for(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("size", [0, 1002, 1004, 2006])
-def test_a_source_whose_number_of_rows_has_changed_is_refused_with_both_numbers(size: int) -> None:
+def test_source_with_another_number_of_rows_is_refused(size: int) -> None:
     source = Source()
     rows = streamed(source)
     source.points, source.blocks = np.resize(POINTS, (size, 2)), [size]
@@ -230,7 +230,7 @@ def test_rows_that_fit_are_all_kept_in_their_order(blocks: list[int], room: int)
 
 @any_blocks
 @pytest.mark.parametrize("held", [1, 2, 50, 400, 1002])
-def test_of_rows_that_do_not_fit_as_many_as_do_are_kept_once_each(blocks: list[int], held: int) -> None:
+def test_rows_beyond_memory_are_sampled_without_repetition(blocks: list[int], held: int) -> None:
     source = Source(blocks=blocks)
     rows = load(source, held * ROW + ROW - 1, 100)
     assert isinstance(rows, StreamedRows)
@@ -283,7 +283,7 @@ def test_no_rows_are_refused(blocks: list[int]) -> None:
         load(lambda: iter([POINTS[:size] for size in blocks]), 1000)
 
 
-def test_what_is_wrong_with_a_source_comes_out_as_it_is() -> None:
+def test_errors_of_a_source_are_raised_unchanged() -> None:
     def broken() -> Iterator[Float32]:
         yield POINTS[:10]
         raise DataError("row 11 is none")
@@ -303,7 +303,7 @@ class Streams(Source):
 
 
 @pytest.mark.parametrize("held", [1, 50, 1002, 1003, 2000])
-def test_rows_that_come_once_are_kept_as_those_that_come_again_are(held: int) -> None:
+def test_load_once_keeps_the_rows_that_load_keeps(held: int) -> None:
     rows, again = load_once(Streams(), held * ROW, 100, 5), load(Source(blocks=[1003]), held * ROW, 100, 5)
     assert np.array_equal(rows.in_memory.points, again.in_memory.points)
     assert (len(rows), rows.seen, rows.features) == (min(held, 1003), 1003, 2)
@@ -313,9 +313,7 @@ def test_rows_that_come_once_are_kept_as_those_that_come_again_are(held: int) ->
 
 @any_size_of_batches
 @any_bytes_of_a_block
-def test_each_epoch_but_the_first_reads_rows_of_its_own(
-    size: int, block_bytes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_later_epoch_reads_other_rows(size: int, block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kmeans.dataset.BLOCK_BYTES", block_bytes)
     source = Streams()
     rows = load_once(source, 50 * ROW, size)
@@ -376,7 +374,7 @@ def test_hosts_that_deal_rows_out_have_the_mini_batches_of_one(
 
 @pytest.mark.parametrize("size", [2, 3, 1100])
 @pytest.mark.parametrize("rows_by", [held_by, streamed_by, piped_by])
-def test_blocks_of_dealt_rows_are_those_of_this_host(rows_by: Callable[[RowAssignment], Rows], size: int) -> None:
+def test_blocks_of_divided_rows_are_local_rows(rows_by: Callable[[RowAssignment], Rows], size: int) -> None:
     for rank in {0, 1, size - 1}:
         rows = rows_by(RowAssignment(rank, size))
         assert lines(np.concatenate([np.empty((0, 2)), *rows.blocks()])) == POINTS[rank::size].tolist()
@@ -392,7 +390,7 @@ def test_the_first_rows_of_an_epoch_are_those_of_all_hosts(epoch: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_rows_are_gathered_on_the_leader_in_the_order_of_their_numbers(size: int) -> None:
+def test_gather_returns_rows_in_the_order_of_their_numbers(size: int) -> None:
     numbers = np.random.default_rng(0).permutation(1003)[:500]
 
     def gathered(hosts: ThreadHosts) -> Float32:
@@ -404,7 +402,7 @@ def test_rows_are_gathered_on_the_leader_in_the_order_of_their_numbers(size: int
     assert all(isinstance(rows, np.ndarray) and len(rows) == 0 for rows in others)
 
 
-def test_rows_by_themselves_have_an_order_of_their_own() -> None:
+def test_rows_by_themselves_have_a_separate_order() -> None:
     rows = held_by(RowAssignment(1, 3)).in_memory
     assert rows.is_dealt
     alone = rows.by_themselves()
@@ -425,7 +423,7 @@ def test_a_host_that_owns_none_of_the_rows_has_none(read: Callable[..., Rows], n
 
 
 @pytest.mark.parametrize("size", [0, 1002, 1004])
-def test_a_change_of_dealt_rows_is_noticed_by_each_host(size: int) -> None:
+def test_change_of_divided_rows_is_detected_on_each_host(size: int) -> None:
     for rank in range(3):
         source = Source()
         rows = load(source, 50 * ROW, 100, 3, RowAssignment(rank, 3))
@@ -435,7 +433,7 @@ def test_a_change_of_dealt_rows_is_noticed_by_each_host(size: int) -> None:
                 list(again)
 
 
-def test_a_sample_of_dealt_rows_is_one_of_this_hosts_rows() -> None:
+def test_sample_of_divided_rows_has_local_rows() -> None:
     for rows in (streamed_by(RowAssignment(2, 3)), load_once(Streams(), 50 * ROW, 100, 3, RowAssignment(2, 3))):
         assert isinstance(rows, StreamedRows | PipedRows)
         assert not rows.in_memory.is_dealt

@@ -58,14 +58,14 @@ def test_constant_columns_do_not_change_the_nearest_center() -> None:
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6])
-def test_of_equal_centers_the_first_is_taken(offset: float) -> None:
+def test_rank_of_equal_centers_returns_the_first(offset: float) -> None:
     centers = np.array([[9, 9], [1, 2], [1, 2], [9, 9]], dtype=np.float32) + np.float32(offset)
     labels, _ = NearestCenters(centers).query(centers)
     assert labels.tolist() == [0, 1, 1, 0]
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.1, 1e3, 1e6])
-def test_the_distance_of_a_point_that_is_a_center_is_exactly_zero(offset: float) -> None:
+def test_distance_of_a_point_that_is_a_center_is_zero(offset: float) -> None:
     centers = (np.random.default_rng(3).normal(scale=1000, size=(20, 7)) + offset).astype(np.float32)
     labels, squared = NearestCenters(centers).query(centers)
     assert labels.tolist() == list(range(20))
@@ -73,7 +73,7 @@ def test_the_distance_of_a_point_that_is_a_center_is_exactly_zero(offset: float)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e5])
-def test_the_score_and_the_squared_norm_add_up_to_the_squared_distance(offset: float) -> None:
+def test_score_plus_squared_norm_is_the_squared_distance(offset: float) -> None:
     points, centers = oracle.blobs(4)
     points, centers = points + np.float32(offset), centers + np.float32(offset)
     nearest = NearestCenters(centers)
@@ -106,7 +106,7 @@ CLOSE_TOGETHER = {
 
 
 @pytest.mark.parametrize("case", CLOSE_TOGETHER)
-def test_centers_closer_together_than_float32_can_rank_are_told_apart(case: str) -> None:
+def test_centers_closer_than_float32_ranks_are_distinguished(case: str) -> None:
     centers, points = (np.array(values, dtype=np.float32) for values in CLOSE_TOGETHER[case])
     labels, squared = NearestCenters(centers).exact_query(points)
     expected_labels, expected = oracle.nearest(points, centers)
@@ -116,9 +116,7 @@ def test_centers_closer_together_than_float32_can_rank_are_told_apart(case: str)
 
 @pytest.mark.parametrize("block_bytes", [1, 100_000, 1 << 30])
 @pytest.mark.parametrize("d", [1, 2, 50, 784])
-def test_no_center_is_nearer_than_the_one_that_is_told(
-    d: int, block_bytes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_center_is_nearer_than_the_returned_one(d: int, block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of the centers lie within the rounding of the scores, the others where these scores are large."""
     monkeypatch.setattr("kmeans.distance.BLOCK_BYTES", block_bytes)
     generator = np.random.default_rng(d)
@@ -146,7 +144,7 @@ def test_a_point_alone_is_answered_as_among_others_to_the_bit() -> None:
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6])
-def test_of_equal_centers_the_first_is_taken_after_a_second_look_too(offset: float) -> None:
+def test_exact_query_of_equal_centers_returns_the_first(offset: float) -> None:
     generator = np.random.default_rng(4)
     different = generator.normal(size=(3, 40)) + offset
     centers = different[generator.permutation(np.arange(60) % 3)].astype(np.float32)
@@ -162,7 +160,7 @@ def test_no_points_give_no_labels() -> None:
         assert labels.shape == squared.shape == (0,)
 
 
-def test_float64_centers_are_taken_as_float32() -> None:
+def test_float64_centers_are_converted_to_float32() -> None:
     assert NearestCenters(np.array([[0.1]])).centers.tolist() == [[float(np.float32(0.1))]]
 
 
@@ -217,7 +215,7 @@ def test_without_a_second_center_it_is_infinitely_far() -> None:
     assert (best + squared_norms(moved)).tolist() == [25, 25]
 
 
-def test_of_two_equal_centers_the_first_is_the_nearest_and_the_other_as_near() -> None:
+def test_two_nearest_of_equal_centers_returns_the_first() -> None:
     nearest = NearestCenters(np.array([[9.0], [1.0], [1.0]]))
     labels, best, second = two_nearest(np.ones((1, 1), dtype=np.float32), nearest.factor, nearest.norms)
     assert labels.tolist() == [1]
@@ -254,7 +252,7 @@ def test_labels_alone_are_those_of_the_ranking(n: int, offset: float) -> None:
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6])
-def test_the_squared_distances_to_given_centers_are_those_of_the_differences(offset: float) -> None:
+def test_squared_distances_are_those_of_the_differences(offset: float) -> None:
     points, centers = oracle.blobs(9, n=9000, k=30, spread=5)
     points, centers = (points + offset).astype(np.float32), (centers + offset).astype(np.float32)
     labels = np.random.default_rng(9).integers(0, 30, 9000)

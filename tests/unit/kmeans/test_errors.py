@@ -61,7 +61,7 @@ def test_the_length_of_a_value_in_a_message_can_be_chosen() -> None:
     assert shown("abcdefghij", limit=6) == "'abc...'"
 
 
-def test_a_file_name_with_control_characters_is_told_in_printable_ones() -> None:
+def test_file_name_with_control_characters_is_shown_escaped() -> None:
     text = str(DataError("expected a number, found 'x'", row=1).within("/data/a\x01b\n"))
     assert text.isprintable()
     assert r"a\x01b\n" in text

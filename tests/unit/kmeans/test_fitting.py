@@ -117,7 +117,7 @@ def test_the_figures_are_true_of_the_centers_returned(settings: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("std", [0.1, 0.001])
-def test_the_mean_squared_distance_of_tight_clusters_far_apart_is_true(std: float) -> None:
+def test_loss_of_tight_clusters_far_apart_is_exact(std: float) -> None:
     points, _ = oracle.blobs(2, spread=100, std=std)
     fitted = run(points, k=5)
     expected = oracle.inertia(points, fitted.model.centers) / len(points)
@@ -125,7 +125,7 @@ def test_the_mean_squared_distance_of_tight_clusters_far_apart_is_true(std: floa
 
 
 @pytest.mark.parametrize("method", ["random", "kmeans++"])
-def test_a_seed_repeats_to_the_bit_and_another_gives_another_result(method: str) -> None:
+def test_seed_repeats_to_the_bit_and_another_seed_differs(method: str) -> None:
     points, _ = oracle.blobs(3, k=9, spread=2)
     first, again, other = (run(points, k=9, seed=seed, init_method=method) for seed in (4, 4, 5))
     assert first.model.centers.tobytes() == again.model.centers.tobytes()
@@ -133,7 +133,7 @@ def test_a_seed_repeats_to_the_bit_and_another_gives_another_result(method: str)
     assert first.model.centers.tobytes() != other.model.centers.tobytes()
 
 
-def test_workers_do_not_change_a_bit() -> None:
+def test_threads_do_not_change_a_bit() -> None:
     points, _ = oracle.blobs(4, n=9000, k=6, spread=2)
     alone, together = (run(points, k=6, threads=threads, mini_batch_size=5000) for threads in (1, 3))
     assert alone.model.centers.tobytes() == together.model.centers.tobytes()
@@ -160,7 +160,7 @@ def test_as_many_clusters_as_distinct_points_leave_no_distance() -> None:
     assert fitted.model.counts.tolist() == [1] * 40
 
 
-def test_as_many_clusters_as_points_with_duplicates_leave_no_distance() -> None:
+def test_k_equal_to_n_with_duplicates_has_no_loss() -> None:
     points = np.repeat(np.array([[1, 5], [2, 6], [9, 9]], dtype=np.float32), [4, 2, 1], axis=0)
     fitted = run(points, k=7)
     assert fitted.model.centers.shape == (7, 2)
@@ -209,7 +209,7 @@ def test_more_clusters_than_rows_are_refused_with_both_numbers() -> None:
     assert raised.value.hint
 
 
-def test_more_clusters_than_a_mini_batch_holds_are_seeded_from_several() -> None:
+def test_more_clusters_than_a_batch_are_seeded_from_several() -> None:
     points, _ = oracle.blobs(8, n=1200, k=300, d=3, spread=50, std=3)
     fitted = run(points, k=300, mini_batch_size=100)
     assert fitted.model.centers.shape == (300, 3)
@@ -227,7 +227,7 @@ def test_extra_centers_are_as_many_as_the_rows_allow() -> None:
 
 
 @pytest.mark.parametrize("factor", [2, 7])
-def test_the_factor_of_extra_centers_is_taken_at_its_word(factor: int) -> None:
+def test_given_factor_of_extra_centers_is_used(factor: int) -> None:
     points, _ = oracle.blobs(10)
     callbacks = Recorder()
     fitted = run(points, k=5, extra_center_factor=factor, callbacks=callbacks)
@@ -275,7 +275,7 @@ def test_refinement_passes_are_capped() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_refinement_never_raises_the_distance_and_mostly_lowers_it(seed: int) -> None:
+def test_refinement_never_raises_the_loss_and_mostly_lowers_it(seed: int) -> None:
     points, _ = oracle.blobs(seed, k=8, spread=1)
     callbacks = Recorder()
     fitted = run(points, k=8, seed=seed, local_lloyd_tol=0.0, callbacks=callbacks)
@@ -310,7 +310,7 @@ def test_a_half_life_leaves_refinement_out() -> None:
     assert run(points, k=3, half_life_time_size=100, refine_max_iter=5).refinements > 0
 
 
-def test_every_epoch_streams_in_an_order_of_its_own() -> None:
+def test_every_epoch_streams_in_a_separate_order() -> None:
     asked: list[int] = []
 
     class Recording(MemoryRows):
@@ -369,7 +369,7 @@ def test_a_half_life_follows_data_that_move() -> None:
     assert forgetting > 9.9
 
 
-def test_rows_sorted_by_label_give_as_good_a_result_as_shuffled_ones() -> None:
+def test_sorted_rows_are_fitted_as_well_as_shuffled_ones() -> None:
     points, centers = oracle.blobs(17, k=10)
     labels, _ = oracle.nearest(points, centers)
     in_order = points[labels.argsort(kind="stable")]
@@ -407,7 +407,7 @@ def test_points_far_from_the_origin_are_fitted_as_well_as_others() -> None:
 
 
 @pytest.mark.parametrize(("k", "n", "held"), [(3, 9000, 2000), (20, 9000, 4000), (60, 12_000, 6000)])
-def test_rows_that_memory_does_not_hold_are_fitted_nearly_as_well(k: int, n: int, held: int) -> None:
+def test_rows_beyond_memory_are_fitted_nearly_as_well(k: int, n: int, held: int) -> None:
     points, _ = oracle.blobs(0, n=n, k=k, spread=6)
     found, expected = [], []
     for seed in range(5):
@@ -439,7 +439,7 @@ def test_the_figures_are_true_of_rows_that_memory_does_not_hold(settings: dict[s
     assert_true_figures(fit(streamed(Source(points), held=2000), Settings(k=7, **settings)), points)
 
 
-def test_sorted_rows_that_memory_does_not_hold_are_fitted_as_well_as_shuffled_ones() -> None:
+def test_sorted_rows_beyond_memory_are_fitted_as_well() -> None:
     points, centers = oracle.blobs(22, n=9000, k=10, spread=6)
     in_order = points[oracle.nearest(points, centers)[0].argsort(kind="stable")]
     fitted = fit(streamed(Source(in_order), held=3000), Settings(k=10))
@@ -468,7 +468,7 @@ def test_a_source_is_read_as_often_as_the_phases_need(settings: dict[str, Any], 
     assert ("count" in callbacks.of("phase_done", "phase")) == refined
 
 
-def test_only_rows_in_memory_are_streamed_where_refinement_follows() -> None:
+def test_with_refinement_mini_batches_are_rows_in_memory() -> None:
     points, _ = oracle.blobs(24, n=5000, k=3, d=2)
     cases: list[tuple[dict[str, Any], int]] = [
         ({}, 2000),
@@ -482,7 +482,7 @@ def test_only_rows_in_memory_are_streamed_where_refinement_follows() -> None:
         assert set(callbacks.of("batch_done", "rows")) == {streamed_rows}
 
 
-def test_refinement_over_all_rows_is_capped_and_counted_when_memory_does_not_hold_them() -> None:
+def test_refinement_beyond_memory_is_capped_and_counted() -> None:
     points, _ = oracle.blobs(25, n=5000, k=8, spread=1)
     callbacks = Recorder()
     options: dict[str, Any] = {"refine_max_iter": 2, "local_lloyd_tol": 0.0}
@@ -505,7 +505,7 @@ def test_rows_outside_of_memory_have_their_say_in_the_refinement() -> None:
     np.testing.assert_allclose(fitted.model.centers, means, rtol=1e-4)
 
 
-def test_clusters_that_fell_empty_are_reseeded_when_memory_does_not_hold_all_rows(
+def test_empty_clusters_are_reseeded_beyond_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     points, centers = oracle.blobs(19, k=4, spread=100)
@@ -517,7 +517,7 @@ def test_clusters_that_fell_empty_are_reseeded_when_memory_does_not_hold_all_row
     assert oracle.inertia(points, fitted.model.centers) == pytest.approx(oracle.inertia(points, centers), rel=0.01)
 
 
-def test_a_seed_repeats_to_the_bit_when_memory_does_not_hold_all_rows() -> None:
+def test_seed_repeats_to_the_bit_beyond_memory() -> None:
     points, _ = oracle.blobs(27, n=5000, k=9, spread=2)
     first, again, other = (
         fit(streamed(Source(points), held=2000, seed=seed), Settings(k=9, epochs=2, seed=seed)) for seed in (4, 4, 5)
@@ -527,7 +527,7 @@ def test_a_seed_repeats_to_the_bit_when_memory_does_not_hold_all_rows() -> None:
     assert first.model.centers.tobytes() != other.model.centers.tobytes()
 
 
-def test_workers_do_not_change_a_bit_when_memory_does_not_hold_all_rows() -> None:
+def test_threads_do_not_change_a_bit_beyond_memory() -> None:
     points, _ = oracle.blobs(28, n=12_000, k=50, spread=3)
 
     def centers(pool: ThreadPool) -> bytes:
@@ -538,7 +538,7 @@ def test_workers_do_not_change_a_bit_when_memory_does_not_hold_all_rows() -> Non
         assert centers(pool) == centers(ThreadPool())
 
 
-def test_a_source_that_has_changed_since_it_was_read_first_is_refused() -> None:
+def test_source_that_changed_after_the_first_pass_is_refused() -> None:
     points, _ = oracle.blobs(29, n=5000)
     source = Source(points)
     rows = streamed(source, held=2000)
@@ -548,7 +548,7 @@ def test_a_source_that_has_changed_since_it_was_read_first_is_refused() -> None:
 
 
 @pytest.mark.parametrize("k", [7, 50])
-def test_only_the_rows_of_the_refinement_s_sample_have_a_say_and_all_are_counted(k: int) -> None:
+def test_only_sampled_rows_affect_centers_and_all_are_counted(k: int) -> None:
     points, _ = oracle.blobs(30, n=9000, k=k, spread=6)
     options: dict[str, Any] = {"k": k, "refine_sample_size": 2000}
     callbacks = Recorder()
@@ -563,7 +563,7 @@ def test_only_the_rows_of_the_refinement_s_sample_have_a_say_and_all_are_counted
     assert distance_of(again) > distance_of(fitted)
 
 
-def test_a_sample_for_the_refinement_gives_nearly_the_result_of_all_rows() -> None:
+def test_refinement_of_a_sample_is_nearly_that_of_all_rows() -> None:
     points, _ = oracle.blobs(31, n=12_000, k=10, spread=6)
     expected = run(points, k=10).mean_squared_distance
     assert run(points, k=10, refine_sample_size=6000).mean_squared_distance == pytest.approx(expected, rel=0.01)
@@ -595,7 +595,7 @@ def test_centers_are_fitted_without_the_pass_that_counts(settings: dict[str, Any
     )
 
 
-def test_centers_fitted_by_exact_passes_come_with_the_sums_of_all_rows() -> None:
+def test_exact_passes_return_the_sums_of_all_rows() -> None:
     points, _ = oracle.blobs(34, n=5000, k=6, spread=3)
     fitted = centers_of(streamed(Source(points), held=2000), k=6)
     assert fitted.sums is not None
@@ -606,27 +606,27 @@ def test_centers_fitted_by_exact_passes_come_with_the_sums_of_all_rows() -> None
     assert centers_of(streamed(Source(points), held=2000), k=6, refine_sample_size=2000).sums is None
 
 
-def test_more_clusters_than_rows_are_refused_when_memory_does_not_hold_all_rows() -> None:
+def test_more_clusters_than_rows_are_refused_beyond_memory() -> None:
     points = np.ones((10, 2), dtype=np.float32)
     with pytest.raises(DataError, match=r"k=11 .* only 10 rows"):
         fit(streamed(Source(points), held=5), Settings(k=11))
 
 
-def test_a_memory_that_holds_fewer_rows_than_clusters_is_refused_with_both_numbers() -> None:
+def test_memory_for_fewer_rows_than_clusters_is_refused() -> None:
     points, _ = oracle.blobs(0, n=50, k=3, d=4)
     rows = load(lambda: iter([points]), 4 * bytes_per_row(4))
     with pytest.raises(DataError, match="k=5 clusters were asked for, but memory holds only 4 of the 50 rows"):
         fit(rows, Settings(k=5))
 
 
-def test_a_sample_larger_than_memory_still_leaves_the_passes_over_all_rows_out() -> None:
+def test_sample_larger_than_memory_skips_passes_over_all_rows() -> None:
     points, _ = oracle.blobs(0, n=5000, k=5, d=4)
     rows, callbacks = load(lambda: iter([points]), 1000 * bytes_per_row(4)), Recorder()
     fit(rows, Settings(k=5, refine_sample_size=1001), callbacks=callbacks)
     assert set(callbacks.of("refine_pass", "rows")) == {1000}
 
 
-def test_a_fit_goes_on_from_a_model() -> None:
+def test_fit_continues_from_a_model() -> None:
     points, _ = oracle.blobs(0, n=4000, k=6, d=4, spread=3)
     before = run(points, k=6, refine_max_iter=1, local_lloyd_tol=0.1)
     callbacks = Recorder()
@@ -638,7 +638,7 @@ def test_a_fit_goes_on_from_a_model() -> None:
     assert distance_of(again) == pytest.approx(distance_of(after), rel=1e-4)
 
 
-def test_without_refinement_the_centers_of_a_model_follow_new_rows_by_the_weight_of_the_old() -> None:
+def test_warm_start_without_refinement_weighs_the_old_rows() -> None:
     start = KMeansModel([[0.0], [100.0]], np.array([300, 100]))
     points = np.repeat(np.array([[4], [110]], dtype=np.float32), 100, axis=0)
     fitted = fit(MemoryRows(points), Settings(k=2, refine_max_iter=0), start=start)
@@ -652,7 +652,7 @@ def test_a_model_of_another_shape_is_refused(centers: Float32) -> None:
 
 
 @pytest.mark.parametrize(("k", "looks_nearby"), [(3, False), (60, True)])
-def test_it_is_told_how_often_rows_were_compared(k: int, looks_nearby: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_comparisons_is_reported(k: int, looks_nearby: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With few clusters nearby ones are all of them; with more, a row is placed once and then looked at around."""
     monkeypatch.setattr("kmeans.assignments.CLUSTER_COST", 0)
     points, _ = oracle.blobs(1, n=20_000, k=60, d=40, spread=0.3)
@@ -738,7 +738,7 @@ def test_many_clusters_of_one_column_are_found(seed: int) -> None:
     assert oracle.inertia(points, fitted.model.centers) < KMeans(1024, n_init=1, random_state=0).fit(points).inertia_
 
 
-def test_tiny_clusters_are_no_more_than_those_of_plain_lloyd() -> None:
+def test_tiny_clusters_are_at_most_those_of_plain_lloyd() -> None:
     points, _ = oracle.blobs(1, n=20_000, k=500, d=32, spread=2)
     counts = run(points, mini_batch_size=5000, k=1000).model.counts
     plain = plain_lloyd(points, random_rows(points, 1000, 0), 5)

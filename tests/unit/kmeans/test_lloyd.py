@@ -46,7 +46,7 @@ def overlapping(seed: int, k: int = 6) -> tuple[Float32, Float32]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_result_is_that_of_scikit_learn_from_the_same_centers(seed: int) -> None:
+def test_result_equals_scikit_learn_from_the_same_centers(seed: int) -> None:
     points, first = overlapping(seed)
     found = run(points, first, max_iter=1000)
     wide = points.astype(np.float64)
@@ -86,7 +86,7 @@ def test_the_sums_belong_to_the_centers_returned() -> None:
 
 
 @pytest.mark.parametrize("max_iter", [0, 1, 4])
-def test_centers_are_moved_at_most_so_many_times(max_iter: int) -> None:
+def test_max_iter_limits_the_moves(max_iter: int) -> None:
     points, first = overlapping(2)
     passes: list[float] = []
     result = run(points, first, max_iter=max_iter, passes=passes)
@@ -134,7 +134,7 @@ def test_duplicate_centers_are_pulled_apart() -> None:
     assert result.sums.inertia == pytest.approx(oracle.inertia(points, centers), rel=0.05)
 
 
-def test_clusters_stay_empty_where_there_are_too_few_distinct_points() -> None:
+def test_clusters_stay_empty_with_too_few_distinct_points() -> None:
     points = np.repeat(np.array([[1], [2]], dtype=np.float32), 5, axis=0)
     result = run(points, np.array([[1], [1], [2], [7]], dtype=np.float32))
     assert result.sums.inertia == 0
@@ -142,7 +142,7 @@ def test_clusters_stay_empty_where_there_are_too_few_distinct_points() -> None:
     assert np.isfinite(result.centers).all()
 
 
-def test_empty_clusters_are_left_as_they_are_when_no_move_is_left() -> None:
+def test_empty_clusters_stay_when_no_move_is_left() -> None:
     points = np.array([[0], [1]], dtype=np.float32)
     result = run(points, np.array([[0.5], [50]], dtype=np.float32), max_iter=0)
     assert result.centers.ravel().tolist() == [0.5, 50]
@@ -157,7 +157,7 @@ def test_the_first_centers_are_not_changed() -> None:
 
 
 @pytest.mark.parametrize("offset", [1e4, 1e6])
-def test_points_far_from_the_origin_are_clustered_as_those_around_it(offset: float) -> None:
+def test_points_far_from_the_origin_are_clustered_the_same(offset: float) -> None:
     generator = np.random.default_rng(9)
     # Multiples of 1/16 are exact in float32 up to 2^20, so that both data sets are the same but for the offset.
     points = (np.rint(generator.normal(scale=2, size=(900, 2)) * 16) / 16).astype(np.float32)

@@ -87,7 +87,7 @@ def assert_true(fitted: Fitted, points: Float32) -> None:
 
 @pytest.mark.parametrize("scale", [1e-38, 1e-25, 1e-3, 1, 7, 1e15])
 @pytest.mark.parametrize("d", [1, 2, 3, 64, 1001])
-def test_prepared_rows_have_length_1_whatever_their_scale(scale: float, d: int) -> None:
+def test_prepared_rows_of_any_scale_have_length_1(scale: float, d: int) -> None:
     points = np.random.default_rng(d).uniform(-1, 1, size=(300, d)).astype(np.float32) * np.float32(scale)
     np.testing.assert_allclose(COSINE.prepare(points), unit(points), rtol=1e-6, atol=1e-9)
 
@@ -148,7 +148,7 @@ def test_normalize_centers_without_direction_keeps_previous() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_lloyd_settles_where_plain_spherical_k_means_does(seed: int) -> None:
+def test_lloyd_converges_as_plain_spherical_k_means(seed: int) -> None:
     points = COSINE.prepare(directions(seed))
     expected, labels = spherical_lloyd(points, unit(points[:6]))
     found = lloyd(
@@ -174,7 +174,7 @@ def assert_settled(fitted: Fitted, points: Float32, start: Float64) -> float:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_fit_settles_about_where_plain_spherical_k_means_does(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fit_converges_about_as_plain_spherical_k_means(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refinement compares only some rows with all centers, so a few labels differ."""
 
     def relocate(_: Assignments, means: Float32, *_args: Any, **_options: Any) -> tuple[Float32, Int64]:
@@ -372,7 +372,7 @@ def test_several_hosts_fit_replicated_rows_as_one_does(size: int, options: dict[
     assert_true(together, points)
 
 
-def test_collectives_find_the_same_bits_for_rows_normalized_before() -> None:
+def test_hosts_find_the_same_bits_for_normalized_rows() -> None:
     points = directions(9)
     settings = Settings(k=6, distance_metric="cosine")
 
@@ -398,7 +398,7 @@ def test_zero_row_of_one_host_fails_the_fit_on_all() -> None:
     assert str(outcomes[0]) == "another host has rows without a cosine distance."
 
 
-def test_workers_do_not_change_a_bit_of_a_cosine_fit() -> None:
+def test_threads_do_not_change_a_bit_of_a_cosine_fit() -> None:
     points, settings = directions(9), Settings(k=6, distance_metric="cosine")
     with ThreadPool(3) as pool:
         several = fit(MemoryRows(points, 500), settings, pool=pool)

@@ -22,7 +22,7 @@ def three_centers(half_life: int = 0) -> MiniBatchCenters:
     return streaming
 
 
-def test_centers_move_by_the_learning_rates_of_the_developer_guide() -> None:
+def test_centers_move_by_the_documented_learning_rates() -> None:
     streaming = three_centers()
     streaming.update(rows(at_1=25, at_101=40, at_201=5))
     moved = streaming.centers.ravel() - [0, 100, 200]
@@ -98,7 +98,7 @@ def test_weights_count_on_beyond_float32() -> None:
     assert streaming.weights.tolist() == [2**24 + 1]
 
 
-def test_workers_do_not_change_a_bit() -> None:
+def test_threads_do_not_change_a_bit() -> None:
     points, centers = oracle.blobs(3, n=9000)
     alone = MiniBatchCenters(centers)
     alone.update(points)

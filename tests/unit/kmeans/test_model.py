@@ -62,7 +62,7 @@ def test_answers_are_int64_labels_and_float32_distances() -> None:
     ],
     ids=["list", "tuple", "int64", "float16", "big-endian", "Fortran order", "strided"],
 )
-def test_anything_like_an_array_of_numbers_is_taken(points: Any) -> None:
+def test_any_array_like_of_numbers_is_accepted(points: Any) -> None:
     labels, distances = KMeansModel([[0.0, 0.0], [3.0, 4.0]]).predict(points)
     assert labels.tolist() == [1, 0]
     assert distances.tolist() == [1, 1]
@@ -117,7 +117,7 @@ def test_a_center_is_at_no_distance_from_itself() -> None:
     assert model.score(centers) == 0
 
 
-def test_the_answer_for_a_point_does_not_depend_on_its_neighbours() -> None:
+def test_prediction_of_a_point_does_not_depend_on_others() -> None:
     points, centers = oracle.blobs(3)
     model = KMeansModel(centers)
     labels, distances = model.predict(points)
@@ -128,7 +128,7 @@ def test_the_answer_for_a_point_does_not_depend_on_its_neighbours() -> None:
 
 
 @pytest.mark.parametrize("centers", [[[np.nan, 1.0]], [[np.inf]], [1.0, 2.0], np.empty((2, 0))])
-def test_centers_that_are_no_table_of_finite_numbers_are_refused(centers: Any) -> None:
+def test_centers_without_finite_numbers_or_shape_are_refused(centers: Any) -> None:
     with pytest.raises(DataError):
         KMeansModel(centers)
 
@@ -147,7 +147,7 @@ def test_a_model_keeps_its_counts_and_its_story() -> None:
     assert (model.counts.tolist(), model.training) == ([3, 4], {"k": 2})
 
 
-def test_points_of_enormous_size_are_answered_as_long_as_their_squares_are_finite() -> None:
+def test_huge_points_with_finite_squares_are_predicted() -> None:
     model = KMeansModel([[0.0, 0.0], [1e15, 0.0]])
     labels, distances = model.predict([[-1e15, 0.0], [9e14, 0.0]])
     assert labels.tolist() == [0, 1]

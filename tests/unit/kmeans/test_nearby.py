@@ -94,7 +94,7 @@ def test_lists_of_equal_centers_have_the_center_itself() -> None:
 
 
 @pytest.mark.parametrize("k", [GROUPED_CLUSTERS, 3000])
-def test_workers_do_not_change_the_lists(k: int) -> None:
+def test_threads_do_not_change_the_lists(k: int) -> None:
     nearest = NearestCenters(centers_of("normal", k, 5))
     alone = nearby_centers(nearest, ThreadPool())
     with ThreadPool(3) as pool:

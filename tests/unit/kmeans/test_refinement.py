@@ -76,7 +76,7 @@ def scikit_learn(points: Float32, start: Float32) -> float:
 
 @pytest.mark.parametrize(("k", "n"), [(1, 3000), (8, 3000), (8, 4 * MIN_ROWS), (40, 12_345), (100, 4 * MIN_ROWS)])
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
-def test_the_result_is_as_good_as_that_of_scikit_learn_from_the_same_start(k: int, n: int, offset: float) -> None:
+def test_result_is_as_good_as_scikit_learn_from_the_same_start(k: int, n: int, offset: float) -> None:
     points, _ = oracle.blobs(0, n=n, k=k, d=5, spread=2)
     points += np.float32(offset)
     start = random_start(points, k)
@@ -87,7 +87,7 @@ def test_the_result_is_as_good_as_that_of_scikit_learn_from_the_same_start(k: in
 
 @pytest.mark.parametrize("k", [8, 100])
 @pytest.mark.parametrize(("spread", "offset"), [(5, 0.0), (100, 0.0), (5, 1e6)])
-def test_the_last_sums_told_are_those_of_the_centers_returned(k: int, spread: float, offset: float) -> None:
+def test_last_reported_sums_are_those_of_the_returned_centers(k: int, spread: float, offset: float) -> None:
     points, _ = oracle.blobs(1, n=2 * MIN_ROWS, k=k, d=3, spread=spread)
     points = (points + offset).astype(np.float32)
     heard = Heard()
@@ -166,7 +166,7 @@ def test_rows_outside_of_the_sample_have_no_say(k: int, max_rows: int) -> None:
     assert again.inertia == first.inertia
 
 
-def test_a_sample_gives_nearly_the_result_of_all_rows_and_more_rows_a_better_one() -> None:
+def test_more_sampled_rows_give_a_better_result() -> None:
     points, _ = oracle.blobs(7, n=8 * MIN_ROWS, k=10, d=3, spread=3)
     start = random_start(points, 10)
     few, some, all_rows = (
@@ -202,7 +202,7 @@ def test_empty_clusters_are_reseeded(k: int) -> None:
 
 
 @pytest.mark.parametrize(("k", "times"), [(6, 10), (60, 2)])
-def test_empty_clusters_are_reseeded_among_points_far_from_the_origin_too(k: int, times: float) -> None:
+def test_empty_clusters_far_from_the_origin_are_reseeded(k: int, times: float) -> None:
     points, centers = oracle.blobs(4, n=2 * MIN_ROWS, k=k, d=3, spread=10)
     points, centers = (points + 1e6).astype(np.float32), (centers + 1e6).astype(np.float32)
     start = centers.copy()
@@ -212,7 +212,7 @@ def test_empty_clusters_are_reseeded_among_points_far_from_the_origin_too(k: int
 
 @pytest.mark.parametrize("k", [8, 100])
 @pytest.mark.parametrize("max_rows", [MIN_ROWS + 1, 10**9])
-def test_workers_do_not_change_a_bit(k: int, max_rows: int) -> None:
+def test_threads_do_not_change_a_bit(k: int, max_rows: int) -> None:
     points, _ = oracle.blobs(5, n=3 * MIN_ROWS, k=k, d=3, spread=5)
     start = random_start(points, k)
     alone = run(points, start, max_rows=max_rows)
@@ -223,9 +223,7 @@ def test_workers_do_not_change_a_bit(k: int, max_rows: int) -> None:
 
 @pytest.mark.usefixtures("no_relocations")
 @pytest.mark.parametrize("k", [8, 100])
-def test_points_that_did_not_follow_are_noticed_and_brought_to_their_centers(
-    k: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_labels_are_detected_and_corrected(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kmeans.assignments.DRIFT_SHARE", 0.0)  # no point is looked at again however centers move
     points, _ = oracle.blobs(10, n=2 * MIN_ROWS, k=k, d=3, spread=3)
     start = random_start(points, k)
@@ -246,7 +244,7 @@ def test_excess_of_the_result_is_within_the_tolerance(k: int) -> None:
 
 
 @pytest.mark.parametrize(("shares", "reassigned"), [([0.0], 0), ([0.5, 0.02, 0.0], 2)])
-def test_the_work_goes_on_until_the_labels_can_be_trusted(
+def test_passes_continue_until_labels_are_nearly_exact(
     shares: list[float], reassigned: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []

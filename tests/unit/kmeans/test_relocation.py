@@ -126,7 +126,7 @@ def test_relocations_are_a_small_fraction_of_the_centers() -> None:
     assert_loss_falls(points, start, means)
 
 
-def test_of_centers_that_share_a_blob_one_stays() -> None:
+def test_one_of_two_centers_in_a_blob_is_relocated() -> None:
     """Each is of little use, but only while the other is there."""
     grid = 300 * np.indices((18, 10)).reshape(2, 180).T.astype(np.float32)
     truth = np.concatenate([grid, grid[:10] + np.float32(40)])  # ten of the centers have two blobs
@@ -139,7 +139,7 @@ def test_of_centers_that_share_a_blob_one_stays() -> None:
     assert np.sqrt(oracle.nearest(truth, means)[1].max()) < 5
 
 
-def test_a_seed_repeats_and_workers_do_not_change_a_bit() -> None:
+def test_seed_repeats_and_threads_do_not_change_a_bit() -> None:
     points, truth = oracle.blobs(3, n=12_000, k=100, d=4, spread=100)
     start = np.repeat(truth[:50], 2, axis=0) + np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
     means, jumped = run(MemoryRows(points), start)
@@ -195,7 +195,7 @@ def test_weights_decide_which_cluster_is_split() -> None:
 
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_several_hosts_relocate_dealt_rows_as_one_does(size: int, weighted: bool) -> None:
+def test_hosts_relocate_divided_rows_as_one_host(size: int, weighted: bool) -> None:
     points, truth = oracle.blobs(5, n=9000, k=60, d=4, spread=100)
     start = np.repeat(truth[:30], 2, axis=0) + np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
     weights = np.random.default_rng(1).uniform(0.5, 3, 9000) if weighted else None
@@ -213,7 +213,7 @@ def test_several_hosts_relocate_dealt_rows_as_one_does(size: int, weighted: bool
 
 
 @pytest.mark.parametrize("sizes", [[1500, 1500], [3000, 0], [0, 10, 2990]])
-def test_several_hosts_relocate_rows_of_their_own_together(sizes: list[int]) -> None:
+def test_hosts_relocate_sharded_rows_together(sizes: list[int]) -> None:
     points, centers, truth = one_center_short()
     shares = [MemoryRows(part) for part in np.split(points, np.cumsum(sizes)[:-1])]
 

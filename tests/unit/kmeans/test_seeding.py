@@ -50,7 +50,7 @@ def test_the_same_generator_draws_the_same_centers(method: Method) -> None:
 
 
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
-def test_kmeans_plus_plus_draws_no_duplicate_while_distinct_points_remain(offset: float) -> None:
+def test_kmeans_plus_plus_draws_distinct_points_first(offset: float) -> None:
     distinct = np.random.default_rng(2).normal(size=(12, 3)).astype(np.float32) + np.float32(offset)
     points = np.repeat(distinct, 50, axis=0)
     for seed in range(20):
@@ -58,7 +58,7 @@ def test_kmeans_plus_plus_draws_no_duplicate_while_distinct_points_remain(offset
         assert len(np.unique(centers, axis=0)) == 12
 
 
-def test_kmeans_plus_plus_tells_close_points_from_duplicates_where_the_data_are_wide() -> None:
+def test_kmeans_plus_plus_separates_close_points_of_wide_data() -> None:
     points = column(0, 0, 0, 0.001, 1000)
     for seed in range(10):
         centers = seed_centers(points, 3, "kmeans++", np.random.default_rng(seed))
@@ -66,7 +66,7 @@ def test_kmeans_plus_plus_tells_close_points_from_duplicates_where_the_data_are_
 
 
 @both_methods
-def test_fewer_distinct_points_than_centers_still_give_all_centers(method: Method) -> None:
+def test_fewer_distinct_points_than_k_give_k_centers(method: Method) -> None:
     points = np.repeat(column(1, 2, 3), 4, axis=0)
     centers = seed_centers(points, 8, method, np.random.default_rng(0))
     assert centers.shape == (8, 1)
@@ -198,7 +198,7 @@ def test_duplicates_have_no_distance_and_close_points_have_one(in_table: bool, o
 
 
 @with_and_without_a_table
-def test_more_close_points_than_a_block_are_all_told_apart(in_table: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_close_points_than_a_block_are_all_distinguished(in_table: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kmeans.seeding.CLOSE_BLOCK_ROWS", 10)
     points = np.random.default_rng(8).normal(scale=0.001, size=(105, 2)).astype(np.float32)
     points[-5:] += 1000

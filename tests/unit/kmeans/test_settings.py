@@ -19,19 +19,19 @@ def test_auto_gives_ten_trials_until_they_cost_too_much(k: int, trials: int) -> 
     assert Settings(k=k).trials() == trials
 
 
-def test_auto_gives_a_hundred_refinements_but_none_with_a_half_life() -> None:
+def test_auto_refinement_is_100_or_0_with_a_half_life() -> None:
     assert Settings(k=3).refinements() == 100
     assert Settings(k=3, half_life_time_size=1000).refinements() == 0
 
 
-def test_rows_to_stream_are_all_unless_refinement_follows_one_epoch() -> None:
+def test_all_rows_are_streamed_unless_refinement_follows() -> None:
     assert Settings(k=3).rows_to_stream(30) == 10_000
     assert Settings(k=3).rows_to_stream(2000) == 20_000
     assert Settings(k=3, refine_max_iter=0).rows_to_stream(30) is None
     assert Settings(k=3, epochs=2).rows_to_stream(30) is None
 
 
-def test_rows_to_stream_are_no_more_than_the_refinement_s_sample() -> None:
+def test_streamed_rows_are_at_most_the_sample_of_refinement() -> None:
     assert Settings(k=3, refine_sample_size=700).rows_to_stream(30) == 700
     assert Settings(k=3, refine_sample_size=10**6).rows_to_stream(30) == 10_000
     assert Settings(k=3, refine_sample_size=700, epochs=2).rows_to_stream(30) is None
@@ -43,7 +43,7 @@ def test_several_starts_are_tried_where_there_are_few_clusters() -> None:
     assert Settings(k=41).other_starts() == 0
 
 
-def test_what_is_set_is_taken_at_its_word() -> None:
+def test_given_values_are_used() -> None:
     settings = Settings(k=5000, extra_center_factor=7, local_lloyd_num_trials=23, refine_max_iter=0)
     assert (settings.factor(), settings.trials(), settings.refinements()) == (7, 23, 0)
 

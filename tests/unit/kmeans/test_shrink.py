@@ -49,7 +49,7 @@ def test_many_centers_become_those_of_the_blobs_they_lie_in() -> None:
     np.testing.assert_allclose(oracle.sorted_rows(found.centers), oracle.sorted_rows(np.array(expected)), rtol=1e-4)
 
 
-def test_the_loss_is_the_weighted_mean_squared_distance_of_the_many_to_the_few() -> None:
+def test_shrink_loss_is_the_weighted_mean_squared_distance() -> None:
     points, _ = oracle.blobs(2, n=100, k=5, spread=100)
     weights = np.random.default_rng(2).uniform(0.5, 9, 100)
     found = run(2, Settings(k=5))
@@ -97,7 +97,7 @@ def test_centers_without_points_fill_the_places_that_remain() -> None:
     assert found.mean_squared_distance is None
 
 
-def test_the_same_generator_gives_the_same_centers_with_any_number_of_workers() -> None:
+def test_generator_gives_the_same_centers_for_any_thread_count() -> None:
     first = run(5, Settings(k=4))
     with ThreadPool(3) as pool:
         again = run(5, Settings(k=4), pool=pool)

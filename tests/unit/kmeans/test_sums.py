@@ -50,7 +50,7 @@ def test_weighted_sums_equal_brute_force() -> None:
     assert_close(assign_and_sum(points, NearestCenters(centers), weights), brute_force(points, centers, weights))
 
 
-def test_a_weight_counts_as_so_many_equal_points() -> None:
+def test_weight_counts_as_that_number_of_equal_points() -> None:
     points, centers = oracle.blobs(2, n=1500)
     times = np.random.default_rng(2).integers(0, 5, 1500)
     weighted = assign_and_sum(points, NearestCenters(centers), times.astype(np.float64))
@@ -85,7 +85,7 @@ def test_inertia_of_the_centers_themselves_is_zero() -> None:
 
 @pytest.mark.parametrize("k", [1, 10, 700])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_number_of_workers_does_not_change_a_bit(k: int, weighted: bool) -> None:
+def test_thread_count_does_not_change_a_bit(k: int, weighted: bool) -> None:
     points, centers = oracle.blobs(k, n=12_345, k=k, d=5, spread=3)
     weights = np.random.default_rng(k).uniform(0, 2, len(points)) if weighted else None
     alone = assign_and_sum(points, NearestCenters(centers), weights)
@@ -113,7 +113,7 @@ def test_task_and_block_sizes_do_not_change_the_centers(
     assert after.inertia == pytest.approx(before.inertia, rel=1e-5)
 
 
-def test_a_mean_is_taken_of_filled_clusters_and_the_other_center_kept_for_empty_ones() -> None:
+def test_means_of_empty_clusters_are_the_given_centers() -> None:
     sums = ClusterSums(np.array([[6.0, 9.0], [0.0, 0.0]]), np.array([3.0, 0.0]), 12.0)
     otherwise = np.array([[1.0, 1.0], [5.0, 6.0]])
     assert sums.means(otherwise).tolist() == [[2, 3], [5, 6]]
@@ -125,7 +125,7 @@ def test_the_mean_squared_distance_is_the_inertia_per_point() -> None:
     assert ClusterSums.zero(2, 1).mean_squared_distance == 0
 
 
-def test_sums_of_two_parts_add_up_to_those_of_the_whole() -> None:
+def test_sums_of_two_parts_equal_those_of_the_whole() -> None:
     points, centers = oracle.blobs(7)
     total = assign_and_sum(points[:700], NearestCenters(centers))
     total.add(assign_and_sum(points[700:], NearestCenters(centers)))
@@ -157,7 +157,7 @@ def test_the_caller_s_arrays_are_not_changed(offset: float) -> None:
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_points_are_summed_by_label_also_where_labels_are_missing(weighted: bool) -> None:
+def test_sum_by_label_with_missing_labels_is_exact(weighted: bool) -> None:
     points, _ = oracle.blobs(10, n=1000)
     labels = np.random.default_rng(10).choice([1, 2, 5], 1000)
     weights = np.random.default_rng(11).uniform(0, 3, 1000) if weighted else None
@@ -172,7 +172,7 @@ def test_points_are_summed_by_label_also_where_labels_are_missing(weighted: bool
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6])
-def test_sums_of_labelled_points_are_added_to_their_clusters_and_taken_away_again(offset: float) -> None:
+def test_labelled_sums_are_added_and_subtracted(offset: float) -> None:
     points, _ = oracle.blobs(12, n=900)
     origin = None if offset == 0 else np.full(4, offset, dtype=np.float32)
     labels = np.random.default_rng(12).choice([0, 3], 900)
@@ -191,7 +191,7 @@ def test_sums_of_labelled_points_are_added_to_their_clusters_and_taken_away_agai
 
 
 @pytest.mark.parametrize(("spread", "std"), [(5, 1.0), (100, 0.01), (1e4, 0.01)])
-def test_squared_distances_have_digits_left_where_their_terms_have_none(spread: float, std: float) -> None:
+def test_squared_distances_are_exact_where_terms_cancel(spread: float, std: float) -> None:
     points, centers = oracle.blobs(13, spread=spread, std=std)
     nearest = NearestCenters(centers)
     labels, scores = nearest.rank(points)
@@ -237,7 +237,7 @@ def test_no_blocks_have_no_sums() -> None:
     assert (found.sums.tolist(), found.weights.tolist(), found.inertia) == ([[0] * 3] * 2, [0, 0], 0)
 
 
-def test_the_number_of_workers_does_not_change_a_bit_of_the_sums_of_blocks() -> None:
+def test_thread_count_does_not_change_the_sums_of_blocks() -> None:
     points, centers = oracle.blobs(15, n=12_345, k=10, spread=3)
     blocks = list(map(Batch, np.array_split(points, 13)))
     alone = assign_and_sum_blocks(blocks, NearestCenters(centers), ThreadPool())

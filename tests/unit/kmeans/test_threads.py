@@ -16,7 +16,7 @@ def test_results_come_in_the_order_of_the_items(threads: int) -> None:
         assert list(pool.map(lambda n: n * n, range(100))) == [n * n for n in range(100)]
 
 
-def test_results_keep_their_order_when_the_first_is_the_last_to_finish() -> None:
+def test_results_keep_their_order_if_the_first_finishes_last() -> None:
     others_done = threading.Event()
 
     def task(item: int) -> int:
@@ -68,7 +68,7 @@ def test_several_threads_work_at_the_same_time() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_items_are_taken_only_a_little_ahead_of_the_reader(threads: int) -> None:
+def test_items_are_requested_only_a_little_ahead(threads: int) -> None:
     taken = []
 
     def items() -> Iterator[int]:
@@ -82,14 +82,14 @@ def test_items_are_taken_only_a_little_ahead_of_the_reader(threads: int) -> None
         assert len(taken) <= 10 + 2 * threads
 
 
-def test_closed_workers_take_no_more_items() -> None:
+def test_closed_pool_accepts_no_more_items() -> None:
     pool = ThreadPool(2)
     pool.close()
     with pytest.raises(RuntimeError):
         list(pool.map(str, [1]))
 
 
-def test_workers_know_how_many_they_are() -> None:
+def test_pool_has_the_number_of_threads() -> None:
     with ThreadPool(4) as pool:
         assert pool.threads == 4
 

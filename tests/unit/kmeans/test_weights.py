@@ -86,12 +86,12 @@ def test_weights_that_are_wrong_are_refused(weights: Any, message: str) -> None:
     assert str(caught.value) == message
 
 
-def test_weights_of_dealt_rows_are_refused_by_overall_number() -> None:
+def test_weights_of_divided_rows_are_refused_by_overall_number() -> None:
     with pytest.raises(DataError, match="row 8: expected a finite weight"):
         MemoryRows(np.ones((4, 2), dtype=np.float32), numbers=range(1, 12, 3), weights=[1, 1, -1, 1])
 
 
-def test_zero_row_is_refused_by_its_number_before_rows_are_left_out() -> None:
+def test_zero_row_is_refused_with_its_number_before_removal() -> None:
     points = np.ones((5, 2), dtype=np.float32)
     points[[1, 4]] = 0
     rows = MemoryRows(points, weights=[0, 0, 1, 1, 1])
@@ -345,7 +345,7 @@ def divided(points: Float32, weights: Float64, size: int) -> list[Rows]:
 
 @pytest.mark.parametrize("options", [{}, {"init_method": "kmeans++"}, {"epochs": 2, "half_life_time_size": 5000}])
 @pytest.mark.parametrize("size", [2, 3])
-def test_several_hosts_fit_dealt_rows_with_weights_as_one_does(size: int, options: dict[str, Any]) -> None:
+def test_hosts_fit_divided_rows_with_weights_as_one_host(size: int, options: dict[str, Any]) -> None:
     points, weights = weighted_rows(9)
     weights += 0.5
     settings = Settings(**{"k": K, "refine_max_iter": 0, **options})
@@ -356,7 +356,7 @@ def test_several_hosts_fit_dealt_rows_with_weights_as_one_does(size: int, option
 
 @pytest.mark.parametrize("searches", [True, False])
 @pytest.mark.parametrize("k", [K, 40])
-def test_several_hosts_refine_dealt_weighted_rows_as_one_does(
+def test_hosts_refine_divided_weighted_rows_as_one_host(
     k: int, searches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not searches:
@@ -399,7 +399,7 @@ def test_a_stop_of_one_host_ends_a_weighted_fit_on_all() -> None:
 
 
 @pytest.mark.parametrize("options", [{"refine_max_iter": 0}, {}, {"k": 60}], ids=str)
-def test_workers_do_not_change_a_bit_of_a_weighted_fit(options: dict[str, Any]) -> None:
+def test_threads_do_not_change_a_bit_of_a_weighted_fit(options: dict[str, Any]) -> None:
     points, weights = weighted_rows(12, n=20_000)
     settings = Settings(**{"k": K, **options})
     with ThreadPool(3) as pool:
