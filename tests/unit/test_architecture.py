@@ -63,7 +63,7 @@ def test_the_packages_are_where_they_are_looked_for(package: str) -> None:
 
 
 @pytest.mark.parametrize("path", in_packages(*ALLOWED), ids=name_of)
-def test_imports_go_from_train_and_serve_to_kmeans_and_no_other_way(path: Path) -> None:
+def test_packages_import_only_the_allowed_packages(path: Path) -> None:
     package = name_of(path).split("/")[0]
     ours = {"kmeans", "train", "serve", "local_test", "tests", "container", "benchmarks", "workflow"}
     found = imported(path)

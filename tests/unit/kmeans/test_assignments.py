@@ -17,7 +17,7 @@ from tests.unit.kmeans import oracle
 
 MANY = 3 * NEARBY
 
-# One, fewer than are nearby, just so many, a few more, and many more.
+# One, fewer than are nearby, just as many, a few more, and many more.
 any_number_of_clusters = pytest.mark.parametrize("k", [1, 2, NEARBY, NEARBY + 1, 40, MANY])
 
 around_the_origin_or_far = pytest.mark.parametrize("offset", [0.0, 1e6], ids=["around the origin", "far from it"])
@@ -27,7 +27,7 @@ either_way_of_looking = pytest.mark.parametrize("cost", [0, 10**15], ids=["aroun
 
 
 class Spy:
-    """Stands in for ``two_nearest``, and keeps the points it was asked for and the number of centers."""
+    """Replaces ``two_nearest``, and records the points and the number of centers of each call."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.points: list[Float32] = []
@@ -170,7 +170,7 @@ def test_both_ways_of_comparing_find_the_labels_of_all_centers(
     cost: int, by: float, k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kmeans.assignments.CLUSTER_COST", cost)
-    monkeypatch.setattr("kmeans.assignments.DRIFT_SHARE", 1.0)
+    monkeypatch.setattr("kmeans.assignments.MOVEMENT_FRACTION", 1.0)
     points, centers = overlapping(k)
     assignments, spy = partition_of_all(points, centers), Spy(monkeypatch)
     for step in range(3):
@@ -184,7 +184,7 @@ def test_both_ways_of_comparing_find_the_labels_of_all_centers(
 @pytest.mark.parametrize("k", [2, 9, NEARBY])
 @pytest.mark.parametrize("by", [0.05, 0.5, 2.0])
 def test_bounds_with_the_whole_movement_miss_no_point(k: int, by: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kmeans.assignments.DRIFT_SHARE", 1.0)
+    monkeypatch.setattr("kmeans.assignments.MOVEMENT_FRACTION", 1.0)
     points, centers = overlapping(k)
     order = np.random.default_rng(0).permutation(len(points))
     assignments = Assignments(points, centers, ThreadPool())

@@ -1,4 +1,4 @@
-"""A fit that is interrupted at any step and goes on must end as if nothing had happened, to the bit."""
+"""A fit that is interrupted at any step and resumed is bit-identical to one without an interruption."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ POINTS, _ = oracle.blobs(0, n=12_000, k=12, d=4, spread=4)
 
 
 class Killed(Exception):  # noqa: N818 - nothing is wrong
-    """The machine is taken away."""
+    """Ends a fit, as the loss of its machine would."""
 
 
 class Kept(Checkpoints):
-    """Keeps the newest state, and ends the fit after so many."""
+    """Keeps the newest state, and ends the fit after a number of states."""
 
     def __init__(self, state: State | None = None, *, states: int | None = None) -> None:
         self.state = state

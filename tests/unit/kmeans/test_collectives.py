@@ -32,7 +32,7 @@ SAME_DISTANCE, SAME_CENTERS = 1e-5, 1e-4
 
 DIGITS: Float32 = load_digits().data.astype(np.float32)
 
-# Of several samples, and with so many rows at each place that first centers are equal, and most clusters empty.
+# Rows of several samples, and with many equal rows, so that first centers are equal and most clusters empty.
 AT_40_PLACES: Float32 = np.repeat(np.arange(40, dtype=np.float32), 400)[:, None] * np.array([10, 7], dtype=np.float32)
 
 
@@ -341,7 +341,7 @@ def test_clusters_that_fell_empty_are_reseeded_by_all() -> None:
 
 
 class StopAfter:
-    """Wants a stop once it has been asked so many times."""
+    """Requests a stop after a number of calls."""
 
     def __init__(self, times: int) -> None:
         self.left = times
@@ -471,7 +471,7 @@ def test_rows_gathered_for_a_search_are_bounded(shares: Share) -> None:
     assert (gathered[:, ::2] * d == gathered[:, 1::2] * 2).all()  # of each row its position, its weight and itself
     np.testing.assert_allclose(gathered[:, ::2].sum(axis=0) / 2, sizes, rtol=0.1)
     for hosts in recorded:
-        # Weights, inertia and number of rows; what distant rows leave of the size; and whether a stop is wanted.
+        # Weights, inertia and number of rows; the size that remains after distant rows; whether a stop is requested.
         assert hosts.kinds("sum", "refining")[: 2 * len(sizes)] == [3, 1] * len(sizes)
         assert hosts.kinds("broadcast", "refining")[: len(sizes)] == [k * d] * len(sizes)
 

@@ -28,7 +28,7 @@ any_bytes_of_a_block = pytest.mark.parametrize("block_bytes", [1, 8, 334 * 8, 32
 class Source:
     """Gives rows in blocks of some sizes, and counts how often it is read.
 
-    Each block lies in the same memory, as a reader may have it, and is spoilt when the next one is asked for.
+    Each block uses the same memory, as that of a reader may, and is overwritten when the next one is requested.
     """
 
     def __init__(self, points: Float32 = POINTS, blocks: Sequence[int] = (400, 400, 203)) -> None:
@@ -51,7 +51,7 @@ class Source:
 
 
 def streamed(source: Source, *, held: int = 50, size: int = 100, seed: int = 0) -> StreamedRows:
-    """Return the rows of ``source``, of which memory holds so many."""
+    """Return the rows of ``source`` with memory for a number of them."""
     rows = load(source, held * ROW, size, seed)
     assert isinstance(rows, StreamedRows)
     return rows

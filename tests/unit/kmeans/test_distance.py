@@ -133,7 +133,7 @@ def test_no_center_is_nearer_than_the_returned_one(d: int, block_bytes: int, mon
 
 
 def test_a_point_alone_is_answered_as_among_others_to_the_bit() -> None:
-    """Rows of whole numbers in another unit: many are as far from one center as from another, but for rounding."""
+    """Rows of whole numbers in another unit: many have two nearest centers, except for rounding."""
     points = load_digits().data.astype(np.float32) / np.float32(15.7)
     nearest = NearestCenters(points[:100])
     labels, squared = nearest.exact_query(points)

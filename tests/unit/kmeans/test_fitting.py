@@ -25,7 +25,7 @@ from tests.unit.kmeans import oracle
 
 @dataclass
 class Recorder(Callbacks):
-    """Keeps what it hears, by the method's name."""
+    """Records the callbacks by the method's name."""
 
     heard: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
@@ -58,7 +58,7 @@ def run(
 
 
 class Source:
-    """Gives rows in blocks that lie in the same memory, and counts how often it is read."""
+    """Yields rows in blocks that use the same memory, and counts how often it is read."""
 
     def __init__(self, points: Float32, block: int = 700) -> None:
         self.points = points
@@ -76,7 +76,7 @@ class Source:
 
 
 def streamed(source: Source, *, held: int, mini_batch_size: int = 500, seed: int = 0) -> StreamedRows:
-    """Return the rows of ``source``, of which memory holds so many; no pass of a fit has read them yet."""
+    """Return the rows of ``source`` with memory for a number of them; no pass of a fit has read them yet."""
     rows = load(source, held * bytes_per_row(source.points.shape[1]), mini_batch_size, seed)
     assert isinstance(rows, StreamedRows)
     assert len(rows.in_memory) == held
@@ -672,7 +672,7 @@ def random_rows(points: Float32, k: int, seed: int) -> Float32:
 
 
 def plain_lloyd(points: Float32, start: Float32, moves: int) -> KMeans:
-    """Return Lloyd's iterations of scikit-learn, so many at most."""
+    """Return Lloyd's iterations of scikit-learn with a maximum number."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return KMeans(len(start), init=start, n_init=1, max_iter=moves, tol=0).fit(points)

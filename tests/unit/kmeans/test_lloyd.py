@@ -159,7 +159,7 @@ def test_the_first_centers_are_not_changed() -> None:
 @pytest.mark.parametrize("offset", [1e4, 1e6])
 def test_points_far_from_the_origin_are_clustered_the_same(offset: float) -> None:
     generator = np.random.default_rng(9)
-    # Multiples of 1/16 are exact in float32 up to 2^20, so that both data sets are the same but for the offset.
+    # Multiples of 1/16 are exact in float32 up to 2^20, so that both data sets differ only by the offset.
     points = (np.rint(generator.normal(scale=2, size=(900, 2)) * 16) / 16).astype(np.float32)
     first = seed_centers(points, 5, "kmeans++", generator)
     near = run(points, first)

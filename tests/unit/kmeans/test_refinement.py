@@ -22,7 +22,7 @@ from tests.unit.kmeans import oracle
 
 @dataclass
 class Heard:
-    """What ``on_pass`` was told."""
+    """Arguments of ``on_pass``."""
 
     moves: list[int] = field(default_factory=list)
     rows: list[float] = field(default_factory=list)
@@ -224,7 +224,7 @@ def test_threads_do_not_change_a_bit(k: int, max_rows: int) -> None:
 @pytest.mark.usefixtures("no_relocations")
 @pytest.mark.parametrize("k", [8, 100])
 def test_wrong_labels_are_detected_and_corrected(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kmeans.assignments.DRIFT_SHARE", 0.0)  # no point is looked at again however centers move
+    monkeypatch.setattr("kmeans.assignments.MOVEMENT_FRACTION", 0.0)  # no point is compared again, however centers move
     points, _ = oracle.blobs(10, n=2 * MIN_ROWS, k=k, d=3, spread=3)
     start = random_start(points, k)
     heard = Heard()

@@ -112,7 +112,7 @@ def test_heavy_centers_draw_the_few_to_them() -> None:
 
 
 def test_a_cluster_that_falls_empty_is_reseeded() -> None:
-    # Random draws among so many duplicates take some point twice, which leaves a cluster empty.
+    # Random draws among many duplicates take some point twice, which leaves a cluster empty.
     points, weights = np.repeat([[0.0], [1.0], [50.0], [90.0]], 20, axis=0), np.ones(80)
     settings = Settings(k=4, local_lloyd_init_method="random", local_lloyd_num_trials=1)
     for seed in range(10):
@@ -121,7 +121,7 @@ def test_a_cluster_that_falls_empty_is_reseeded() -> None:
 
 
 class StopAt:
-    """A stop that comes when it is asked for the so many'th time."""
+    """Requests a stop at a given call."""
 
     def __init__(self, number: int) -> None:
         self.asked, self._number = 0, number

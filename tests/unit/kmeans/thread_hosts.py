@@ -113,7 +113,7 @@ class RecordingHosts(Collectives):
 
 
 class _Listener(Callbacks):
-    """Notes the names of the steps that it hears of."""
+    """Records the names of the steps."""
 
     def __init__(self, told: list[str]) -> None:
         self._told = told
@@ -138,7 +138,7 @@ class _Listener(Callbacks):
 
 
 def on_all_hosts(size: int, work: Callable[[ThreadHosts], T]) -> list[T | BaseException]:
-    """Do ``work`` on so many hosts at once; return what each returned or how it failed."""
+    """Run ``work`` on several hosts at once; return each one's result or error."""
     meeting = Meeting(size)
     outcomes: list[T | BaseException] = [RuntimeError("not ended")] * size
 
