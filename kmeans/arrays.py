@@ -33,7 +33,9 @@ CHECK_BLOCK_ROWS = 4096  # bounds the memory of the search for a faulty value
 
 
 def as_points(array: ArrayLike, dimensions: int | None = None) -> Float32:
-    """Return ``array`` as C-contiguous float32 of shape (n, d), without a copy if it is that already.
+    """Return ``array`` as C-contiguous float32 of shape (n, d).
+
+    It isn't copied if it is that already.
 
     Raises
     ------
@@ -49,7 +51,7 @@ def as_points(array: ArrayLike, dimensions: int | None = None) -> Float32:
 
 
 def as_wide_points(array: ArrayLike, dimensions: int | None = None) -> Float64:
-    """Return ``array`` as float64 of shape (n, d); errors are those of :func:`as_points`."""
+    """Return ``array`` as float64 of shape (n, d), with the errors of `as_points`."""
     wide = np.asarray(array)
     _check_shape(wide, dimensions)
     points = np.ascontiguousarray(wide, dtype=np.float64)
@@ -65,7 +67,10 @@ def check_wide(points: Float64) -> None:
 
 
 def as_float32(array: NDArray[Any]) -> Float32:
-    """Return ``array`` as C-contiguous float32; values beyond its range become infinite, without a warning."""
+    """Return ``array`` as C-contiguous float32.
+
+    Values beyond its range become infinite, without a warning.
+    """
     if array.dtype == np.float32 and array.flags.c_contiguous:
         return array
     with np.errstate(over="ignore", invalid="ignore"):
@@ -73,7 +78,10 @@ def as_float32(array: NDArray[Any]) -> Float32:
 
 
 def check_finite(points: Float32) -> None:
-    """Raise a DataError with the row and column of the first NaN, infinite or huge number in ``points`` (n, d)."""
+    """Raise a DataError if ``points`` (n, d) has NaN, infinity or huge numbers.
+
+    The error has the row and the column of the first one.
+    """
     for first, block in in_blocks(points, CHECK_BLOCK_ROWS):
         if is_in_range(block):
             continue
@@ -100,7 +108,10 @@ def _check_shape(array: NDArray[Any], dimensions: int | None) -> None:
 
 
 def is_in_range(numbers: NDArray[np.float32] | NDArray[np.float64]) -> bool:
-    """Return True if all values are finite and at most 1e15 in magnitude; True for an empty array."""
+    """Return True if all values are finite and at most 1e15 in magnitude.
+
+    An empty array is in range.
+    """
     # No number is larger than the root of the sum of their squares, which is faster than minimum and maximum. These
     # decide if the sum is larger. NaN compares as false.
     if np.vdot(numbers, numbers) <= MAX_MAGNITUDE**2:

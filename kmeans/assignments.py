@@ -1,5 +1,6 @@
-"""Assignments that follow moving centers: only points whose nearest center may have changed are compared again.
+"""Labels of points while centers move.
 
+Only points whose nearest center may have changed are compared again.
 From one Lloyd pass to the next few points change their cluster. The triangle inequality limits which ones can: a
 point's *Hamerly bound* is how much farther its second nearest center is than its nearest. While the two have moved less
 than that in total, the point stays in its cluster. (G. Hamerly, "Making k-means even faster", SDM 2010.) A point that
@@ -62,7 +63,9 @@ _TASK_ROWS = 2048
 
 @dataclass(slots=True)
 class Comparisons:
-    """Number of comparisons of this host's points with centers: most of the time of phase 3.
+    """Number of comparisons of this host's points with centers.
+
+    They take most of the time of phase 3.
 
     Attributes
     ----------
@@ -77,7 +80,7 @@ class Comparisons:
 
 
 class Assignments:
-    """The clusters of some of the ``points`` (n, d), updated while the k centers move.
+    """Labels of some of the ``points`` (n, d), updated while the k centers move.
 
     Parameters
     ----------
@@ -132,14 +135,17 @@ class Assignments:
 
     @property
     def compares_all(self) -> bool:
-        """Whether there are so few clusters that points are always compared with all centers."""
+        """Whether points are always compared with all centers, as there are few."""
         return self._nearest.clusters <= NEARBY
 
     def _no_sums(self) -> ClusterSums:
         return ClusterSums.zero(self._nearest.clusters, self._nearest.features, is_weighted=self._weights is not None)
 
     def per_host_state(self) -> dict[str, NDArray[Any]]:
-        """Return a copy of this host's state, for :meth:`restore`: arrays (n, m), without centers and members."""
+        """Return a copy of this host's state, for :meth:`restore`: arrays (n, m).
+
+        Centers and members aren't included.
+        """
         # The names are those in saved checkpoints.
         return {
             "labels": self.labels[:, None].copy(),
@@ -153,7 +159,10 @@ class Assignments:
         }
 
     def restore(self, members: Int64, state: Mapping[str, NDArray[Any]]) -> None:
-        """Restore the state of :meth:`per_host_state`, for the same centers and ``members``, ascending."""
+        """Restore the state of :meth:`per_host_state`.
+
+        The centers are the same, and ``members`` are those of the state, ascending.
+        """
         self.members, self.labels = members, state["labels"].ravel()
         self._norms, self._bounds = state["norms"].ravel(), state["margins"].ravel()
         self._movements = state["drifts"].ravel()
@@ -171,7 +180,10 @@ class Assignments:
         return self._points[self.members[members]]
 
     def add_points(self, rows: Int64) -> None:
-        """Add the points with these row numbers, none of them a member yet, to their nearest centers."""
+        """Add the points with these row numbers to their nearest centers.
+
+        None of them is a member yet.
+        """
         self._update_sums(lambda: self._add_points(rows))
 
     def _add_points(self, rows: Int64) -> None:
@@ -196,7 +208,7 @@ class Assignments:
         self._movements = np.zeros_like(self._bounds)
 
     def excess(self, members: Int64) -> float:
-        """Return the fraction of the inertia of some members that exact labels would save.
+        """Return the fraction of some members' inertia that exact labels would save.
 
         ``members`` are positions in :attr:`members`, ascending. The fraction is that of all hosts' such members; 0 if
         they have no inertia.
@@ -211,7 +223,10 @@ class Assignments:
         return max(0.0, float(missed / total)) if total else 0.0
 
     def distances(self) -> tuple[Float32, Float32]:
-        """Return each member's squared distance to its center, and from its bound that to the second nearest; (m,)."""
+        """Return each member's squared distances to its and the second center, (m,).
+
+        The second is computed from the Hamerly bound.
+        """
         nearest = np.empty(len(self.members), dtype=np.float32)
         size = task_rows(self._nearest.features)
 
@@ -234,7 +249,9 @@ class Assignments:
         return None if self._weights is None else self._weights[self.members]
 
     def follow(self, centers: Float32, relocated: Int64 | None = None, *, everywhere: bool = False) -> None:
-        """Update the labels after the centers have moved to ``centers`` (k, d); most are exact.
+        """Update the labels after the centers have moved to ``centers`` (k, d).
+
+        Most labels are exact then.
 
         Parameters
         ----------
@@ -267,7 +284,7 @@ class Assignments:
         self._update_sums(lambda: self._follow(due, count, lists, has_jumped))
 
     def _update_sums(self, work: Callable[[], None]) -> None:
-        """Call ``work``, which updates this host's members, and sum the results of all hosts."""
+        """Call ``work``, which updates local members, and sum all hosts' results."""
 
         def local_sums() -> ClusterSums:
             work()
@@ -276,7 +293,10 @@ class Assignments:
         self.sums = sums_of_all_hosts(local_sums, self._local_sums, self._pool, self._hosts)
 
     def _follow(self, due: Int64, count: int, lists: Int64 | None, has_jumped: NDArray[np.bool_]) -> None:
-        """Compare the members at positions ``due`` again; ``count`` decides between all and nearby centers."""
+        """Compare the members at positions ``due`` again.
+
+        ``count`` decides between all and nearby centers.
+        """
         if self._rounding_shows():
             self._reassign()
             return
@@ -304,7 +324,10 @@ class Assignments:
             self._reassign()
 
     def _rounding_shows(self) -> bool:
-        """Return whether the clusters are so tight and far apart that the inertia must come from the points."""
+        """Return whether the inertia must be computed from the points.
+
+        That is the case for clusters that are tight and far apart.
+        """
         return self._local_sums.inertia < TIGHT * self._squares()
 
     def _squares(self) -> float:
@@ -357,8 +380,9 @@ class Assignments:
         return _Placed(labels, bounds, norms, sums)
 
     def _add_by_cluster(self, sums: ClusterSums, rows: Int64, labels: Int32, *, is_wide: bool = False) -> None:
-        """Add the points of these ``rows`` to the ``sums`` of their ``labels``, some clusters at a time.
+        """Add the points of ``rows`` to the ``sums`` of their ``labels``.
 
+        Each task sums some clusters.
         With ``is_wide`` they are added in float64.
         """
         order, last = _by_cluster(labels, self._nearest.clusters)
@@ -394,7 +418,10 @@ class Assignments:
         return labels
 
     def _compare_with_nearby(self, due: Int64, last: Int64, around: Int64) -> Int32:
-        """Compare the members at positions ``due``, sorted by cluster, with nearby centers; return their labels."""
+        """Compare the members at positions ``due`` with nearby centers; return labels.
+
+        The positions are sorted by cluster.
+        """
         nearest = self._nearest
         self._comparisons.with_nearby += len(due)
         labels = np.empty(len(due), dtype=np.int32)
@@ -416,7 +443,7 @@ class Assignments:
         return labels
 
     def _correct_sums(self, places: Int64, old: Int32, new: Int32) -> None:
-        """Subtract the members at ``places`` from the sums of their ``old`` clusters, and add them to the ``new``."""
+        """Move the members at ``places`` from ``old`` to ``new`` clusters in the sums."""
 
         def task(first: int) -> tuple[LabelSums, LabelSums]:
             part = slice(first, first + _TASK_ROWS)
@@ -448,7 +475,10 @@ class _Placed(NamedTuple):
 
 
 def _hamerly_bounds(best: Float32, second: Float32, norms: Float32) -> Float32:
-    """Return how much farther the second center is than the nearest, from their scores (``rank``)."""
+    """Return how much farther the second center is than the nearest.
+
+    ``best`` and ``second`` are scores of ``NearestCenters.rank``.
+    """
     bounds: Float32 = np.sqrt(np.maximum(second + norms, 0)) - np.sqrt(np.maximum(best + norms, 0))
     return bounds
 
@@ -466,13 +496,16 @@ def _is_near(has_jumped: NDArray[np.bool_], around: NearbyCenters) -> NDArray[np
 
 
 def _by_cluster(labels: Int32, clusters: int) -> tuple[Int64, Int64]:
-    """Return the positions of ``labels`` sorted by cluster, and the end of each cluster, (k,)."""
+    """Return positions of ``labels`` sorted by cluster, and the clusters' ends (k,)."""
     order = labels.astype(np.min_scalar_type(clusters)).argsort(kind="stable")  # 16 bits: a radix sort
     return order, np.cumsum(np.bincount(labels, minlength=clusters))
 
 
 def cluster_ranges(last: Int64) -> Iterator[range]:
-    """Yield ranges of clusters of at least _TASK_ROWS points (except the last); cluster j ends at ``last[j]``."""
+    """Yield ranges of clusters of at least _TASK_ROWS points, except the last one.
+
+    Cluster j ends at ``last[j]``.
+    """
     first = begin = 0
     for cluster, end in enumerate(last.tolist(), start=1):
         if end - begin >= _TASK_ROWS or cluster == len(last):

@@ -20,7 +20,7 @@ _REASONS = {
 
 
 def write_files(directory: Path, contents: Mapping[str, bytes | memoryview], *, outdated: Collection[str] = ()) -> None:
-    """Write all of ``contents`` (name: bytes) into ``directory``, in this order, each by a rename.
+    """Write ``contents`` (name: bytes) into ``directory``, in order, by renames.
 
     All are written under temporary names and synced to disk before the first is renamed. Files named ``outdated`` are
     removed just before that: a description of the old files must not remain with the new ones.
@@ -51,7 +51,7 @@ def write_files(directory: Path, contents: Mapping[str, bytes | memoryview], *, 
 
 
 def remove_remains(directory: Path, names: Iterable[str]) -> None:
-    """Remove the temporary files of these ``names`` that a killed process has left in ``directory``."""
+    """Remove temporary files of ``names`` that a killed process has left."""
     for name in names:
         with contextlib.suppress(OSError):
             _temporary(directory, name).unlink(missing_ok=True)

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The state of a fit at one step, which is the same step on all hosts. It is never modified.
+    """The state of a fit at one step, the same step on all hosts.
+
+    It is never modified.
 
     Attributes
     ----------
@@ -43,4 +45,7 @@ class Checkpoints:
         return None
 
     def offer(self, state: Callable[[], State]) -> None:
-        """Keep ``state()``, and save it if the interval has passed; all hosts call this at the same steps."""
+        """Keep ``state()``, and save it if the interval has passed.
+
+        All hosts call this at the same steps.
+        """

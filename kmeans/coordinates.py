@@ -95,7 +95,10 @@ class Coordinates:
         return moved
 
     def narrow(self, points: NDArray[Any]) -> Float32:
-        """Return the coordinates of ``points`` (n, d), float32; infinite beyond its range."""
+        """Return the coordinates of ``points`` (n, d), float32.
+
+        Values beyond the range of float32 become infinite.
+        """
         return as_float32(points if self.is_identity else self.of(points))
 
     def narrow_centers(self, centers: NDArray[Any]) -> Float32:
@@ -253,7 +256,7 @@ def _scale(top: float) -> float:
 
 
 def _exponent(size: float) -> int:
-    """Return e such that ``size`` times 2^-e is at most 1, and mostly at least 0.5; 0 for 0."""
+    """Return e such that ``size`` times 2^-e is from 0.5 to 1, or less; 0 for 0."""
     return max(int(np.frexp(size)[1]), -MAX_EXPONENT)
 
 

@@ -1,4 +1,4 @@
-"""Draw a few thousand weighted rows that represent all rows, with a preference for distant ones.
+"""Draw a few thousand weighted rows that represent all rows.
 
 The probability of a row is half its fraction of the rows plus half its fraction of the loss, and its weight is the
 inverse (O. Bachem, M. Lucic and A. Krause, "Scalable k-means clustering via lightweight coresets", KDD 2018; the
@@ -22,9 +22,9 @@ from kmeans.threads import ThreadPool
 def draw_coreset(
     rows: MemoryRows, centers: Float32, size: int, generator: Generator, *, pool: ThreadPool, hosts: Collectives
 ) -> tuple[Float32, Float64]:
-    """Return about ``size`` rows of all ``hosts`` (m, d), drawn by distance to ``centers`` (k, d), and weights (m,).
+    """Return about ``size`` rows (m, d) drawn by distance, and weights (m,).
 
-    A weight is how many of all rows a row stands for. Hosts other than the leader get no rows. If all hosts have at
+    Rows of all ``hosts`` are drawn by their distance to the ``centers`` (k, d). A weight is how many of all rows a row stands for. Hosts other than the leader get no rows. If all hosts have at
     most ``size`` rows, all are returned.
     """
     nearest = NearestCenters(centers)

@@ -1,5 +1,6 @@
-"""The rows that a model is fitted to: in memory if they fit, else read in each pass, with a sample in memory.
+"""The rows that a model is fitted to.
 
+They are in memory if they fit; otherwise each pass reads them, and memory holds a sample.
 Rows from a pipe can't be read again: each pass has new rows, and memory holds those of the first.
 
 Hosts that all read the same rows divide them (:class:`RowAssignment`), and still sample as one host would: each knows
@@ -36,7 +37,10 @@ OTHERS_BYTES = 16
 
 
 class RowAssignment(NamedTuple):
-    """The division of rows that all hosts read: row i is that of host i mod ``size``; this one is host ``rank``."""
+    """The division among hosts of rows that all of them read.
+
+    Row i is local to host i mod ``size``; this host is ``rank``.
+    """
 
     rank: int = 0
     size: int = 1
@@ -46,7 +50,7 @@ class RowAssignment(NamedTuple):
         return range(self.rank, rows, self.size)
 
     def own(self, part: Float32, first: int) -> Float32:
-        """Return a view of this host's rows of a ``part`` that begins with row number ``first``."""
+        """Return a view of the local rows of a ``part`` that begins with row ``first``."""
         return part[(self.rank - first) % self.size :: self.size]
 
 
@@ -72,7 +76,9 @@ class Rows(Protocol):
         """Return the number of rows, n."""
 
     def prepared(self, metric: Metric) -> Rows:
-        """Return the same rows, each as ``metric`` prepares it; rows outside of memory in each pass.
+        """Return the same rows, each as ``metric`` prepares it.
+
+        Rows outside of memory are prepared in each pass.
 
         Raises
         ------
@@ -81,13 +87,17 @@ class Rows(Protocol):
         """
 
     def batches(self, epoch: int) -> Iterator[Float32]:
-        """Yield every row once, in mini-batches (b, d), in an order that depends on ``epoch``.
+        """Yield every row once, in mini-batches (b, d).
 
+        The order depends on ``epoch``.
         If hosts divide the rows, yield the local rows of each mini-batch of all rows; they may be none.
         """
 
     def blocks(self) -> Iterator[Float32]:
-        """Yield every row once, in blocks (b, d) of some megabytes, always in the same order."""
+        """Yield every row once, in blocks (b, d), always in the same order.
+
+        A block has some megabytes.
+        """
 
     def weighted_batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the same as :meth:`batches`, with the weights of the rows."""
@@ -206,7 +216,10 @@ class MemoryRows:
         return cls(found, mini_batch_size, seed, weights=weights, metric=metric, coordinates=coordinates)
 
     def measured(self) -> MemoryRows:
-        """Return the same rows in the coordinates that they need; in most cases these rows."""
+        """Return the same rows in the coordinates that they need.
+
+        In most cases these are the rows themselves.
+        """
         if self.coordinates is not None or self.metric.normalizes or not len(self.points):
             return self
         found, coordinates = narrowed(self.points)
@@ -238,7 +251,7 @@ class MemoryRows:
         return MemoryRows(points, self.mini_batch_size, self._seed, numbers, weights=weights, metric=metric)
 
     def prepared(self, metric: Metric) -> MemoryRows:
-        """Return the same rows prepared by ``metric``, without a copy where it changes none."""
+        """Return the same rows prepared by ``metric``, without a copy if none changes."""
         try:
             points = metric.prepare(self.points)
         except DataError as error:
@@ -248,30 +261,36 @@ class MemoryRows:
         return self._like(points, self.weights, metric)
 
     def order(self, epoch: int) -> Int64:
-        """Return the permutation of the row numbers that belongs to ``epoch``, (ordered,)."""
+        """Return the permutation of the row numbers for ``epoch``, (ordered,)."""
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, np.random.default_rng((self._seed, epoch)).permutation(self.ordered)
         return self._order[1]
 
     def own(self, numbers: Int64) -> Int64:
-        """Return the positions in ``points`` of those rows with these ``numbers`` that are local."""
+        """Return the positions in ``points`` of the local rows among ``numbers``."""
         if not self.is_dealt:
             return numbers
         own: Int64 = numbers[numbers % self._assignment.size == self._assignment.rank] // self._assignment.size
         return own
 
     def positions(self, numbers: Int64) -> Int64:
-        """Return the positions in ``numbers`` of local rows; :meth:`own` returns those in ``points``."""
+        """Return the positions in ``numbers`` of local rows.
+
+        :meth:`own` returns their positions in ``points``.
+        """
         if not self.is_dealt:
             return np.arange(len(numbers))
         return np.flatnonzero(numbers % self._assignment.size == self._assignment.rank)
 
     def numbers_of(self, own: Int64) -> Int64:
-        """Return the numbers of the rows at these positions in ``points``; the inverse of :meth:`own`."""
+        """Return the numbers of the rows at these positions in ``points``.
+
+        This is the inverse of :meth:`own`.
+        """
         return own * self._assignment.size + self._assignment.rank if self.is_dealt else own
 
     def gather(self, numbers: Int64, hosts: Collectives) -> Float32:
-        """Return the rows with these ``numbers`` on the leader, no rows on other ``hosts``.
+        """Return the rows with these ``numbers`` on the leader, else no rows.
 
         If hosts divide the rows, they are in the order of the numbers, as they would be on one host. Otherwise each
         host passes numbers of its rows, and they are concatenated by rank.
@@ -279,7 +298,7 @@ class MemoryRows:
         return self._gathered(self.points[self.own(numbers)], numbers, hosts)
 
     def gather_weights(self, numbers: Int64, hosts: Collectives) -> Float64 | None:
-        """Return the weights of the rows that :meth:`gather` returns; None without weights.
+        """Return the weights of the rows of :meth:`gather`; None without weights.
 
         Either the rows of all ``hosts`` have weights, or of none (:meth:`with_weights`).
         """
@@ -296,7 +315,10 @@ class MemoryRows:
         return ordered
 
     def batches(self, epoch: int, at_most: int | None = None) -> Iterator[Float32]:
-        """Yield mini-batches of the permutation that belongs to ``epoch``, or of its first ``at_most`` rows."""
+        """Yield mini-batches of the order of ``epoch``, or of its first rows.
+
+        ``at_most`` is the number of rows to use.
+        """
         order = self.order(epoch)[:at_most]
         for first in range(0, len(order), self.mini_batch_size):
             yield self.points[self.own(order[first : first + self.mini_batch_size])]
@@ -325,7 +347,7 @@ class MemoryRows:
 
 
 class StreamedRows:
-    """Rows that are read from their source in every pass, because memory doesn't hold them.
+    """Rows that every pass reads, because memory doesn't hold them.
 
     Mini-batches have the rows in the order of the source, shuffled within each block.
 
@@ -370,7 +392,10 @@ class StreamedRows:
         return self._sample
 
     def prepared(self, metric: Metric) -> StreamedRows:
-        """Return the same rows prepared by ``metric``: the sample now, all rows in each pass."""
+        """Return the same rows prepared by ``metric``.
+
+        The sample is prepared now, all rows in each pass.
+        """
         one_pass = _prepared_pass(self._one_pass, metric)
         try:
             sample = metric.prepare(self._sample.points)
@@ -382,7 +407,10 @@ class StreamedRows:
         return StreamedRows(one_pass, self._numbers, sample, self._mini_batch_size, self._seed, metric=metric)
 
     def batches(self, epoch: int) -> Iterator[Float32]:
-        """Yield mini-batches of a pass; the remaining rows of a block begin the next mini-batch."""
+        """Yield mini-batches of a pass.
+
+        The remaining rows of a block begin the next mini-batch.
+        """
         generator = np.random.default_rng((self._seed, epoch))
         blocks = _copied(self._all(), self.features)
         return _mini_batches(blocks, self._mini_batch_size, self.features, generator, self._assignment)
@@ -406,7 +434,7 @@ class StreamedRows:
         return map(Batch, self.blocks())
 
     def _all(self) -> Iterator[Float32]:
-        """Yield the blocks of a pass, and check that it has as many rows as the first one."""
+        """Yield the blocks of a pass, and check its number of rows."""
         seen = 0
         for part in self._one_pass():
             seen += len(part)
@@ -418,7 +446,9 @@ class StreamedRows:
 
 
 class PipedRows:
-    """Rows that can be read once: memory holds those of the first pass, or a sample; each epoch has other rows.
+    """Rows that can be read once, such as those of a pipe.
+
+    Memory holds the rows of the first pass, or a sample; each later epoch has other rows.
 
     Parameters
     ----------
@@ -468,7 +498,10 @@ class PipedRows:
         return self._held
 
     def prepared(self, metric: Metric) -> PipedRows:
-        """Return the same rows prepared by ``metric``: those in memory now, later passes as they are read."""
+        """Return the same rows prepared by ``metric``.
+
+        Those in memory are prepared now, later passes as they are read.
+        """
         try:
             held = self._held.prepared(metric).points
         except DataError as error:
@@ -479,7 +512,10 @@ class PipedRows:
         return PipedRows(next_pass, self._numbers, held, self._mini_batch_size, self._seed, metric=metric)
 
     def batches(self, epoch: int) -> Iterator[Float32]:
-        """Yield mini-batches of the rows in memory in epoch 0, and of the next pass in a later epoch."""
+        """Yield mini-batches of ``epoch``.
+
+        Epoch 0 has the rows in memory, a later one those of the next pass.
+        """
         if epoch == 0:
             return self._held.batches(epoch)
         generator = np.random.default_rng((self._seed, epoch))
@@ -500,7 +536,7 @@ class PipedRows:
 
 
 def _checked_weights(weights: ArrayLike, numbers: range) -> Float64:
-    """Return ``weights`` as float64 (n,); ``numbers`` are those of their rows, from 0."""
+    """Return ``weights`` as float64 (n,); ``numbers`` are their rows' numbers."""
     checked: Float64 = np.asarray(weights, dtype=np.float64)
     if checked.shape != (len(numbers),):
         raise DataError(f"expected a weight for each of the {len(numbers)} rows, found an array of {checked.shape}")
@@ -519,7 +555,10 @@ def _checked_weights(weights: ArrayLike, numbers: range) -> Float64:
 
 
 def _prepared_pass(one_pass: Pass, metric: Metric) -> Pass:
-    """Return the same passes with rows as ``metric`` prepares them; errors name the row within the pass."""
+    """Return the same passes with rows prepared by ``metric``.
+
+    Errors name the row within the pass.
+    """
 
     def blocks() -> Iterator[Float32]:
         seen = 0
@@ -539,8 +578,9 @@ def _prepared_pass(one_pass: Pass, metric: Metric) -> Pass:
 def _mini_batches(
     blocks: Iterator[Float32], size: int, features: int, generator: Generator, assignment: RowAssignment
 ) -> Iterator[Float32]:
-    """Yield the rows, shuffled within each block; its remaining rows begin the next mini-batch.
+    """Yield mini-batches of the rows, shuffled within each block.
 
+    The remaining rows of a block begin the next mini-batch.
     If hosts divide the rows, yield the local rows of each mini-batch.
     """
     left, seen = np.empty((0, features), dtype=np.float32), 0
@@ -599,8 +639,9 @@ def bytes_per_row(features: int, hosts: int = 1) -> int:
 def load(
     one_pass: Pass, budget: int, mini_batch_size: int = 5000, seed: int = 0, assignment: RowAssignment | None = None
 ) -> MemoryRows | StreamedRows:
-    """Read all rows once and keep them, or a uniform sample whose fit takes ``budget`` bytes.
+    """Read all rows and keep them, or a sample whose fit takes ``budget`` bytes.
 
+    The sample is uniform.
     With an ``assignment`` the result has this host's rows only; it may have none.
 
     Raises
@@ -617,7 +658,9 @@ def load(
 def load_once(
     next_pass: Pass, budget: int, mini_batch_size: int = 5000, seed: int = 0, assignment: RowAssignment | None = None
 ) -> PipedRows:
-    """Do the same as :func:`load` with rows that can't be read again; later passes have new rows.
+    """Do the same as :func:`load` with rows that can't be read again.
+
+    Later passes have new rows.
 
     Raises
     ------
@@ -629,8 +672,9 @@ def load_once(
 
 
 def _read(blocks: Iterator[Float32], budget: int, seed: int, assignment: RowAssignment) -> tuple[Float32, range]:
-    """Return the local rows, or a sample that fits ``budget`` bytes, and the numbers of all local rows.
+    """Return the local rows, or a sample, and the numbers of all local rows.
 
+    The fit of the sample takes ``budget`` bytes.
     Once memory is full, row t replaces a random one with probability m / t (J. S. Vitter, "Random sampling with a
     reservoir", 1985, algorithm R).
     """

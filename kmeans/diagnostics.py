@@ -1,4 +1,4 @@
-"""Warnings about the number of clusters of a model, from the sizes of its clusters."""
+"""Warnings about the number of clusters of a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FEW_ROWS, FEW_ROWS_FRACTION = 3, 0.01
 
 
 def cluster_warnings(model: KMeansModel, mean_squared_distance: float | None) -> list[str]:
-    """Return a sentence for each reason to doubt the number of clusters of ``model``; none without a reason.
+    """Return a sentence for each reason to doubt the model's number of clusters.
 
     Parameters
     ----------

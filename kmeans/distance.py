@@ -1,4 +1,4 @@
-"""Nearest centers of a batch of points: the kernel of all phases and of predictions.
+"""Nearest centers of a batch of points: the kernel of fits and predictions.
 
 The squared distance of a point x to a center c is |x|^2 - 2 x.c + |c|^2. The first term doesn't affect which center
 is nearest, so one GEMM per batch (and one addition) ranks the centers; the distance to the nearest is computed on
@@ -93,8 +93,9 @@ class NearestCenters:
         self._error: float = (self.features + ROUNDED_TERMS) * UNIT_ROUNDOFF
 
     def rank(self, points: Float32) -> tuple[Int64, Float32]:
-        """Return the nearest center of each point and its score |x - c|^2 - |x - origin|^2, both of shape (n,).
+        """Return the nearest center of each point, and its score; both (n,).
 
+        The score is |x - c|^2 - |x - origin|^2.
         Of several centers at the same distance the first is chosen.
         """
         labels = np.empty(len(points), dtype=np.int64)
@@ -107,7 +108,7 @@ class NearestCenters:
         return labels, scores
 
     def labels(self, points: Float32) -> Int64:
-        """Return the nearest center of each point, (n,), as :meth:`rank` without its scores."""
+        """Return the nearest center of each point, (n,), as :meth:`rank` does."""
         labels = np.empty(len(points), dtype=np.int64)
         for first, block in in_blocks(points, self.block_rows):
             self._score_table(block).argmin(axis=1, out=labels[first : first + len(block)])
@@ -128,7 +129,7 @@ class NearestCenters:
         return self._scaled[centers].T, self.norms[centers]
 
     def query(self, points: Float32) -> tuple[Int64, Float32]:
-        """Return the nearest center of each point and its squared distance to it, both of shape (n,).
+        """Return the nearest center of each point, and its squared distance; both (n,).
 
         The distance is computed from the difference, not from the three terms: it is 0 if the point is a center, and
         exact to float32 however far both are from the origin. If clusters are so tight that rounding would decide the
@@ -169,7 +170,7 @@ class NearestCenters:
         return labels, distances
 
     def _exact_query_of_one(self, points: Float32) -> tuple[Int64, Float32] | None:
-        """Return :meth:`exact_query` of a single one of ``points`` (1, d); None if there is a near tie.
+        """Return :meth:`exact_query` of one point, (1, d); None for a near tie.
 
         The same numbers in half the time: for one point, the other steps of a batch take as long as the computation.
         """
@@ -193,7 +194,10 @@ class NearestCenters:
         return 4 * self._error * reach * (2 * length + reach)
 
     def _resolve_near_ties(self, points: Float32, rows: Int64, labels: Int64, distances: Float32) -> None:
-        """Correct labels and squared distances of those ``rows`` of ``points`` that are nearer to another center."""
+        """Correct labels and squared distances of ``rows`` of ``points``.
+
+        Those change that are nearer to another center.
+        """
         some = points[rows]
         table = self._score_table(some)
         lengths = np.sqrt(squared_norms(self.from_origin(some)))
@@ -207,7 +211,10 @@ class NearestCenters:
             distances[rows] = squared_norms(some - self.centers[labels[rows]])
 
     def _nearest_of(self, some: Int64, points: Float32) -> Int64:
-        """Return which of ``some`` centers is nearest to each of ``points``, computed in float64, (n,)."""
+        """Return which of ``some`` centers is nearest to each point, (n,).
+
+        It is computed in float64.
+        """
         # Only the first of equal centers: the product may round two equal columns differently.
         some = np.sort(list({self.centers[center].tobytes(): center for center in some[::-1]}.values()))
         origin = self.centers[some[0]].astype(np.float64)
@@ -224,7 +231,7 @@ class NearestCenters:
         return labels
 
     def squared_distances(self, points: Float32, labels: Int64 | Int32) -> Float32:
-        """Return the squared distance of each point to its center in ``labels`` (n,), (n,)."""
+        """Return the squared distance of each point to the center of its label, (n,)."""
         distances = np.empty(len(points), dtype=np.float32)
         for first, block in in_blocks(points, self.block_rows):
             last = first + len(block)
@@ -233,7 +240,7 @@ class NearestCenters:
 
 
 def two_nearest(points: Float32, factor: Float32, norms: Float32) -> tuple[Int64, Float32, Float32]:
-    """Return the nearest center of each point, its score, and the second best score; (b,).
+    """Return each point's nearest center, its score and the second score, (b,).
 
     ``points`` (b, d) are those from the origin, ``factor`` (d, k) and ``norms`` (k,) those of a NearestCenters; scores
     are those of :meth:`NearestCenters.rank`. With one center the second score is infinite.
@@ -248,7 +255,10 @@ def two_nearest(points: Float32, factor: Float32, norms: Float32) -> tuple[Int64
 
 
 def _several(marks: NDArray[np.bool_]) -> Int64:
-    """Return the rows of ``marks`` (b, k) with several marks; each row has at least one."""
+    """Return the rows of ``marks`` (b, k) with several marks.
+
+    Each row has at least one.
+    """
     rows = np.flatnonzero(marks) // marks.shape[1]
     repeated = rows[1:][rows[1:] == rows[:-1]]
     # The rows ascend, so np.unique and its sort aren't needed.

@@ -78,7 +78,7 @@ class DataError(KMeansError):
         return f"{sentence} {self.hint}" if self.hint else sentence
 
     def within(self, source: str) -> DataError:
-        """Return the same fault with the name of its ``source``, which a decoder doesn't know."""
+        """Return the same fault with its ``source``, which a decoder doesn't know."""
         # A file's name is input, too: control characters must not reach the log.
         source = source if source.isprintable() else repr(source)
         return DataError(
@@ -87,17 +87,23 @@ class DataError(KMeansError):
 
 
 def shown(value: object, limit: int = 40) -> str:
-    """Return ``value`` for a message: printable, quoted, of at most ``limit`` characters."""
+    """Return ``value`` for a message: printable, quoted, and shortened.
+
+    It has at most ``limit`` characters, without the quotes.
+    """
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     return repr(shortened(text, limit))
 
 
 def reason(error: Exception, limit: int = 200) -> str:
-    """Return the message of a library's ``error`` for a sentence: its first line, printable, shortened."""
+    """Return the message of a library's ``error`` for a sentence.
+
+    It is the first line, printable, of at most ``limit`` characters.
+    """
     text = str(error).partition("\n")[0].strip().rstrip(":.")
     return "".join(character if character.isprintable() else "?" for character in shortened(text, limit))
 
 
 def shortened(text: str, limit: int) -> str:
-    """Return ``text``, shortened with three dots if it has more than ``limit`` characters."""
+    """Return ``text``, with three dots in place of characters beyond ``limit``."""
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,4 +1,4 @@
-"""Exact Lloyd iterations: assign all points, move each center to the mean of its points, repeat.
+"""Exact Lloyd iterations: assign all points, move each center to their mean.
 
 S. Lloyd, "Least squares quantization in PCM" (1957/1982). Used on the K weighted centers (``kmeans.shrink``) and on all
 rows (phase 3 of ``kmeans.fitting``), with different functions for one pass.

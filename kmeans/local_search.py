@@ -1,5 +1,6 @@
-"""Search for better centers on a few thousand rows: several starts, then breathing k-means.
+"""Search for better centers on a few thousand rows.
 
+It tries several starts, and improves the best ones by breathing k-means.
 Lloyd's algorithm ends in the nearest local minimum, and in skewed data most of these are poor: moves to means don't
 take a center across empty space. Here the m clusters of the largest inertia are split, all centers converge, and the m
 least useful ones are removed (B. Fritzke, "The k-means++ heuristic improved: breathing k-means", 2020). A better
@@ -42,7 +43,7 @@ PER_DRAW, PER_DRAW_ROW, PASSES_PER_SPLIT = 70_000.0, 25.0, 5
 
 
 class _Solution(NamedTuple):
-    """Centers (k, d), each row's label and squared distance to the nearest, and the inertia."""
+    """Centers (k, d), the rows' labels and squared distances, and the inertia."""
 
     centers: Float64
     labels: Int64
@@ -55,7 +56,7 @@ def _inertia(solution: _Solution) -> float:
 
 
 def _distinct(solutions: list[_Solution]) -> list[_Solution]:
-    """Return the ``solutions``, best first, without those with the inertia of the one before."""
+    """Return sorted ``solutions`` without those with the inertia of the one before."""
     return solutions[:1] + [
         after for before, after in pairwise(solutions) if after.inertia > before.inertia * (1 + TOL)
     ]
@@ -161,7 +162,10 @@ class LocalSearch:
         return solution
 
     def _means(self, solution: _Solution) -> Float64:
-        """Return the means of the clusters; an empty one gets the row with the largest loss."""
+        """Return the means of the clusters.
+
+        An empty one gets the row with the largest loss.
+        """
         centers = solution.centers.copy()
         # A product with the membership matrix: for few rows it is the fastest way to sum by label.
         membership = np.zeros((len(centers), len(self._points)))
@@ -190,7 +194,10 @@ class LocalSearch:
         return best
 
     def _inhaled(self, solution: _Solution, count: int) -> Float64:
-        """Return the centers with at most ``count`` clusters split, those with the largest gains."""
+        """Return the centers with ``count`` clusters split, or fewer.
+
+        These are the clusters with the largest gains.
+        """
         inertias = np.bincount(solution.labels, self._weights * solution.nearest, minlength=self._k)
         chosen = np.argsort(-inertias, kind="stable")[: max(2 * count, 10)]
         chosen = np.sort(chosen[inertias[chosen] > 0])
@@ -208,7 +215,10 @@ class LocalSearch:
         return np.concatenate([centers, splits.second[largest]])
 
     def _exhaled(self, solution: _Solution) -> Float64:
-        """Return k of the centers: without the least useful, no two of which are neighbors."""
+        """Return k of the centers, without the least useful ones.
+
+        No two removed centers are neighbors.
+        """
         surplus = len(solution.centers) - self._k
         utilities = np.bincount(
             solution.labels,

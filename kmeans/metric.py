@@ -1,4 +1,4 @@
-"""Distance metrics: how rows and centers are prepared, and which distance is reported.
+"""Distance metrics: the preparation of rows and centers, and reported distances.
 
 Cosine is spherical k-means (I. S. Dhillon and D. S. Modha, "Concept decompositions for large sparse text data using
 clustering", 2001). For rows and centers of length 1 the cosine distance 1 - cos is half the squared Euclidean distance,
@@ -32,13 +32,15 @@ MAX_COSINE_DISTANCE = 2.0
 
 
 class Metric:
-    """Euclidean distance: rows and centers stay as they are, losses are squared distances."""
+    """Euclidean distance: rows are unchanged, losses are squared distances."""
 
     name: MetricName = "euclidean"
     normalizes = False
 
     def prepare(self, points: Float32) -> Float32:
-        """Return ``points`` (n, d) as all phases need them; the same array if nothing changes.
+        """Return ``points`` (n, d) as all phases need them.
+
+        It is the same array if nothing changes.
 
         Raises
         ------
@@ -48,10 +50,13 @@ class Metric:
         return points
 
     def prepare_in_place(self, points: Float32) -> None:
-        """Change ``points`` (n, d) into what :meth:`prepare` returns; errors are the same."""
+        """Prepare ``points`` (n, d) as :meth:`prepare`, in place."""
 
     def normalize_centers(self, centers: Float64, previous: Float64) -> Float64:
-        """Return ``centers`` (k, d) normalized after a move; the ``previous`` one of a center without direction."""
+        """Return ``centers`` (k, d) normalized after a move.
+
+        A center without direction is replaced by its ``previous`` one.
+        """
         del previous
         return centers
 
@@ -73,7 +78,7 @@ class Metric:
 
 
 class Cosine(Metric):
-    """Cosine distance: rows and centers have length 1, distances and losses are 1 - cos."""
+    """Cosine distance: rows and centers have length 1, losses are 1 - cos."""
 
     name: MetricName = "cosine"
     normalizes = True
@@ -126,8 +131,9 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (EUCLIDEAN, COSI
 
 
 def _divisors(wide: Float64, first: int) -> Float64:
-    """Return the length of each row of ``wide`` (n, d), 1 for lengths that differ from 1 by rounding only, (n,).
+    """Return the length of each row of ``wide`` (n, d), (n,).
 
+    It is 1 for lengths that differ from 1 by rounding only.
     Each row's length depends only on that row, so any division into blocks gives the same bits.
 
     Raises

@@ -59,7 +59,10 @@ class MiniBatchCenters:
         self.metric = metric
 
     def update(self, batch: Float32, weights: Float64 | None = None) -> float:
-        """Move the centers by ``batch`` (b, d); return its mean squared distance to the previous centers."""
+        """Move the centers by ``batch`` (b, d); return its mean squared distance.
+
+        The distance is that to the previous centers.
+        """
         batch_sums = self.sums_of(batch, weights)
         self.move(batch_sums)
         return batch_sums.mean_squared_distance
@@ -97,7 +100,9 @@ def stream(
     checkpoints: Checkpoints,
     is_weighted: bool = False,
 ) -> bool:
-    """Run phase 1: update the centers by all mini-batches of all hosts; return True if a stop ended it early.
+    """Run phase 1; return True if a stop ended it early.
+
+    The centers are updated by all mini-batches of all hosts.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Narrow rows to float32 while they are read, in coordinates that keep differences.
+"""Convert rows to float32 while they are read, with coordinates.
 
 The coordinates are chosen from the first rows and checked against a sample of all rows at the end of the first pass.
 If that sample needs other coordinates, because a column is constant at first for example, the rows are read again where
@@ -161,7 +161,7 @@ class Narrowing:
         return np.concatenate(self._parts, dtype=np.float64) if self._parts else np.empty((0, 0))
 
     def _choose(self) -> None:
-        """Choose the coordinates that the sample needs, on the leader, and broadcast them."""
+        """Choose the coordinates of the sample on the leader, and broadcast them."""
         sample, largest, was_float32 = self._gathered()
         if self._hosts.rank == 0:
             measured = measure(sample, self.coordinates, largest=largest)
@@ -185,7 +185,7 @@ class Narrowing:
         self.warnings += [_late(column, float(new[column])) for column in changed]
 
     def _gathered(self) -> tuple[Float64, float, bool]:
-        """Return the sample of all hosts, its largest coordinate, and whether it was float32."""
+        """Return all hosts' sample, its largest coordinate, and if it was float32."""
         sample = self._sample()
         if not self._divides:
             return sample, self._largest, self._was_float32

@@ -1,5 +1,6 @@
-"""The centers nearest to each center: a point that changes its cluster most likely moves to one of them.
+"""The centers nearest to each center.
 
+A point that changes its cluster most likely moves to one of them.
 With many clusters, comparing all pairs of centers would take as long as a pass over the rows. Then centers are
 divided into about sqrt(k) groups, and each is compared only with those near its group: the work grows as k^1.5.
 """
@@ -80,7 +81,7 @@ def nearby_centers(nearest: NearestCenters, pool: ThreadPool) -> NearbyCenters:
 
 
 def _by_group(centers: Float32) -> Iterator[tuple[Int64, Int64]]:
-    """Yield the numbers of the centers of a group, and of those near it, both ascending."""
+    """Yield the numbers of the centers of a group, and of those near it; ascending."""
     groups = _groups(centers)
     labels = groups.labels(centers)
     order = labels.argsort(kind="stable")

@@ -1,4 +1,4 @@
-"""Reproducible random generators: each is made from the seed and its number, the same on all hosts.
+"""Reproducible random generators, made from the seed and a number.
 
 So the random state in a checkpoint is one number, draws of the leader don't affect the other hosts, and a resumed fit
 draws the same numbers.

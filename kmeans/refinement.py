@@ -1,4 +1,4 @@
-"""Phase 3 on the rows in memory: Lloyd's iterations on a sample that doubles until it is all rows.
+"""Phase 3 on the rows in memory: Lloyd's iterations on a growing sample.
 
 Lloyd's algorithm gains most on a small sample, at a fraction of the cost, and each larger sample starts from centers
 that have nearly converged. (J. Newling and F. Fleuret, "Nested mini-batch k-means", NIPS 2016, introduce nested
@@ -62,7 +62,10 @@ RESEED_ROWS = 20_000
 
 
 class Refined(NamedTuple):
-    """Centers, float32 (k, d), the number of moves on the whole sample, and whether a stop ended the phase."""
+    """Centers, float32 (k, d), number of moves, and whether a stop ended the phase.
+
+    The moves are those on the whole sample.
+    """
 
     centers: Float32
     moves: int
@@ -231,7 +234,10 @@ class _Refinement:
                 return
 
     def _converge(self) -> None:
-        """Move the centers until a move gains little on the last sample, and exact labels would gain little."""
+        """Move the centers until a move gains little on the last sample.
+
+        Exact labels would gain little then, too.
+        """
         tol = self._tol * self._tol_factor()
         while True:
             while self._moves < self._max_iter and not self._is_converged:
@@ -252,8 +258,9 @@ class _Refinement:
         return float(max(1.0, min(by_error, by_cost)))
 
     def _move(self) -> float:
-        """Move the centers to the means of their points, relocate some, and update the labels.
+        """Move the centers to the means of their points, and update the labels.
 
+        Some centers are relocated instead.
         Return the gain as a fraction of the inertia; infinity if the move was undone.
         """
         assignments, centers, inertia = self._assignments, self._assignments.centers, self._assignments.sums.inertia
@@ -270,7 +277,10 @@ class _Refinement:
         return gain
 
     def _means(self) -> tuple[Float32, Int64]:
-        """Return the new centers, and the numbers of those that aren't means: relocated and reseeded ones."""
+        """Return the new centers, and the numbers of those that aren't means.
+
+        These are relocated or reseeded.
+        """
         assignments, samples = self._assignments, self._samples
         centers = assignments.centers.astype(np.float64)
         metric = samples.rows.metric
@@ -303,14 +313,18 @@ class _Refinement:
         return self._hosts.broadcast(sample)
 
     def _excess(self) -> float:
-        """Return the fraction of the loss that exact labels would save, estimated from a sample."""
+        """Return the fraction of the loss that exact labels would save.
+
+        It is estimated from a sample.
+        """
         rows = np.sort(self._samples.rows.own(self._samples.draw(TRUST_ROWS, self._random_streams.next())))
         return self._assignments.excess(np.searchsorted(self._assignments.members, rows))
 
 
 class _Samples:
-    """Nested samples of all hosts' ``rows``: each contains the one before. The first is empty.
+    """Nested samples of all hosts' ``rows``: each contains the one before.
 
+    Before :meth:`grow_to` there is no sample.
     Hosts with separate orders contribute in proportion to their rows.
 
     Attributes
@@ -343,7 +357,10 @@ class _Samples:
         )
 
     def grow_to(self, number: int) -> Int64:
-        """Make this sample, numbered from 0, the current one; return the positions of this host's rows new in it."""
+        """Make the sample of this number, from 0, current; return its new local rows.
+
+        These are positions in memory.
+        """
         first, self._end = self._end, self._ends[number]
         self.size = self._sizes[number]
         return self.rows.own(self.rows.order(epoch=0)[first : self._end])

@@ -65,7 +65,7 @@ def relocate(
     pool: ThreadPool,
     hosts: Collectives,
 ) -> tuple[Float32, Int64]:
-    """Return the ``means`` (k, d) of the clusters with some centers relocated, and the numbers of these, ascending.
+    """Return the ``means`` (k, d) with some centers relocated, and their numbers.
 
     Both are the same on all ``hosts``. The numbers are those of removed centers and of split ones; none if no
     relocation lowers the loss.
@@ -136,7 +136,10 @@ def _draw_rows(
     generator: Generator,
     hosts: Collectives,
 ) -> _Candidates:
-    """Draw rows of the candidates: all of a small cluster; of a large one with a preference for distant rows."""
+    """Draw rows of the candidates.
+
+    All rows of a small cluster are used; of a large one, distant rows are preferred.
+    """
     number = np.full(len(errors), -1)
     number[candidates] = np.arange(len(candidates))
     groups = number[assignments.labels]
@@ -175,7 +178,7 @@ def _split(drawn: _Candidates, count: int, generator: Generator, pool: ThreadPoo
 
 
 def _pairs(gains: Float64, candidates: Int64, utilities: Float64, centers: Float32, most: int) -> Int64:
-    """Return the relocations to carry out, (m, 2): number of the candidate to split, and center to remove.
+    """Return the relocations, (m, 2): candidate to split, and center to remove.
 
     The center nearest to a removed one gets its rows, so it stays.
     """
@@ -201,7 +204,7 @@ def _pairs(gains: Float64, candidates: Int64, utilities: Float64, centers: Float
 
 
 def _nearest_other(centers: Float32) -> Int64:
-    """Return the number of the nearest other center of each of the ``centers`` (k, d), (k,)."""
+    """Return the nearest other center of each of the ``centers`` (k, d), (k,)."""
     nearest = NearestCenters(centers)
     moved, found = nearest.from_origin(nearest.centers), np.zeros(len(centers), dtype=np.int64)
     for first, block in in_blocks(moved, nearest.block_rows):

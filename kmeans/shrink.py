@@ -1,4 +1,4 @@
-"""Phase 2: from K weighted centers to k, by the best of several weighted Lloyd runs.
+"""Phase 2: from K weighted centers to k, by the best of several Lloyd runs.
 
 Many cheap centers, merged afterwards, find the clusters that k starts miss: on clustered data this avoids bad local
 minima (docs/decisions/mini-batch-and-shrink.md).

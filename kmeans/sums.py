@@ -1,4 +1,4 @@
-"""One pass over points: the nearest center of each, and the sums from which centers are updated."""
+"""One pass over points: their nearest centers, and sums by cluster."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ class ClusterSums:
 
     @classmethod
     def zero(cls, clusters: int, features: int, *, is_weighted: bool = False) -> ClusterSums:
-        """Return the sums of no points; ``is_weighted`` says whether points added later have weights."""
+        """Return the sums of no points.
+
+        ``is_weighted`` says whether points added later have weights.
+        """
         return cls(np.zeros((clusters, features)), np.zeros(clusters), 0.0, np.zeros(clusters) if is_weighted else None)
 
     def add(self, other: ClusterSums) -> None:
@@ -62,7 +65,10 @@ class ClusterSums:
             self.counts += other.rows
 
     def add_labelled(self, part: LabelSums, origin: Float32 | None, sign: int = 1) -> None:
-        """Add (or with ``sign`` -1 subtract) the sums of points from ``origin``, in place; not their inertia."""
+        """Add the sums of points from ``origin`` in place, without their inertia.
+
+        With ``sign`` -1 they are subtracted.
+        """
         sums = part.sums if origin is None else part.sums + part.weights[:, None] * origin.astype(np.float64)
         self.sums[part.present] += sign * sums
         self.weights[part.present] += sign * part.weights
@@ -100,7 +106,7 @@ class ClusterSums:
         return self.inertia / total if total else 0.0
 
     def means(self, otherwise: Float64) -> Float64:
-        """Return the mean of each cluster (k, d); where a cluster is empty, the row of ``otherwise``."""
+        """Return the mean of each cluster (k, d); of empty ones, that of ``otherwise``."""
         filled = self.weights > 0
         means = otherwise.copy()
         means[filled] = self.sums[filled] / self.weights[filled, None]
@@ -115,7 +121,7 @@ def assign_and_sum(
     *,
     exact: bool = False,
 ) -> ClusterSums:
-    """Return the sums of ``points`` (n, d) by nearest center, with ``weights`` (n,) (default 1).
+    """Return the sums of ``points`` (n, d) with ``weights`` (n,) by nearest center.
 
     The result is the same to the bit for any number of threads.
 
@@ -138,8 +144,9 @@ def assign_and_sum(
 def assign_and_sum_blocks(
     blocks: Iterable[Batch], nearest: NearestCenters, pool: ThreadPool, *, is_weighted: bool = False
 ) -> ClusterSums:
-    """Return the sums of all points of ``blocks``; the next blocks are read while the pool computes.
+    """Return the sums of all points of ``blocks`` by nearest center.
 
+    The next blocks are read while the pool computes.
     ``is_weighted`` says whether all blocks have weights, or none.
     """
     parts = (part for block in blocks for part in _parts(block, task_rows(nearest.features)))
@@ -168,7 +175,7 @@ def _parts(block: Batch, size: int) -> Iterator[Batch]:
 def sum_by_label(
     points: Float32 | Float64, labels: Int64 | Int32, clusters: int, weights: Float64 | None = None
 ) -> LabelSums:
-    """Return the sums of ``points`` (n, d), times ``weights`` if given, by their ``labels`` (n,).
+    """Return the sums of ``points`` (n, d), times ``weights``, by ``labels`` (n,).
 
     Rows are sorted by label, and each cluster is one sum: with many clusters this is faster than a one-hot GEMM
     (docs/decisions/computation.md).
@@ -191,7 +198,7 @@ def sum_by_label(
 
 
 class LabelSums(NamedTuple):
-    """Sums (m, d), weights (m,) and numbers (m,) of points, of the m labels that are ``present``."""
+    """Sums (m, d), weights (m,) and counts (m,) of the m labels ``present``."""
 
     present: Int64
     sums: Float32 | Float64
@@ -200,21 +207,21 @@ class LabelSums(NamedTuple):
 
 
 class TaskSums(NamedTuple):
-    """Result of one task: sums by label, of points from the origin, and the points' inertia."""
+    """Sums of one task by label, of points from the origin, and their inertia."""
 
     by_label: LabelSums
     inertia: float
 
 
 def task_rows(features: int) -> int:
-    """Return the number of points of one task, for points with this number of ``features``."""
+    """Return the number of points of one task, for this number of ``features``."""
     return max(MIN_TASK_ROWS, min(MAX_TASK_ROWS, TASK_BYTES // (4 * features)))
 
 
 def correct_rounding(
     nearest: NearestCenters, points: Float32, labels: Int64 | Int32, scores: Float32, norms: Float32
 ) -> Corrected:
-    """Return labels and squared distances of ``points`` (n, d), corrected for rounding.
+    """Return labels and squared distances of points, corrected for rounding.
 
     The distances are ``scores`` plus ``norms`` (those of the points from the origin), unless float32 has no digits left
     of that sum. If it has none left to rank the centers either, the labels are computed in float64.
@@ -231,7 +238,7 @@ def correct_rounding(
 
 
 class Corrected(NamedTuple):
-    """Labels (n,), squared distances (n,), and whether the labels before were decided by rounding."""
+    """Labels (n,), squared distances (n,), and whether rounding decided before."""
 
     labels: Int64 | Int32
     squared: Float64
@@ -241,7 +248,9 @@ class Corrected(NamedTuple):
 def sums_of_all_hosts(
     compute: Callable[[], ClusterSums], nothing: ClusterSums, pool: ThreadPool, hosts: Collectives
 ) -> ClusterSums:
-    """Return the sum of ``compute()`` over all ``hosts``; ``nothing`` replaces it on a host that is stopped.
+    """Return the sum of ``compute()`` over all ``hosts``.
+
+    ``nothing`` replaces it on a host that is stopped.
 
     Raises
     ------

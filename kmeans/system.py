@@ -1,4 +1,4 @@
-"""The CPUs and the memory that this process may use, within the limits of its container."""
+"""The CPUs and the memory that this process may use in its container."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ def usable_cpus(cgroup: Path = CGROUP) -> int:
 
 
 def usable_memory(cgroup: Path = CGROUP) -> int:
-    """Return the bytes of memory this process may use: the machine's, or its cgroup's limit if that is less.
+    """Return the bytes of memory that this process may use.
 
+    That is the machine's memory, or the cgroup's limit if that is less.
     Version 2: ``memory.max``; version 1: ``memory/memory.limit_in_bytes``. Inside a container these are the
     container's.
     """
@@ -46,7 +47,7 @@ def _cpu_quota(cgroup: Path) -> int | None:
 
 
 def _numbers(path: Path) -> list[int]:
-    """Return the integers of a cgroup file; none if it is missing or contains ``max``."""
+    """Return the integers of a cgroup file; none if it is missing or has ``max``."""
     try:
         return [int(word) for word in path.read_text().split()]
     except (OSError, ValueError):

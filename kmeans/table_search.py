@@ -1,4 +1,4 @@
-"""Better first centers for phase 3 of a table: a local search on rows that are drawn by distance.
+"""Better first centers for phase 3 of a table, by searches on some rows.
 
 Many starts on a few rows, then the best of them on more rows. This is for tables: with hundreds of columns or clusters
 a fraction of a second allows too few passes, and there the mini-batch phase finds the clusters.
@@ -80,7 +80,10 @@ class TableSearch:
         return bool(self._scopes)
 
     def improve(self, centers: Float32, random_streams: RandomStreams) -> Float32:
-        """Return the best centers found, starting also from ``centers`` (k, d); the same on all hosts."""
+        """Return the best centers found, starting also from ``centers`` (k, d).
+
+        The result is the same on all hosts.
+        """
         for size, scope in self._scopes:
             centers = self._search(centers, size, scope, random_streams)
         return centers

@@ -24,7 +24,7 @@ class Interrupted(Exception):  # noqa: N818 - nothing is wrong
 
 
 class ThreadPool:
-    """Maps a function over items with a fixed number of threads and returns the results in the items' order.
+    """Maps a function over items with a fixed number of threads, in order.
 
     The order makes floating-point reductions independent of the number of threads: a reduction over the results of
     ``map`` adds the same numbers in the same order on any machine.
@@ -49,8 +49,9 @@ class ThreadPool:
 
     @contextmanager
     def interruptible(self, patience: float = 0.0) -> Iterator[None]:
-        """Raise Interrupted on entering this context, and before each item of a map, if a stop is requested.
+        """Raise Interrupted in this context if a stop is requested.
 
+        The check is made on entering, and before each item of a map.
         Work continues for ``patience`` seconds after the stop was first seen, for results that are worth a short wait.
         """
         self._is_interruptible, self._patience = True, patience
@@ -61,7 +62,10 @@ class ThreadPool:
             self._is_interruptible = False
 
     def interruptible_alone(self, hosts: int) -> AbstractContextManager[None]:
-        """Return :meth:`interruptible` if there is one host; several must agree on where they stop."""
+        """Return :meth:`interruptible` if there is one host.
+
+        Several hosts must agree on where they stop.
+        """
         return self.interruptible() if hosts == 1 else nullcontext()
 
     def check_stop(self) -> None:
@@ -78,7 +82,10 @@ class ThreadPool:
             yield item
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """Yield ``function(item)`` for each item, in order, at most two results per thread ahead of the caller."""
+        """Yield ``function(item)`` for each item, in order.
+
+        At most two results per thread are computed ahead of the caller.
+        """
         waiting = self._until_stop(items)
         if self._pool is None:
             yield from map(function, waiting)
