@@ -92,7 +92,7 @@ def make_fifo(path: Path) -> Path:
 
 
 def open_for_writing(path: Path) -> int | None:
-    """Open a FIFO; None if nobody has it open for reading."""
+    """Open a FIFO; None if no process has it open for reading."""
     try:
         return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     except OSError as error:

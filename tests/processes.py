@@ -4,7 +4,7 @@ import os
 
 
 def is_running(process: int) -> bool:
-    """Tell whether there is a process of this number, if only as one that nobody has seen off."""
+    """Return whether there is a process of this number, possibly a zombie."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -1,7 +1,7 @@
 """An account on the loopback interface: SageMaker on the wire, carried out by the workflow's local target.
 
-Training, models, endpoints and batch transforms run in containers for real. What the local target doesn't do, tuning
-for one, goes on to moto, which has the S3, too.
+Training, models, endpoints and batch transforms run in containers. moto handles requests that the local target doesn't
+support, such as tuning, and S3.
 """
 
 import contextlib
@@ -137,7 +137,7 @@ class Wire(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: what fails is told to the client."""
+        """Log nothing: the client gets the errors."""
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """A program: sagemaker-inference decodes the file argv[1] as application/x-npy, and with it runs what is pickled there.
 
-A process of its own, because what it runs comes from a request.
+A separate process, because it runs code from a request.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """A program: what sagemaker-training's Environment reads below SAGEMAKER_BASE_DIR, as JSON in the file argv[1].
 
-A process of its own, because the package takes the folder from the environment when it is imported, and changes it.
+A separate process, because the package takes the folder from the environment when it is imported, and changes it.
 """
 
 import json

@@ -3,7 +3,7 @@
     python -m tests.conformance.run_page FOLDER
 
 FOLDER/page.py is the code, which works in FOLDER; FOLDER/found.json gets its variables, as far as JSON has them. One
-thing differs from a notebook: where the SDKs sleep for up to 30 s before they look again, 0.2 s pass for that time.
+thing differs from a notebook: where the SDKs sleep for up to 30 s between two checks, 0.2 s pass for that time.
 """
 
 import json
@@ -51,6 +51,6 @@ if __name__ == "__main__":
     clock = Clock()
     vars(time).update(sleep=clock.sleep, time=clock.time)
     found: dict[str, Any] = {}
-    exec(compile(Path("page.py").read_text(), "page.py", "exec"), found)  # noqa: S102 - code of our own docs
+    exec(compile(Path("page.py").read_text(), "page.py", "exec"), found)  # noqa: S102 - code of this project's docs
     kept = {name: value for name, value in found.items() if not name.startswith("__") and is_plain(value)}
     Path("found.json").write_text(json.dumps(kept, default=plain))

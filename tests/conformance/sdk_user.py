@@ -2,7 +2,7 @@
 
     python -m tests.conformance.sdk_user kmeans|estimator|hosts FOLDER PORT IMAGE
 
-FOLDER has the data, and gets `model.tar.gz` and the predictions; the endpoint listens at PORT. A process of its own:
+FOLDER has the data, and gets `model.tar.gz` and the predictions; the endpoint listens at PORT. A separate process:
 the SDK prints the container's log, leaves threads and takes its settings from the environment.
 
 In the `kmeans` part two things differ from the notebooks that AWS publishes, because local mode can't do what SageMaker
@@ -11,9 +11,9 @@ does with the SDK's defaults. Neither is about the image:
 * `distribution="FullyReplicated"`: the default is ShardedByS3Key, which local mode refuses.
 * `S3Prefix` instead of `ManifestFile`: local mode ignores the type of the S3 data and would give the container the
   manifest as its data. The prefix holds the files that the manifest names, and the manifest itself, whose name begins
-  with a dot: such files we pass over.
+  with a dot: such files are skipped.
 
-The class takes Amazon's own image whatever it is told, so the image under test must have its name here; see the fixture
+The class always uses Amazon's image, so the image under test must have its name here; see the fixture
 `builtin_name`.
 """
 
@@ -43,7 +43,7 @@ def local_session(folder: Path, port: int) -> Any:
     session = LocalSession(
         boto3.Session(region_name=REGION),
         default_bucket="kmeans-conformance",
-        # Otherwise each call is told to AWS.
+        # Otherwise each call is reported to AWS.
         sagemaker_config={
             "SchemaVersion": "1.0",
             "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}},

@@ -1,4 +1,4 @@
-"""What sagemaker-inference writes, we read; what we answer, it reads. What it runs, we don't."""
+"""The server reads requests that sagemaker-inference writes, and the reverse, but runs no code from them."""
 
 import io
 import os
@@ -104,7 +104,7 @@ def test_a_request_and_its_answer(
 
 
 class Trap:
-    """Whoever unpickles this makes a folder."""
+    """Unpickling this makes a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

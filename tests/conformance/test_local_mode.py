@@ -48,7 +48,7 @@ def builtin_name(engine: Any, image: Any) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an S3 of our own."""
+    """The address of a simulated S3."""
     port, log = free_port(), tmp_path_factory.mktemp("s3") / "log"
     command = [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)]
     with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT) as process:

@@ -1,7 +1,7 @@
 """The SDK 3's ModelTrainer in local mode, unmodified, trains on two hosts with the image under test.
 
 It needs neither an account nor an S3: data and model are folders of this machine. The SDK has an
-environment of its own (tests/conformance/sdk3), in which a user's program runs.
+separate environment (tests/conformance/sdk3), in which a user's program runs.
 """
 
 import re
@@ -19,7 +19,7 @@ from .laptop import Laptop, Notebook
 pytestmark = pytest.mark.image
 
 PROGRAM = PROJECT / "tests" / "conformance" / "sdk3" / "model_trainer.py"
-# Nobody listens there.
+# No server listens there.
 NOWHERE = "http://127.0.0.1:9"
 
 

@@ -168,7 +168,7 @@ def test_we_read_sparse_records_of_the_sdk(d: int, dtype: npt.DTypeLike, label: 
     assert np.array_equal(recordio.decode(sparse_records(points, labels_of(label)), d), points.astype(np.float32))
 
 
-def test_we_read_dense_and_sparse_records_of_several_types_in_one_file() -> None:
+def test_decoder_reads_dense_and_sparse_records_of_several_types() -> None:
     runs = [numbers((ROWS, 13), dtype) for dtype in (np.float32, np.int64, np.float64, np.float32)]
     written = [dense(runs[0]), sparse_records(runs[1]), dense(runs[2], labels_of(np.int64)), sparse_records(runs[3])]
     expected = np.concatenate([run.astype(np.float32) for run in runs])
@@ -269,7 +269,7 @@ def test_we_read_records_in_several_parts() -> None:
 
 
 def test_we_read_the_model_file_that_mxnet_wrote(request: pytest.FixtureRequest) -> None:
-    """MXNet itself can't be installed beside the others; its file can."""
+    """MXNet can't be installed together with the others; its file can."""
     golden = Path(str(request.config.rootpath)) / "tests" / "data" / "golden"
     content = (golden / "model_algo-1").read_bytes()
     expected = np.load(golden / "model_algo-1_expected.npy", allow_pickle=False)

@@ -40,7 +40,7 @@ with warnings.catch_warnings():
 pytestmark = pytest.mark.image
 
 PAGES = ("sdk-2.md", "sdk-3.md")
-# Nobody listens there.
+# No server listens there.
 NOWHERE = "http://127.0.0.1:9"
 THIS_MACHINE = "# this machine"
 TEST_ROWS = slice(1500, None)
@@ -89,7 +89,7 @@ class Run:
 
     @property
     def model(self) -> bytes:
-        """What local mode of the SDK 3 puts beside the program."""
+        """Files that local mode of the SDK 3 puts next to the program."""
         return (self.folder / "compressed_artifacts" / "model.tar.gz").read_bytes()
 
     def centers(self, folder: Path) -> Any:
@@ -144,7 +144,7 @@ class Desk:
     pythons: dict[str, str]
 
     def run(self, page: str, text: str, folder: Path, account: Account | None = None) -> Run:
-        """Run it with a home of its own, where the SDK finds its settings."""
+        """Run it with a separate home, where the SDK finds its settings."""
         settings = folder / "home" / ".sagemaker"
         settings.mkdir(parents=True)
         (folder / "containers").mkdir()

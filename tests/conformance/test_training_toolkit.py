@@ -119,7 +119,7 @@ def test_environment_and_our_reader_agree(tmp_path: Path, fill: Any) -> None:
 
 
 def test_environment_reads_the_folder_of_a_finished_job(tmp_path: Path) -> None:
-    """What our training leaves disturbs nobody who reads the folder after it."""
+    """Files that the training leaves don't disturb later readers of the folder."""
     opt_ml = OptMl(tmp_path / "ml")
     one_host(opt_ml)
     opt_ml.set_hyperparameters(k="2")

@@ -138,7 +138,7 @@ def test_each_row_is_answered_in_its_place(notebook: Notebook, name: str) -> Non
     np.testing.assert_allclose(found[:, 1], wanted[:, 1], rtol=1e-6, atol=0)
 
 
-def test_the_strategy_and_the_payload_say_how_many_rows_a_request_has(notebook: Notebook) -> None:
+def test_strategy_and_payload_limit_the_rows_of_a_request(notebook: Notebook) -> None:
     """An answer in JSON has one line for a request, so the lines are the requests."""
     assert output(notebook, "lines-one-by-one").count(b"\n") == len(POINTS[SOME])
     assert output(notebook, "lines-in-several-bodies").count(b"\n") == 2

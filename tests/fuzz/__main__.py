@@ -1,4 +1,4 @@
-"""Fuzz all targets, or those that are named, each in a process of its own: ``make fuzz``."""
+"""Fuzz all targets, or those that are named, each in a separate process: ``make fuzz``."""
 
 from __future__ import annotations
 

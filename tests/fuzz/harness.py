@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import tracemalloc
 
-import atheris  # type: ignore[import-untyped]  # it has an environment of its own
+import atheris  # type: ignore[import-untyped]  # it has a separate environment
 
-# The packages whose branches guide the search. What a library does with our bytes is part of it: archives, requests.
+# The packages whose branches guide the search, including libraries that read input: archives, requests.
 INSTRUMENTED = ["kmeans", "train", "serve", "gzip", "zipfile", "tarfile", "gunicorn", "werkzeug"]
 
 with atheris.instrument_imports(include=INSTRUMENTED):
@@ -17,7 +17,7 @@ with atheris.instrument_imports(include=INSTRUMENTED):
 def main() -> None:
     """Search until the runs or seconds among the options are used up, or something doesn't hold."""
     name, *options = sys.argv[1:]
-    # From here on, not for each input anew: a decoder's memory is measured by what it adds.
+    # From here on, not again for each input: a decoder's memory is measured by its growth.
     tracemalloc.start()
     atheris.Setup([sys.argv[0], *options], TARGETS[name].check)
     atheris.Fuzz()

@@ -39,7 +39,7 @@ ADDRESS = ("127.0.0.1", 50000)
 # Bytes of a portion, and rows from which an answer is sent in chunks.
 PORTION_BYTES, MAX_ROWS_AT_ONCE = 64, 4
 
-# Of one connection so many requests are answered.
+# Maximum number of requests on one connection.
 MAX_REQUESTS = 4
 
 STATUSES = {200, 400, 404, 405, 406, 413, 415}

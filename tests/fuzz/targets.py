@@ -41,7 +41,7 @@ from train.config import Channel
 from train.files import FileReader
 from train.warm_start import read_model
 
-# Memory that a decoder may take: so many bytes for each of its input, beside a constant. A list of empty JSON objects
+# Memory that a decoder may take: a number of bytes for each of its input, plus a constant. A list of empty JSON objects
 # (24 bytes of memory for each of text, and as much again for what comes with the points) is the worst of all.
 GROWTH = 64
 CONSTANT = 4 << 20

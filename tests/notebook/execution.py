@@ -64,7 +64,7 @@ def main() -> int:
     """Replace the outputs in the file."""
     notebook = read()
     execute(notebook)
-    # Which Python it was is no part of the notebook.
+    # The version of Python doesn't belong to the notebook.
     notebook.metadata.language_info = {"name": "python"}
     write_files(NOTEBOOK.parent, {NOTEBOOK.name: (nbformat.writes(notebook) + "\n").encode()})
     return 0

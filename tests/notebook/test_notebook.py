@@ -51,7 +51,7 @@ class Run(NamedTuple):
 
 @pytest.fixture(scope="module")
 def run(engine: Any, image: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:  # noqa: F811
-    """The notebook, executed once in a folder of its own."""
+    """The notebook, executed once in a separate folder."""
     if "KMEANS_MNIST_DIR" not in os.environ:
         missing("no KMEANS_MNIST_DIR, the folder with the four files of MNIST: run `make notebook MNIST=DIR`")
     folder = tmp_path_factory.mktemp("notebook")
@@ -175,7 +175,7 @@ def test_the_file_was_executed_in_order_and_without_a_complaint(committed: Any) 
     assert execution.NOTEBOOK.stat().st_size < LARGEST_FILE
 
 
-def test_the_file_tells_nothing_of_the_machine_it_was_executed_on(committed: Any) -> None:
+def test_file_contains_nothing_about_the_machine(committed: Any) -> None:
     texts = {cell.id: text_of(cell) for cell in code_cells(committed)}
     for name, text in texts.items():
         assert PATH.findall(text) == [], name
@@ -222,9 +222,7 @@ def write_idx(file: Path, values: NDArray[np.uint8]) -> None:
     file.write_bytes(bytes([0, 0, 8, values.ndim]) + sizes + values.tobytes())
 
 
-def test_with_the_switch_turned_the_same_cells_fill_the_bucket_and_create_the_job_of_an_account(
-    account: dict[str, Any], tmp_path: Path
-) -> None:
+def test_cells_work_in_an_account_with_the_switch_turned(account: dict[str, Any], tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     write_idx(tmp_path / "train-images-idx3-ubyte", random.integers(0, 256, (80, 28, 28), np.uint8))
     write_idx(tmp_path / "t10k-images-idx3-ubyte", random.integers(0, 256, (40, 28, 28), np.uint8))

@@ -78,7 +78,7 @@ def registry(engine: Any, ecr: Any, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def person(engine: Any, cloud: str, registry: Registry, tmp_path: Path) -> Iterator[Person]:
-    """Somebody with docker, aws and a small project of their own, who has never pushed anything."""
+    """A user with docker, aws and a small project, before the first push."""
     person = Person(tmp_path, cloud, registry.host, f"kmeans-{uuid.uuid4().hex[:8]}")
     yield person
     person.forget(engine)

@@ -191,7 +191,7 @@ class Person:
         return [name for name in names if name.startswith((self.uri, self.image))]
 
     def forget(self, engine: Any) -> None:
-        """Remove this person's images from this machine, with the layers that nobody else has."""
+        """Remove this person's images from this machine, with the layers that no other image has."""
         for name in self.names(engine):
             with contextlib.suppress(docker.errors.ImageNotFound):  # a digest goes with the last of its tags
                 engine.images.remove(name, noprune=False)

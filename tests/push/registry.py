@@ -1,4 +1,4 @@
-"""Debian's docker-registry in a container, on the loopback interface, for whoever knows its password."""
+"""Debian's docker-registry in a container, on the loopback interface, with a password."""
 
 from __future__ import annotations
 

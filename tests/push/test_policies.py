@@ -147,7 +147,7 @@ def test_says_nothing_that_aws_does_not_know(filled: Path, name: str) -> None:
         assert all(needed.values()), "a resource that none of the actions is about"
 
 
-def test_the_person_may_do_what_the_workflow_does_and_what_the_sdks_add(filled: Path) -> None:
+def test_person_may_do_the_requests_of_workflow_and_sdks(filled: Path) -> None:
     session = botocore.session.get_session()
     known = {
         operation

@@ -21,7 +21,7 @@ from .conftest import missing
 from .person import Outcome, Person
 from .registry import Registry
 
-CLOSED = "127.0.0.1:1"  # tcpmux: nobody answers there
+CLOSED = "127.0.0.1:1"  # tcpmux: no server answers there
 
 
 def repositories(ecr: Any) -> dict[str, dict[str, Any]]:

@@ -21,7 +21,7 @@ if __name__ == "__main__":
     folder, image, hosts = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     session = Session(
         boto3.Session(region_name=REGION),
-        # Otherwise the call is told to AWS.
+        # Otherwise the call is reported to AWS.
         sagemaker_config={
             "SchemaVersion": "1.0",
             "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}},
