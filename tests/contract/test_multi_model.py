@@ -66,7 +66,7 @@ def path(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    """A server for the whole module; who loads a model unloads it."""
+    """A server for the whole module; each test unloads the models that it loads."""
     base = tmp_path_factory.mktemp("shared") / "ml"
     with serving(base, base.parent / "output", SAGEMAKER_MULTI_MODEL="true") as server:
         yield Endpoint(server, base)
@@ -130,7 +130,7 @@ def test_each_model_answers_for_itself(endpoint: Endpoint) -> None:
     assert predictions("text/csv", endpoint.invoke("corner", body, Accept="text/csv").body).tolist() == [[1, 5]]
 
 
-def test_an_invocation_is_answered_as_at_an_endpoint_of_one_model(
+def test_invocation_is_answered_as_by_a_single_model_endpoint(
     endpoint: Endpoint, server: Server, trained: OptMl
 ) -> None:
     """The same formats, the same headers, the same refusals."""
@@ -318,7 +318,7 @@ def test_names_that_no_path_could_hold_are_400(endpoint: Endpoint, place: Callab
     ],
 )
 def test_urls_elsewhere_are_400_and_not_looked_at(endpoint: Endpoint, trained: OptMl, url: str) -> None:
-    """Beside the models lies a good model: what is refused is the place, in the same words whether it exists or not."""
+    """Outside of the folder is a valid model: its place is refused, with the same message if it doesn't exist."""
     beside = endpoint.models.parent / "model"
     if not beside.exists():
         artifact.save(artifact.load(trained.model), beside)
@@ -361,7 +361,7 @@ def test_a_folder_that_cant_be_looked_at_is_400(endpoint: Endpoint, url: str) ->
     assert answer.error["message"].endswith("can't be read: File name too long.")
 
 
-def test_clients_that_reset_their_connections_within_a_body_are_no_defects(tmp_path: Path) -> None:
+def test_connections_reset_within_a_body_are_not_defects(tmp_path: Path) -> None:
     with serving(tmp_path / "ml", tmp_path / "output", SAGEMAKER_MULTI_MODEL="true") as server:
         endpoint = Endpoint(server, tmp_path / "ml")
         assert endpoint.load("x", endpoint.put("x", [[1.0]])).status == 200

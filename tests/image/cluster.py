@@ -1,4 +1,4 @@
-"""A job on several hosts: containers on one network, each with an /opt/ml of its own and the same command."""
+"""A job on several hosts: containers on one network, each with a separate /opt/ml and the same command."""
 
 import contextlib
 import secrets
@@ -9,7 +9,7 @@ from .containers import Containers, Finished, Job, Running, wait_until
 from .samples import csv, digits
 
 ENDED_BY_SIGKILL = 128 + 9
-# A fit that goes on until it is ended.
+# A fit that continues until it is stopped.
 ENDLESS = {"k": "10", "feature_dim": "64", "epochs": "1000000"}
 
 

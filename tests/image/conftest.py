@@ -1,4 +1,4 @@
-"""The engine, the image, and a fresh job for each test. What is missing is named, and is a failure in CI."""
+"""The engine, the image, and a fresh job for each test. A missing engine or image is named, and is a failure in CI."""
 
 import contextlib
 import gc
@@ -28,7 +28,7 @@ def missing(what: str) -> NoReturn:
 def engine() -> Iterator[Any]:
     client, reason = None, ""
     with warnings.catch_warnings():
-        # The SDK doesn't close a socket at which nobody answers, and warnings are errors here.
+        # The SDK doesn't close a socket without an answer, and warnings are errors here.
         warnings.simplefilter("ignore", ResourceWarning)
         try:
             client = docker.from_env()

