@@ -1,8 +1,8 @@
-"""Convert rows to float32 while they are read, with coordinates.
+"""Narrow rows to float32 while they are read, in coordinates that keep differences.
 
 The coordinates are chosen from the first rows and checked against a sample of all rows at the end of the first pass.
-If that sample needs other coordinates, because a column is constant at first for example, the rows are read again where
-that is possible; otherwise a warning names the column. All hosts have the same coordinates.
+Rows that show another need then - a column that is constant at first, say - are read again where that is possible;
+where it isn't, a warning names the column. All hosts have the same coordinates.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kmeans.collectives import Collectives, SingleHost
 from kmeans.coordinates import IDENTITY, Coordinates, coarse_columns, measure, sample_rows
 from kmeans.errors import DataError
 
-# Maximum number of passes that start again with other coordinates.
+# Passes that begin anew with other coordinates, at most.
 MAX_RESTARTS = 2
 
 
@@ -30,22 +30,22 @@ class Narrowing:
     Parameters
     ----------
     hosts
-        The hosts that read the data set.
+        Those that read the data set.
     divides
-        Whether each host reads different rows; else all read the same.
+        Whether each host reads rows of its own; else all read the same.
     restarts
         How many times the rows may be read again.
     coordinates
-        Fixed coordinates, such as those of other data; None to choose them.
+        Fixed ones, as those of other data; None to choose them.
 
     Attributes
     ----------
     coordinates
-        The coordinates chosen so far.
+        Those chosen so far.
     is_settled
         Whether they are chosen.
     warnings
-        Sentences about columns whose differences float32 doesn't keep; on the leader.
+        Sentences about columns of which float32 doesn't keep the differences; on the leader.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Narrowing:
 
     @property
     def is_idle(self) -> bool:
-        """Whether rows only need to be converted to float32."""
+        """Whether rows need nothing but to be float32."""
         return self.is_settled and not self._is_watching and self.coordinates.is_identity
 
     def see(self, rows: NDArray[Any]) -> None:
@@ -136,7 +136,7 @@ class Narrowing:
         if not self._is_watching:
             return False
         if not self.is_settled:
-            self._choose()  # this host had no rows, and the others wait for it
+            self._choose()  # this host had no rows, and others wait for it
         before = self.coordinates
         is_new = self._seen > self._settled_after or self._largest > 0
         if self._hosts.any(is_new):
@@ -161,7 +161,7 @@ class Narrowing:
         return np.concatenate(self._parts, dtype=np.float64) if self._parts else np.empty((0, 0))
 
     def _choose(self) -> None:
-        """Choose the coordinates of the sample on the leader, and broadcast them."""
+        """Choose, on the leader and for all, the coordinates that the sample needs."""
         sample, largest, was_float32 = self._gathered()
         if self._hosts.rank == 0:
             measured = measure(sample, self.coordinates, largest=largest)
@@ -173,11 +173,11 @@ class Narrowing:
         if self._hosts.size > 1:
             offset = self.coordinates.offset
             message = np.concatenate([[self.coordinates.scale], np.empty(0) if offset is None else offset])
-            scale, *offsets = self._hosts.broadcast(message).tolist()
-            self.coordinates = Coordinates(np.array(offsets) if offsets else None, scale)
+            scale, *told = self._hosts.broadcast(message).tolist()
+            self.coordinates = Coordinates(np.array(told) if told else None, scale)
 
     def _warn_of_change(self, before: Coordinates) -> None:
-        """Warn about columns that need other coordinates than the first rows show."""
+        """Warn of columns that show their need for other coordinates too late."""
         old, new = before.offset, self.coordinates.offset
         if new is None or (old is not None and np.array_equal(old, new)):
             return
@@ -192,7 +192,7 @@ class Narrowing:
         shapes = self._hosts.gather(np.array([[*sample.shape, self._largest, float(self._was_float32)]]))
         values = self._hosts.gather(sample.reshape(-1, 1)).ravel()
         widths = {int(width) for rows, width, *_ in shapes.tolist() if rows}
-        if len(widths) != 1:  # none, or an error that the host with the rows reports
+        if len(widths) != 1:  # none, or an error that is found where the rows are
             return np.empty((0, 0)), 0.0, False
         return values.reshape(-1, *widths), float(shapes[:, 2].max()), bool(shapes[:, 3].all())
 

@@ -21,7 +21,7 @@ def test_training_page_has_the_table_of_hyperparameters() -> None:
 
 
 @pytest.mark.parametrize("media_type", sorted({*DECODERS, *ENCODERS, *files.READERS}))
-def test_readme_names_every_media_type(media_type: str) -> None:
+def test_the_readme_names_every_media_type(media_type: str) -> None:
     assert f"`{media_type}`" in README
 
 
