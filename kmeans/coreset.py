@@ -24,8 +24,8 @@ def draw_coreset(
 ) -> tuple[Float32, Float64]:
     """Return about ``size`` rows (m, d) drawn by distance, and weights (m,).
 
-    Rows of all ``hosts`` are drawn by their distance to the ``centers`` (k, d). A weight is how many of all rows a row stands for. Hosts other than the leader get no rows. If all hosts have at
-    most ``size`` rows, all are returned.
+    Rows of all ``hosts`` are drawn by their distance to the ``centers`` (k, d). A weight is the number of rows that a
+    row represents. The leader gets the rows, other hosts get none. If there are at most ``size`` rows, all are returned.
     """
     nearest = NearestCenters(centers)
     numbers = rows.order(epoch=0)
