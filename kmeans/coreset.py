@@ -25,7 +25,7 @@ def draw_coreset(
     """Return about ``size`` rows (m, d) drawn by distance, and weights (m,).
 
     Rows of all ``hosts`` are drawn by their distance to the ``centers`` (k, d). A weight is the number of rows that a
-    row represents. The leader gets the rows, other hosts get none. If there are at most ``size`` rows, all are returned.
+    row represents. The leader gets the rows, other hosts get none. All are returned if they are at most ``size``.
     """
     nearest = NearestCenters(centers)
     numbers = rows.order(epoch=0)
