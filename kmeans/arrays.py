@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kmeans.errors import DataError
+from kmeans.errors import DataError, reason, shortened
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -29,7 +29,34 @@ class Batch(NamedTuple):
 # Squares of numbers beyond this, summed over a million columns, leave float32's range.
 MAX_MAGNITUDE = 1e15
 
+# Longer names of types are shortened in messages.
+MAX_SHOWN = 40
+
 CHECK_BLOCK_ROWS = 4096  # bounds the memory of the search for a faulty value
+
+
+def as_numbers(values: ArrayLike) -> NDArray[Any]:
+    """Return ``values`` as an array of booleans, integers or floats, without a copy where it is one already.
+
+    Raises
+    ------
+    DataError
+        If it holds anything else (texts, objects, complex numbers, dates), masked values, or rows of several lengths.
+    """
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, OverflowError) as error:
+        is_ragged = "inhomogeneous" in str(error)
+        found = "rows of different lengths" if is_ragged else f"what NumPy can't convert ({reason(error)})"
+        raise DataError(f"expected an array of numbers, found {found}") from None
+    if type(values) is not np.ndarray and np.ma.is_masked(values):
+        raise DataError("expected numbers, found masked values", hint="Drop or fill such rows.")
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            f"expected numbers, found an array of type {shortened(str(array.dtype), MAX_SHOWN)}",
+            hint="Convert all columns to numbers first.",
+        )
+    return array
 
 
 def as_points(array: ArrayLike, dimensions: int | None = None) -> Float32:
@@ -43,7 +70,7 @@ def as_points(array: ArrayLike, dimensions: int | None = None) -> Float32:
         If it isn't two-dimensional, has no columns, has a width other than ``dimensions``, or holds NaN, infinity or
         numbers beyond 1e15.
     """
-    wide = np.asarray(array)
+    wide = as_numbers(array)
     _check_shape(wide, dimensions)
     points = as_float32(wide)
     check_finite(points)
@@ -52,7 +79,7 @@ def as_points(array: ArrayLike, dimensions: int | None = None) -> Float32:
 
 def as_wide_points(array: ArrayLike, dimensions: int | None = None) -> Float64:
     """Return ``array`` as float64 of shape (n, d), with the errors of `as_points`."""
-    wide = np.asarray(array)
+    wide = as_numbers(array)
     _check_shape(wide, dimensions)
     points = np.ascontiguousarray(wide, dtype=np.float64)
     check_wide(points)

@@ -15,7 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kmeans.arrays import MAX_MAGNITUDE, Float32, Float64, as_float32, as_wide_points, in_blocks, is_in_range
+from kmeans.arrays import (
+    MAX_MAGNITUDE,
+    Float32,
+    Float64,
+    as_float32,
+    as_numbers,
+    as_wide_points,
+    in_blocks,
+    is_in_range,
+)
 from kmeans.callbacks import Callbacks
 from kmeans.checkpoint import Checkpoints, State
 
@@ -227,7 +236,7 @@ def narrowed(points: ArrayLike) -> tuple[Float32, Coordinates]:
     kmeans.errors.DataError
         As :func:`kmeans.arrays.as_points`.
     """
-    array = np.asarray(points)
+    array = as_numbers(points)
     if array.dtype != np.float32:
         array = as_wide_points(array)
     step = max(1, -(-len(array) // sample_rows(max(1, array.shape[1]))))

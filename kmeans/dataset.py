@@ -16,7 +16,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
-from kmeans.arrays import Batch, Float32, Float64, Int64, as_points, in_blocks
+from kmeans.arrays import Batch, Float32, Float64, Int64, as_numbers, as_points, in_blocks
 from kmeans.collectives import Collectives
 from kmeans.coordinates import IDENTITY, Coordinates, narrowed
 from kmeans.errors import DataError
@@ -208,7 +208,7 @@ class MemoryRows:
         >>> rows.points.tolist(), rows.coordinates.offset.tolist()
         ([[0.0], [60.0]], [1700000000.0])
         """
-        array = np.asarray(points)
+        array = as_numbers(points)
         if metric.normalizes:
             found, coordinates = metric.prepare(as_points(array)), IDENTITY
         else:
@@ -537,7 +537,10 @@ class PipedRows:
 
 def _checked_weights(weights: ArrayLike, numbers: range) -> Float64:
     """Return ``weights`` as float64 (n,); ``numbers`` are their rows' numbers."""
-    checked: Float64 = np.asarray(weights, dtype=np.float64)
+    try:
+        checked: Float64 = np.asarray(as_numbers(weights), dtype=np.float64)
+    except DataError as error:
+        raise error.within("weights") from None
     if checked.shape != (len(numbers),):
         raise DataError(f"expected a weight for each of the {len(numbers)} rows, found an array of {checked.shape}")
     is_wrong = ~((checked >= 0) & np.isfinite(checked))

@@ -2,7 +2,8 @@
 
     KMeansError
     |-- SettingError     a hyperparameter or a configuration file is wrong
-    |   `-- NoDataError   a channel without a row
+    |   |-- NoDataError   a channel without a row
+    |   `-- UnknownSettingError   there is no setting of this name; also a TypeError
     |-- DataError        bytes or numbers from outside are wrong: file, row, column, expected, found
     |-- ModelError       a model directory is missing, incomplete or corrupt
     `-- ResourceError    the machine refused: disk full, memory exhausted, not permitted
@@ -24,6 +25,10 @@ class SettingError(KMeansError):
 
 class NoDataError(SettingError):
     """There are no rows where data were expected."""
+
+
+class UnknownSettingError(SettingError, TypeError):
+    """There is no setting of this name; ``str(error)`` names those that there are."""
 
 
 class ModelError(KMeansError):

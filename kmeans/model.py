@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,12 @@ from numpy.typing import ArrayLike
 
 from kmeans.arrays import (
     MAX_MAGNITUDE,
+    MAX_SHOWN,
     Float32,
     Float64,
     Int64,
     as_float32,
+    as_numbers,
     as_points,
     as_wide_points,
     in_blocks,
@@ -21,7 +25,9 @@ from kmeans.arrays import (
 )
 from kmeans.coordinates import IDENTITY, Coordinates, of_centers
 from kmeans.distance import NearestCenters, block_rows
+from kmeans.errors import DataError, SettingError, shortened
 from kmeans.metric import METRICS, MetricName
+from kmeans.settings import RANGES, check_values
 
 # Rows beyond the range of the model's coordinates that are compared at once.
 FAR_ROWS = 1024
@@ -49,8 +55,11 @@ class KMeansModel:
 
     Raises
     ------
-    kmeans.errors.DataError
-        If ``centers`` isn't a two-dimensional array of finite numbers; with ``cosine`` also if a center is zero.
+    kmeans.DataError
+        If ``centers`` isn't a two-dimensional array of finite numbers, or ``counts`` has another length; with
+        ``cosine`` also if a center is zero.
+    kmeans.SettingError
+        If there is no such ``distance_metric``.
 
     Examples
     --------
@@ -70,7 +79,8 @@ class KMeansModel:
         distance_metric: MetricName = "euclidean",
         coordinates: Coordinates | None = None,
     ) -> None:
-        self._metric = METRICS[distance_metric]
+        named = check_values({"distance_metric": distance_metric}, RANGES)
+        self._metric = METRICS[named["distance_metric"]]
         if coordinates is None:
             coordinates = IDENTITY if self._metric.normalizes else _coordinates(centers)
         self.coordinates = coordinates
@@ -82,7 +92,11 @@ class KMeansModel:
         else:
             self._wide = as_wide_points(centers)
             self._nearest = NearestCenters(coordinates.narrow_centers(self._wide))
-        self.counts = counts
+        if counts is not None and np.shape(counts) != (self.clusters,):
+            raise DataError(
+                f"expected a count for each of the {self.clusters} clusters, found an array of {np.shape(counts)}"
+            )
+        self.counts = None if counts is None else np.asarray(counts, dtype=np.int64)
         self.training: Mapping[str, Any] = dict(training or {})
         self.file = file
 
@@ -136,12 +150,20 @@ class KMeansModel:
     def predict(self, points: ArrayLike) -> tuple[Int64, Float32 | Float64]:
         """Return the nearest center of each of ``points`` (n, d) and the distance to it, both (n,).
 
-        The distance is the Euclidean one, or 1 - cosine, from 0 to 2.
+        Labels are int64, from 0 to k - 1; of several centers at the same distance the first is taken. The distance is
+        the Euclidean one, or 1 - cosine, from 0 to 2; it is float32, and float64 unless the model's coordinates are
+        the identity.
 
         Raises
         ------
-        kmeans.errors.DataError
+        kmeans.DataError
             As :meth:`prepare`.
+
+        Examples
+        --------
+        >>> labels, distances = KMeansModel([[0.0], [10.0]]).predict([[1.0], [12.0]])
+        >>> labels.tolist(), distances.tolist()
+        ([0, 1], [1.0, 2.0])
         """
         if self._wide is not None:
             return self._predict_wide(as_wide_points(points, self.features), self._wide)
@@ -170,8 +192,13 @@ class KMeansModel:
 
         Raises
         ------
-        kmeans.errors.DataError
+        kmeans.DataError
             As :meth:`prepare`.
+
+        Examples
+        --------
+        >>> KMeansModel([[0.0], [10.0]]).transform([[1.0], [12.0]]).tolist()
+        [[1.0, 9.0], [12.0, 2.0]]
         """
         if self._wide is not None:
             return _distances(as_wide_points(points, self.features), self._wide)
@@ -186,17 +213,48 @@ class KMeansModel:
     def score(self, points: ArrayLike) -> float:
         """Return the loss of ``points`` (n, d): the sum of the squared distances to the nearest centers.
 
-        With ``cosine`` it is the sum of the distances 1 - cosine.
+        With ``cosine`` it is the sum of the distances 1 - cosine. Less is better.
 
         Raises
         ------
-        kmeans.errors.DataError
+        kmeans.DataError
             As :meth:`prepare`.
+
+        Examples
+        --------
+        >>> KMeansModel([[0.0], [10.0]]).score([[1.0], [12.0]])
+        5.0
         """
         if self._wide is not None:
             _, distances = self.predict(points)
             return float(np.square(distances).sum())
         return self.score_narrowed(self.prepare(points))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model into the directory ``path``, which is created if needed; :func:`kmeans.load` reads it.
+
+        The directory has the files of a training job's model: ``model_algo-1``, ``kmeans.json`` and, for coordinates
+        other than the identity, ``centers.npy``. A model that is there already is replaced; each file is complete at
+        any moment.
+
+        Raises
+        ------
+        kmeans.ResourceError
+            If the directory can't be written.
+        kmeans.SettingError
+            If ``path`` isn't a path.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     KMeansModel([[0.0], [10.0]]).save(f"{folder}/model")
+        ...     sorted(file.name for file in Path(folder, "model").iterdir())
+        ['kmeans.json', 'model_algo-1']
+        """
+        from kmeans.artifact import save  # noqa: PLC0415 - it imports this module
+
+        save(self, as_path(path))
 
     def score_narrowed(self, points: Float32) -> float:
         """Return the inertia of prepared ``points`` (n, d) in the coordinates."""
@@ -204,8 +262,19 @@ class KMeansModel:
         return self.coordinates.squared(self._metric.reported_loss(float(squared.sum(dtype=np.float64))))
 
 
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """Return ``path`` as a Path; raise a SettingError if it can't be one."""
+    try:
+        text = os.fspath(path)
+    except TypeError:
+        text = ""
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise SettingError(f"path: expected the name of a file or folder, found {shortened(repr(path), MAX_SHOWN)}.")
+    return Path(text)
+
+
 def _coordinates(centers: ArrayLike) -> Coordinates:
-    array = np.asarray(centers)
+    array = as_numbers(centers)
     return IDENTITY if array.dtype == np.float32 else of_centers(as_wide_points(array))
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
-from kmeans.metric import MetricName
+from kmeans.errors import SettingError, UnknownSettingError, shortened, shown
+from kmeans.metric import METRICS, MetricName
+from kmeans.ranges import Choice, Integer, Real
 from kmeans.seeding import Method
 
 InitMethod = Literal[Method, "hierarchical"]
@@ -24,10 +28,49 @@ OTHER_STARTS, MANY_CLUSTERS = 4, 40
 # Rows that the streaming phase sees where refinement follows.
 STREAMED_ROWS_PER_CENTER, MIN_STREAMED_ROWS = 10, 10_000
 
+_ALIASES = {"k-means++": "kmeans++", "kmeans_plus_plus": "kmeans++"}
+_METHOD = Choice(("random", "kmeans++"), _ALIASES)
+_INIT_METHOD = Choice(("random", "kmeans++", "hierarchical"), _ALIASES)
+
+# Longer values are cut off in messages.
+MAX_SHOWN = 40
+
+# The values that each field of Settings may have; the training job reads its hyperparameters by the same ranges.
+RANGES: Mapping[str, Integer | Real | Choice] = {
+    "k": Integer(1),
+    "epochs": Integer(1),
+    "init_method": _INIT_METHOD,
+    "extra_center_factor": Integer(1, auto=True),
+    "half_life_time_size": Integer(0),
+    "local_lloyd_init_method": _METHOD,
+    "local_lloyd_max_iter": Integer(1),
+    "local_lloyd_num_trials": Integer(1, auto=True),
+    "local_lloyd_tol": Real(0, 1),
+    "refine_max_iter": Integer(0, auto=True),
+    "refine_sample_size": Integer(1, auto=True),
+    "seed": Integer(0),
+    "distance_metric": Choice(tuple(METRICS), {}),
+}
+MINI_BATCH_SIZE = Integer(1)
+
+# What other libraries call these settings, scikit-learn above all.
+OTHER_NAMES = {
+    "n_clusters": "k",
+    "random_state": "seed",
+    "init": "init_method",
+    "n_init": "local_lloyd_num_trials",
+    "max_iter": "refine_max_iter",
+    "tol": "local_lloyd_tol",
+    "metric": "distance_metric",
+    "batch_size": "mini_batch_size",
+    "sample_weight": "weights",
+    "n_jobs": "threads",
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """Settings of :func:`kmeans.fitting.fit`; ``None`` stands for ``auto``.
+    """Settings of :func:`kmeans.fit`, checked when they are made; ``None`` or ``"auto"`` chooses a value.
 
     Attributes
     ----------
@@ -55,6 +98,22 @@ class Settings:
         Fixes every random draw.
     distance_metric
         ``euclidean``, or ``cosine`` for spherical k-means: rows and centers are normalized to length 1.
+
+    Raises
+    ------
+    kmeans.SettingError
+        If a value has the wrong type or is out of range; the error names all such settings at once.
+    kmeans.UnknownSettingError
+        If there is no setting of a name.
+
+    Examples
+    --------
+    >>> settings = Settings(k=8, init_method="kmeans++")
+    >>> settings.k, settings.init_method, settings.refine_max_iter
+    (8, 'kmeans++', None)
+    >>> Settings(k=0)
+    Traceback (most recent call last):
+    kmeans.errors.SettingError: k: expected an integer of at least 1, found 0.
     """
 
     k: int
@@ -70,6 +129,16 @@ class Settings:
     refine_sample_size: int | None = None
     seed: int = 0
     distance_metric: MetricName = "euclidean"
+
+    def __new__(cls, **values: Any) -> Self:
+        """Refuse unknown names before Python does, with an error of this project."""
+        check_names(values, RANGES)
+        return object.__new__(cls)
+
+    def __post_init__(self) -> None:
+        """Check all values, and keep them as Python's own types."""
+        for name, value in check_values({name: getattr(self, name) for name in RANGES}, RANGES).items():
+            object.__setattr__(self, name, value)
 
     def factor(self) -> int:
         """Return the factor K / k, with ``auto`` evaluated (before the number of rows may lower it)."""
@@ -104,3 +173,34 @@ class Settings:
         per_center = STREAMED_ROWS_PER_CENTER if centers > self.k else 0
         needed = max(MIN_STREAMED_ROWS, per_center * centers)
         return needed if self.refine_sample_size is None else min(needed, self.refine_sample_size)
+
+
+def check_values(values: Mapping[str, Any], ranges: Mapping[str, Integer | Real | Choice]) -> dict[str, Any]:
+    """Return ``values`` as Python's own types.
+
+    Raises
+    ------
+    kmeans.errors.SettingError
+        If any is out of its range; the error names all of them at once.
+    """
+    checked, mistakes = {}, []
+    for name, value in values.items():
+        try:
+            checked[name] = ranges[name].checked(value)
+        except (ValueError, OverflowError):
+            found = shown(value) if isinstance(value, str) else shortened(" ".join(repr(value).split()), MAX_SHOWN)
+            mistakes.append(f"{name}: expected {ranges[name].describe()}, found {found}.")
+    if mistakes:
+        raise SettingError(" ".join(mistakes))
+    return checked
+
+
+def check_names(names: Collection[str], known: Collection[str]) -> None:
+    """Raise an UnknownSettingError that names the first of ``names`` that isn't ``known``, and what it may mean."""
+    for name in names:
+        if name not in known:
+            close = [OTHER_NAMES.get(name, ""), *difflib.get_close_matches(name, known, n=1)]
+            meant = next((f"did you mean {word}? " for word in close if word in known), "")
+            raise UnknownSettingError(
+                f"{shown(name)} is not a setting: {meant}{'V' if meant else 'v'}alid are {', '.join(sorted(known))}."
+            )

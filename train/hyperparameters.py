@@ -8,7 +8,6 @@ ways: ``8``, ``8.0``, ``"8"`` in quotes, ``True``, JSON lists, Python lists, bar
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,10 +15,8 @@ from typing import Any, Protocol
 from kmeans.errors import SettingError, shown
 from kmeans.formats.pieces import Prepare
 from kmeans.metric import METRICS
-from kmeans.settings import Settings
-
-AUTO = "auto"
-LARGEST_INTEGER = (1 << 63) - 1
+from kmeans.ranges import AUTO, Integer
+from kmeans.settings import MINI_BATCH_SIZE, RANGES, Settings
 
 
 class Kind(Protocol):
@@ -30,69 +27,6 @@ class Kind(Protocol):
 
     def describe(self) -> str:
         """Return what is accepted, as a noun phrase."""
-
-
-@dataclass(frozen=True, slots=True)
-class Integer:
-    """A whole number of at least ``minimum``, within 64 bits; ``auto`` too, if so said."""
-
-    minimum: int
-    auto: bool = False
-
-    def parse(self, text: str) -> int | None:
-        """Read ``8``, ``8.0`` or ``8e0``."""
-        if self.auto and text.lower() == AUTO:
-            return None
-        number = float(text)
-        if not number.is_integer():
-            raise ValueError
-        # Beyond 2^53 a float is no longer exact.
-        whole = int(text) if text.lstrip("+").isdigit() else int(number)
-        if not self.minimum <= whole <= LARGEST_INTEGER:
-            raise ValueError
-        return whole
-
-    def describe(self) -> str:
-        """Return the range in words."""
-        return f"an integer of at least {self.minimum}{' or auto' if self.auto else ''}"
-
-
-@dataclass(frozen=True, slots=True)
-class Real:
-    """A number from ``minimum`` to ``maximum``, both included."""
-
-    minimum: float
-    maximum: float
-
-    def parse(self, text: str) -> float:
-        """Read any spelling of a float."""
-        number = float(text)
-        if not math.isfinite(number) or not self.minimum <= number <= self.maximum:
-            raise ValueError
-        return number
-
-    def describe(self) -> str:
-        """Return the range in words."""
-        return f"a number from {self.minimum:g} to {self.maximum:g}"
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One of ``names``; ``also`` maps other spellings to them."""
-
-    names: tuple[str, ...]
-    also: Mapping[str, str]
-
-    def parse(self, text: str) -> str:
-        """Read a name without regard to letter case."""
-        name = self.also.get(text.lower(), text.lower())
-        if name not in self.names:
-            raise ValueError
-        return name
-
-    def describe(self) -> str:
-        """Return the names."""
-        return " or ".join(self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,59 +73,70 @@ class Hyperparameter:
     meaning: str
 
 
-_ALIASES = {"k-means++": "kmeans++", "kmeans_plus_plus": "kmeans++"}
-_METHOD = Choice(("random", "kmeans++"), _ALIASES)
-_INIT_METHOD = Choice(("random", "kmeans++", "hierarchical"), _ALIASES)
-
 TABLE = (
-    Hyperparameter("k", Integer(1), None, "Number of clusters."),
+    Hyperparameter("k", RANGES["k"], None, "Number of clusters."),
     Hyperparameter("feature_dim", Integer(1, auto=True), AUTO, "Number of columns; `auto` takes what the data have."),
-    Hyperparameter("mini_batch_size", Integer(1), "5000", "Rows per mini-batch."),
-    Hyperparameter("epochs", Integer(1), "1", "Passes of the mini-batch phase over the data."),
+    Hyperparameter("mini_batch_size", MINI_BATCH_SIZE, "5000", "Rows per mini-batch."),
+    Hyperparameter("epochs", RANGES["epochs"], "1", "Passes of the mini-batch phase over the data."),
     Hyperparameter(
         "init_method",
-        _INIT_METHOD,
+        RANGES["init_method"],
         "random",
         "How the first K centers are drawn from the first rows; `hierarchical`: clusters within groups of rows instead "
         "of mini-batches.",
     ),
     Hyperparameter(
         "extra_center_factor",
-        Integer(1, auto=True),
+        RANGES["extra_center_factor"],
         AUTO,
         "K = k x factor centers in the mini-batch phase; `auto` is 10, less for k > 200 and for few rows.",
     ),
-    Hyperparameter("half_life_time_size", Integer(0), "0", "A row weighs half after that many later rows; 0: never."),
-    Hyperparameter("local_lloyd_init_method", _METHOD, "kmeans++", "Seeding of the Lloyd runs that shrink K to k."),
-    Hyperparameter("local_lloyd_max_iter", Integer(1), "300", "Maximum number of iterations per run."),
+    Hyperparameter(
+        "half_life_time_size",
+        RANGES["half_life_time_size"],
+        "0",
+        "A row weighs half after that many later rows; 0: never.",
+    ),
+    Hyperparameter(
+        "local_lloyd_init_method",
+        RANGES["local_lloyd_init_method"],
+        "kmeans++",
+        "Seeding of the Lloyd runs that shrink K to k.",
+    ),
+    Hyperparameter(
+        "local_lloyd_max_iter",
+        RANGES["local_lloyd_max_iter"],
+        "300",
+        "Maximum number of iterations per run.",
+    ),
     Hyperparameter(
         "local_lloyd_num_trials",
-        Integer(1, auto=True),
+        RANGES["local_lloyd_num_trials"],
         AUTO,
         "Number of these runs; the best is kept. `auto` is 10, less for k > 30.",
     ),
     Hyperparameter(
         "local_lloyd_tol",
-        Real(0, 1),
+        RANGES["local_lloyd_tol"],
         "0.0001",
         "Lloyd iterations end when the loss falls by no more than this fraction.",
     ),
     Hyperparameter(
         "refine_max_iter",
-        Integer(0, auto=True),
+        RANGES["refine_max_iter"],
         AUTO,
         "Maximum number of Lloyd passes over all rows at the end; `auto`: until the loss converges, at most 100, and "
         "none with a half life; 0: none, as the built-in image does.",
     ),
     Hyperparameter(
         "refine_sample_size",
-        Integer(1, auto=True),
+        RANGES["refine_sample_size"],
         AUTO,
         "Maximum number of rows, drawn at random, for these passes: fewer for a quick look; `auto`: all.",
     ),
     Hyperparameter(
         "distance_metric",
-        Choice(tuple(METRICS), {}),
+        RANGES["distance_metric"],
         "euclidean",
         "`cosine`: spherical k-means. Rows and centers get length 1; distances and losses are 1 - cosine.",
     ),
@@ -207,7 +152,7 @@ TABLE = (
         "false",
         "Start again if the checkpoint is that of other hyperparameters or data; else the job fails.",
     ),
-    Hyperparameter("seed", Integer(0), "0", "Fixes all random choices: the same seed gives the same model."),
+    Hyperparameter("seed", RANGES["seed"], "0", "Fixes all random choices: the same seed gives the same model."),
     Hyperparameter("eval_metrics", Subset(("msd", "ssd")), '["msd"]', "Scores of the `test` channel."),
     Hyperparameter("force_dense", Boolean(), "true", "Sent by the SageMaker SDK; accepted, without effect."),
 )

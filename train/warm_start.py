@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import tarfile
-import tempfile
-import zlib
 from pathlib import Path
 
-from kmeans import artifact
-from kmeans.errors import DataError, ModelError, SettingError, reason, shown
+from kmeans import archive, artifact
+from kmeans.errors import DataError, SettingError
 from kmeans.metric import MetricName
 from kmeans.model import KMeansModel
 from train.config import Channel
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
-
-# An archive of a model is small: k x d float32 and a page of JSON.
-MAX_ARCHIVE_BYTES = 4 << 30
-MAX_MEMBERS = 100
 
 
 def read_model(channel: Channel, k: int, distance_metric: MetricName = "euclidean") -> KMeansModel:
@@ -37,12 +30,7 @@ def read_model(channel: Channel, k: int, distance_metric: MetricName = "euclidea
     if len(archives) > 1:
         names = ", ".join(path.name for path in archives)
         raise SettingError(f"Channel {channel.name}: expected one model, found the archives {names}.")
-    if archives:
-        with tempfile.TemporaryDirectory() as unpacked:
-            _unpack(archives[0], Path(unpacked))
-            model = artifact.load(Path(unpacked))
-    else:
-        model = artifact.load(folder)
+    model = archive.load(archives[0]) if archives else artifact.load(folder)
     if model.clusters != k:
         raise SettingError(
             f"Channel {channel.name}: the model has {model.clusters} clusters, but k={k}: set k to {model.clusters}, "
@@ -63,24 +51,3 @@ def read_model(channel: Channel, k: int, distance_metric: MetricName = "euclidea
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack the regular files of ``archive``; nothing of it may lie outside of ``folder``, or be of any size."""
-    try:
-        with tarfile.open(archive) as tar:
-            left = MAX_ARCHIVE_BYTES
-            for number, member in enumerate(tar):
-                left -= member.size
-                if left < 0 or number >= MAX_MEMBERS:
-                    raise ModelError(
-                        f"The model {archive} is too large: expected at most {MAX_MEMBERS} files and "
-                        f"{MAX_ARCHIVE_BYTES >> 30} GB, unpacked."
-                    )
-                if member.isfile():
-                    tar.extract(member, folder, filter="data")
-    except tarfile.FilterError as error:
-        name = shown(error.tarinfo.name)
-        raise ModelError(f"The model {archive} can't be unpacked: its file {name} would lie elsewhere.") from None
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise ModelError(f"The model {archive} can't be unpacked: {reason(error)}.") from None

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kmeans.formats.media_type import CSV, JSON, JSON_LINES, NPY, RECORDIO
+from kmeans.ranges import LARGEST_INTEGER, Choice, Integer, Real
 from train import hyperparameters as table
-from train.hyperparameters import Boolean, Choice, Hyperparameter, Integer, Real
+from train.hyperparameters import Boolean, Hyperparameter
 from workflow.requests import metric_definitions
 
 FULLY_REPLICATED, SHARDED = "FullyReplicated", "ShardedByS3Key"
@@ -249,7 +250,7 @@ def _specification(row: Hyperparameter) -> dict[str, Any]:
     if row.default is not None:
         specification["DefaultValue"] = row.default
     if isinstance(row.kind, Integer) and not row.kind.auto:
-        limits = {"MinValue": str(row.kind.minimum), "MaxValue": str(table.LARGEST_INTEGER)}
+        limits = {"MinValue": str(row.kind.minimum), "MaxValue": str(LARGEST_INTEGER)}
         specification |= {"Type": "Integer", "Range": {"IntegerParameterRangeSpecification": limits}}
     elif isinstance(row.kind, Real):
         limits = {"MinValue": f"{row.kind.minimum:g}", "MaxValue": f"{row.kind.maximum:g}"}

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from kmeans.errors import SettingError
+from kmeans.ranges import Choice, Integer, Real
 from kmeans.settings import Settings
-from train.hyperparameters import TABLE, Boolean, Choice, Integer, Kind, Real, Subset, markdown_table, parse
+from train.hyperparameters import TABLE, Boolean, Kind, Subset, markdown_table, parse
 
 METHOD = Choice(("random", "kmeans++"), {"k-means++": "kmeans++"})
 SCORES = Subset(("msd", "ssd"))

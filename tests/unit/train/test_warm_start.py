@@ -125,7 +125,7 @@ def test_links_are_not_followed(channel: Channel, tmp_path: Path) -> None:
 
 
 def test_an_archive_of_any_size_is_refused(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.warm_start.MAX_ARCHIVE_BYTES", 1000)
+    monkeypatch.setattr("kmeans.archive.MAX_ARCHIVE_BYTES", 1000)
     (channel.directory / "model.tar.gz").write_bytes(packed({"zeros": bytes(1001)}))
     with pytest.raises(ModelError, match="is too large"):
         read_model(channel, 3)
