@@ -108,7 +108,7 @@ bench: $(BENCH_READY)  ## measure algorithm and server beside their peers, and t
 	$(BENCH)/bin/python -m benchmarks.serving $(if $(MNIST),--mnist "$(MNIST)")
 
 lock:  ## pin the packages again, with hashes (needs uv)
-	uv pip compile pyproject.toml --extra mpi $(LOCK) -o container/requirements.lock
+	uv pip compile pyproject.toml --extra image --extra mpi $(LOCK) -o container/requirements.lock
 	uv pip compile pyproject.toml --extra local $(LOCK) -o local_test/requirements.lock
 	uv pip compile pyproject.toml --extra workflow $(LOCK) -o workflow/requirements.lock
 	uv pip compile pyproject.toml --extra test $(LOCK) -o tests/requirements.lock

@@ -38,6 +38,10 @@ class BlasThreads:
         self._lock = threading.Lock()
         self._users, self._before = 0, 1
 
+    def threads(self) -> int | None:
+        """Return the number of threads that BLAS has now, None if it isn't known."""
+        return None if self._get is None else self._get()
+
     @contextmanager
     def one(self) -> Iterator[None]:
         """Run BLAS with one thread in this context, also in all other threads; then as before."""

@@ -1,6 +1,9 @@
 """The documents agree with the code."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +59,11 @@ def test_tests_named_in_documents_exist() -> None:
     tests = "".join(path.read_text() for path in (PROJECT / "tests").rglob("test_*.py"))
     named = {name for document in DOCUMENTS for name in re.findall(r"`(test_[a-z0-9_]+)`", document.read_text())}
     assert {name for name in named if f"def {name}(" not in tests} == set()
+
+
+def test_python_example_in_readme_runs(tmp_path: Path) -> None:
+    section = README.partition("## In Python")[2].partition("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "model" / "model_algo-1").exists()
