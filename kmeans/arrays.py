@@ -54,7 +54,7 @@ def as_numbers(values: ArrayLike) -> NDArray[Any]:
     if array.dtype.kind not in "biuf":
         raise DataError(
             f"expected numbers, found an array of type {shortened(str(array.dtype), MAX_SHOWN)}",
-            hint="Convert all columns to numbers first.",
+            hint="Convert all columns to numbers first, such as by astype(float).",
         )
     return array
 

@@ -100,6 +100,9 @@ class KMeansModel:
         self.training: Mapping[str, Any] = dict(training or {})
         self.file = file
 
+    def __repr__(self) -> str:
+        return f"<KMeansModel: {self.clusters} clusters, {self.features} features, {self.distance_metric}>"
+
     @property
     def centers(self) -> Float32:
         """Centers, float32 (k, d)."""

@@ -315,6 +315,10 @@ def test_archive_without_a_model_is_named_in_the_error(tmp_path: Path) -> None:
         kmeans.load(path)
 
 
+def test_model_shows_its_shape_and_metric() -> None:
+    assert repr(kmeans.KMeansModel(POINTS)) == "<KMeansModel: 6 clusters, 2 features, euclidean>"
+
+
 def test_save_replaces_a_model(tmp_path: Path) -> None:
     kmeans.KMeansModel(np.array([[1e9], [1e9 + 1]])).save(tmp_path)
     kmeans.KMeansModel([[1.0, 2.0]]).save(tmp_path)
