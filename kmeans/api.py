@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FitResult:
-    """A fitted model, and where each row belongs.
+    """A fitted model, and the cluster of each row.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class FitResult:
 
 
 def _refuses_unknown_names(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Return ``function``, which names valid settings when it is passed others, also if an argument is missing."""
+    """Return ``function`` with a check of the names of its arguments, before Python finds that ``k`` is missing."""
 
     @wraps(function)
     def checked(*args: Arguments.args, **named: Arguments.kwargs) -> Result:
@@ -101,8 +101,8 @@ def fit(
     mini_batch_size
         Rows per mini-batch of the first phase.
     threads
-        Number of threads that compute; default: as many as this process may use CPUs. While the fit runs, OpenBLAS has
-        one thread in the whole process; then as many as before.
+        Number of threads that compute; default: the number of CPUs that this process may use. While the fit runs,
+        OpenBLAS has one thread in the whole process; afterwards as many as before.
     settings
         Any other field of :class:`Settings`, such as ``init_method``, ``refine_max_iter`` or ``refine_sample_size``.
 
@@ -133,7 +133,7 @@ def fit(
     >>> kmeans.fit([[3.0, 0.0], [0.0, 0.5]], k=2, distance_metric="cosine").inertia
     0.0
 
-    Names of other libraries get an answer:
+    The error for a name of scikit-learn has the name here:
 
     >>> kmeans.fit([[0.0], [3.0]], n_clusters=2)
     Traceback (most recent call last):
