@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
-BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", "kmeans", "train", "serve", "local_test", "workflow")
+BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", "kmeans", "train", "serve")
 BUILD_TOOLS = "setuptools>=77"
 
 
@@ -52,7 +52,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
         copied(PROJECT / name, source / name)
     succeed(sys.executable, "-m", "venv", folder / "builder", cwd=folder)
     pip: list[str | Path] = [folder / "builder" / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
-    tools = run(*pip, "install", "--quiet", BUILD_TOOLS, cwd=folder)
+    tools = run(*pip, "install", "--quiet", "--no-compile", BUILD_TOOLS, cwd=folder)
     if tools.returncode:
         missing(f"pip can't install {BUILD_TOOLS}: {tools.stderr.strip()[-300:]}")
     dist = folder / "dist"
@@ -60,5 +60,5 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     (wheel,) = dist.glob("*.whl")
     succeed(sys.executable, "-m", "venv", "--without-pip", folder / "empty", cwd=folder)
     python = folder / "empty" / "bin" / "python"
-    succeed(*pip, "--python", python, "install", "--quiet", "--only-binary", ":all:", wheel, cwd=folder)
+    succeed(*pip, "--python", python, "install", "--quiet", "--no-compile", "--only-binary", ":all:", wheel, cwd=folder)
     return Installed(wheel, python)
