@@ -1,4 +1,4 @@
-"""The wheel, and an environment that has nothing else. What is missing is named, and is a failure in CI."""
+"""The wheel, and an environment that contains only it. Missing tools are named, and fail in CI."""
 
 from __future__ import annotations
 
