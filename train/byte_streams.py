@@ -9,7 +9,6 @@ import zlib
 
 from kmeans.errors import DataError
 from kmeans.formats.buffer import Stream
-from kmeans.formats.recordio.layout import FIRST_PART, HEADER, LENGTH_BITS, MAGIC, MAGIC_BYTES, WHOLE
 
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -123,67 +122,3 @@ class Utf8Stream:
             raise DataError(f"expected text in {self._encoding}, but {error}", offset=0) from None
         # Half a surrogate pair is no text either, and what reads the text says so by row and column.
         return text.encode("utf-8", "surrogatepass")
-
-
-class UnwrappedStream:
-    """What lies in RecordIO's records, each of which holds an object: the objects, one after the other."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._offset = 0
-        self._ahead = b""  # comes next
-        self._left = self._padding = 0  # of the frame that is being read
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """Fill ``buffer`` from its front; raise a DataError if the stream isn't one of whole records."""
-        while not self._ahead and not self._left:
-            if not self._begin_frame():
-                return 0
-        if self._ahead:
-            count = min(len(buffer), len(self._ahead))
-            buffer[:count] = self._ahead[:count]
-            self._ahead = self._ahead[count:]
-            return count
-        count = self._take(buffer[: self._left])
-        if not count:
-            raise self._cut_off(f"{self._left} more bytes of a record")
-        self._left -= count
-        return count
-
-    def _begin_frame(self) -> bool:
-        """Read the next frame's header; tell whether there is one."""
-        self._read(self._padding)
-        header = self._read(HEADER.size)
-        if not header:
-            return False
-        if len(header) < HEADER.size:
-            raise self._cut_off(f"{HEADER.size} bytes of a record's header")
-        magic, flagged = HEADER.unpack(header)
-        if magic != MAGIC:
-            raise DataError(
-                f"expected RecordIO's magic number {MAGIC:#x}, found {magic:#x}",
-                offset=self._offset - HEADER.size,
-                hint="The channel's RecordWrapperType says that each object is wrapped in a record.",
-            )
-        part, self._left = flagged >> LENGTH_BITS, flagged & ((1 << LENGTH_BITS) - 1)
-        self._padding = -self._left % 4
-        # An object that holds the magic number may be cut there: it stands for itself then.
-        self._ahead = b"" if part in (WHOLE, FIRST_PART) else MAGIC_BYTES
-        return True
-
-    def _read(self, size: int) -> bytes:
-        """Return the next ``size`` bytes, fewer at the end."""
-        content = bytearray(size)
-        done = 0
-        with memoryview(content) as view:
-            while done < size and (count := self._take(view[done:])):
-                done += count
-        return bytes(content[:done])
-
-    def _take(self, buffer: memoryview) -> int:
-        count = self._stream.readinto(buffer) or 0
-        self._offset += count
-        return count
-
-    def _cut_off(self, expected: str) -> DataError:
-        return DataError(f"expected {expected}, found the end", offset=self._offset, hint="Was the stream cut off?")

@@ -21,8 +21,8 @@ from kmeans.arrays import Float32
 from kmeans.errors import NoDataError, ResourceError
 from kmeans.formats.buffer import Stream
 from kmeans.formats.pieces import Prepare
+from kmeans.formats.recordio.framing import UnwrappedStream
 from kmeans.narrowing import Narrowing
-from train.byte_streams import UnwrappedStream
 from train.config import Channel
 from train.files import FileReader, OnProgress
 from train.reader import Reader

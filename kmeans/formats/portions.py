@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 
 from kmeans.formats.csv import BYTE_ORDER_MARK
-from kmeans.formats.recordio.layout import FIRST_PART, HEADER, LENGTH_BITS, MAGIC, WHOLE
+from kmeans.formats.recordio.framing import find_records
 
 # Text that is decoded at once.
 PORTION_BYTES = 1 << 20
@@ -91,15 +91,11 @@ def of_instances(body: Body, size: int = PORTION_BYTES) -> Iterator[Portion]:
 
 def of_records(body: Body, size: int = PORTION_BYTES) -> Iterator[Portion]:
     """Yield portions of about ``size`` bytes of whole RecordIO records; what is no record comes with the last."""
-    start = position = 0
-    while position + HEADER.size <= len(body):
-        magic, flagged = HEADER.unpack_from(body, position)
-        if magic != MAGIC:
-            break
-        if position - start >= size and flagged >> LENGTH_BITS in (WHOLE, FIRST_PART):
-            yield Portion(bytes(memoryview(body)[start:position]), start)
-            start = position
-        position += HEADER.size + -(-(flagged & ((1 << LENGTH_BITS) - 1)) // 4) * 4
+    start = 0
+    for begin, _ in find_records(body):
+        if begin - start >= size:
+            yield Portion(bytes(memoryview(body)[start:begin]), start)
+            start = begin
     yield Portion(bytes(memoryview(body)[start:]), start)
 
 
@@ -123,11 +119,9 @@ def each_instance(content: bytes) -> list[bytes] | None:
 
 def each_record(content: bytes) -> list[bytes] | None:
     """Return each RecordIO record as a body of its own, None if the records don't follow one another to the end."""
-    records = [portion.content for portion in of_records(content, 1)]
-    magic, flagged = HEADER.unpack_from(records[-1]) if len(records[-1]) >= HEADER.size else (0, 0)
-    length = flagged & ((1 << LENGTH_BITS) - 1)
-    is_sound = magic == MAGIC and length <= len(records[-1]) - HEADER.size <= -(-length // 4) * 4
-    return records if is_sound else None
+    found = list(find_records(content))
+    is_sound = bool(found) and found[-1][1] == len(content)
+    return [content[begin:end] for begin, end in found] if is_sound else None
 
 
 def each_of_nothing(content: bytes) -> list[bytes] | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kmeans.formats.media_type import CSV, JSON, JSON_LINES
-from kmeans.formats.recordio.layout import HEADER, MAGIC
+from kmeans.formats.recordio.framing import HEADER_BYTES, find_records
 from workflow.errors import WorkflowError
 
 RESULT_KEY, INPUT_KEY = "SageMakerOutput", "SageMakerInput"
@@ -145,12 +145,10 @@ def _written(value: Any, media_type: str) -> bytes:
 
 def _frames(content: bytes) -> Iterator[bytes]:
     position = 0
-    while position < len(content):
-        if len(content) - position < HEADER.size:
-            raise WorkflowError(f"byte {position}: expected a RecordIO record, found {len(content) - position} bytes.")
-        magic, length = HEADER.unpack_from(content, position)
-        end = position + HEADER.size + -(-length // 4) * 4
-        if magic != MAGIC or end > len(content):
-            raise WorkflowError(f"byte {position}: expected a whole RecordIO record, found something else.")
-        yield content[position:end]
-        position = end
+    for begin, position in find_records(content):
+        yield content[begin:position]
+    if position == len(content):
+        return
+    if len(content) - position < HEADER_BYTES:
+        raise WorkflowError(f"byte {position}: expected a RecordIO record, found {len(content) - position} bytes.")
+    raise WorkflowError(f"byte {position}: expected a whole RecordIO record, found something else.")

@@ -1,6 +1,6 @@
 """RecordIO-protobuf (``application/x-recordio-protobuf``), SageMaker's own format, read and written by NumPy alone.
 
-``layout`` describes the format, ``protobuf`` the encoding below it, ``reader`` and ``writer`` are the two directions.
+``framing`` delimits records, ``protobuf`` encodes them, ``reader`` and ``writer`` convert them from and to arrays.
 """
 
 from kmeans.formats.recordio.reader import decode, decode_instances, looks_like, read_blocks

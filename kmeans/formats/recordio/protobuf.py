@@ -1,7 +1,14 @@
-"""Protobuf's wire format, as much of it as SageMaker's ``Record`` needs (protobuf's encoding guide).
+"""Protobuf's wire format, as far as SageMaker's ``Record`` needs it, and the field numbers of ``Record``.
 
-A message is a row of fields, each a tag (number and wire type) and its content. Unknown fields are passed over by their
-wire type, so messages of later versions can be read.
+A message is a sequence of fields, each a tag (number and wire type) and its content. Unknown fields are skipped by
+their wire type, so messages of later versions can be read. (Protobuf's encoding guide.) The fields::
+
+    Record   1 features: map<string, Value>   2 label: map<string, Value>   3 uid   4 metadata   5 configuration
+    entry    1 key   2 value                                          (of either map; the vector's key is "values")
+    Value    2 float32_tensor   3 float64_tensor   7 int32_tensor   9 bytes
+    Tensor   1 values (packed)   2 keys (packed uint64; present: sparse)   3 shape (packed uint64)
+
+(SageMaker developer guide, "Common Data Formats for Training".)
 """
 
 from __future__ import annotations
@@ -15,8 +22,14 @@ from numpy.typing import NDArray
 from kmeans.arrays import Int64
 from kmeans.errors import DataError
 
-# Packed numbers that are decoded at once: it takes forty times their memory.
-_BLOCK_BYTES = 64 << 10
+VECTOR_KEY = b"values"
+RECORD_FEATURES, RECORD_LABEL, RECORD_UID, RECORD_METADATA = 1, 2, 3, 4
+ENTRY_KEY, ENTRY_VALUE = 1, 2
+VALUE_FLOAT32, VALUE_FLOAT64, VALUE_INT32 = 2, 3, 7
+TENSOR_VALUES, TENSOR_KEYS, TENSOR_SHAPE = 1, 2, 3
+
+# Bytes of packed numbers that are decoded at once: decoding takes forty times their memory.
+_CHUNK_BYTES = 64 << 10
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 MAX_VARINT_BYTES = 10
@@ -60,7 +73,7 @@ def fields(data: bytes, start: int, stop: int) -> Iterator[Field]:
 
 
 def read_varint(data: bytes, position: int, stop: int) -> tuple[int, int]:
-    """Return the number at ``position`` (unsigned, 64 bits) and the position behind it."""
+    """Return the number at ``position`` (unsigned, 64 bits) and the position after it."""
     number = shift = 0
     begin = position
     while position < stop and shift < 7 * MAX_VARINT_BYTES:
@@ -75,18 +88,18 @@ def read_varint(data: bytes, position: int, stop: int) -> tuple[int, int]:
 
 def read_varints(data: bytes | bytearray) -> Int64:
     """Return the packed numbers that are all of ``data`` as int64 (negative ones are ten bytes long)."""
-    blocks, begin = [np.zeros(0, np.int64)], 0
+    parts, begin = [np.zeros(0, np.int64)], 0
     while begin < len(data):
-        stop = min(begin + _BLOCK_BYTES, len(data))
-        # To the end of a number that begins in this block; one that is too long ends in an error anyway.
-        while stop < len(data) and data[stop - 1] >= 0x80 and stop < begin + _BLOCK_BYTES + MAX_VARINT_BYTES:
+        stop = min(begin + _CHUNK_BYTES, len(data))
+        # To the end of a number that begins in this chunk; one that is too long ends in an error anyway.
+        while stop < len(data) and data[stop - 1] >= 0x80 and stop < begin + _CHUNK_BYTES + MAX_VARINT_BYTES:
             stop += 1
-        blocks.append(_read_block(np.frombuffer(data, np.uint8, stop - begin, begin), begin))
+        parts.append(_read_chunk(np.frombuffer(data, np.uint8, stop - begin, begin), begin))
         begin = stop
-    return np.concatenate(blocks)
+    return np.concatenate(parts)
 
 
-def _read_block(encoded: NDArray[np.uint8], offset: int) -> Int64:
+def _read_chunk(encoded: NDArray[np.uint8], offset: int) -> Int64:
     ends = np.flatnonzero(encoded < 0x80) + 1
     if not len(ends) or ends[-1] != len(encoded):
         raise DataError("found a number that doesn't end where its message does", offset=offset)
@@ -102,7 +115,7 @@ def _read_block(encoded: NDArray[np.uint8], offset: int) -> Int64:
 
 
 def varint(number: int) -> bytes:
-    """Return ``number`` as the wire has it; a negative one takes ten bytes."""
+    """Return ``number`` as a varint; a negative one takes ten bytes."""
     number &= 0xFFFF_FFFF_FFFF_FFFF
     encoded = bytearray()
     while number >= 0x80:

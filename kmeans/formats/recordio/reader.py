@@ -20,15 +20,13 @@ from kmeans.errors import DataError
 from kmeans.formats.buffer import WINDOW_BYTES, Stream, Window
 from kmeans.formats.instances import METADATA, UID, Instances
 from kmeans.formats.pieces import Narrower, Piece, Prepare, in_equal_blocks, joined, joined_wide
-from kmeans.formats.recordio.layout import (
+from kmeans.formats.recordio.framing import HEADER_BYTES, MAGIC_BYTES, Frame, read_frame
+from kmeans.formats.recordio.protobuf import (
     ENTRY_KEY,
     ENTRY_VALUE,
-    FIRST_PART,
-    HEADER,
-    LAST_PART,
-    LENGTH_BITS,
-    MAGIC,
-    MAGIC_BYTES,
+    FIXED32,
+    FIXED64,
+    LENGTH,
     RECORD_FEATURES,
     RECORD_METADATA,
     RECORD_UID,
@@ -38,10 +36,12 @@ from kmeans.formats.recordio.layout import (
     VALUE_FLOAT32,
     VALUE_FLOAT64,
     VALUE_INT32,
+    VARINT,
     VECTOR_KEY,
-    WHOLE,
+    Field,
+    fields,
+    read_varints,
 )
-from kmeans.formats.recordio.protobuf import FIXED32, FIXED64, LENGTH, VARINT, Field, fields, read_varints
 from kmeans.formats.sparse import DenseRows
 
 DTYPES: dict[int, np.dtype[Any]] = {VALUE_FLOAT32: np.dtype("<f4"), VALUE_FLOAT64: np.dtype("<f8")}
@@ -118,28 +118,6 @@ def looks_like(start: bytes) -> bool:
     return start[:4] == MAGIC_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """One record.
-
-    Attributes
-    ----------
-    payload
-        Its message.
-    start
-        Where that lies in the file, if it is in one piece.
-    size
-        Bytes of the record in the file, with headers and padding.
-    is_whole
-        Whether it is in one piece.
-    """
-
-    payload: bytes
-    start: int
-    size: int
-    is_whole: bool
-
-
 @dataclass(slots=True)
 class _Repeated:
     """A repeated field: in one part if it is packed, else in as many as it has numbers.
@@ -197,7 +175,7 @@ def _pieces(
         sparse.source_bytes = window.bytes_seen
         while len(window):
             try:
-                frame = _read_frame(window)
+                frame = read_frame(window)
                 if frame is None:
                     break
                 run = _read_run(window, frame, sparse, keep_text=texts is not None)
@@ -218,51 +196,7 @@ def _pieces(
         raise DataError("expected RecordIO records, found none", hint="Is the file or the request empty?")
 
 
-def _read_frame(window: Window) -> _Frame | None:
-    """Read the record at the window's start; one that was cut at magic numbers is put together again.
-
-    None if the window ends within it and the stream goes on.
-    """
-    position = window.start
-    parts: list[bytes] = []
-    while True:
-        left = window.stop - position
-        if left < HEADER.size:
-            if not window.is_last:
-                return None
-            raise DataError(
-                f"the data ends within a record's header: expected 8 bytes, found {left}",
-                offset=window.offset + position,
-                hint="Was the file cut off?",
-            )
-        magic, flagged = HEADER.unpack_from(window.buffer, position)
-        if magic != MAGIC:
-            raise DataError(
-                f"expected RecordIO's magic number {MAGIC:#x}, found {magic:#x}",
-                offset=window.offset + position,
-                hint="Is this RecordIO-protobuf? Set the content type to what it is.",
-            )
-        part, length = flagged >> LENGTH_BITS, flagged & ((1 << LENGTH_BITS) - 1)
-        if (part in (WHOLE, FIRST_PART)) != (not parts) or part > LAST_PART:
-            raise DataError(f"found part {part} of a divided record out of order", offset=window.offset + position + 4)
-        position += HEADER.size
-        left, padded = window.stop - position, -(-length // 4) * 4
-        if left < padded and not window.is_last:
-            return None
-        if left < length:
-            raise DataError(
-                f"the data ends within a record: expected {length} bytes, found {left}",
-                offset=window.offset + position,
-                hint="Was the file cut off?",
-            )
-        parts.append(bytes(memoryview(window.buffer)[position : position + length]))
-        position += min(padded, left)
-        if part in (WHOLE, LAST_PART):
-            start, size = window.position + HEADER.size, position - window.start
-            return _Frame(MAGIC_BYTES.join(parts), start, size, part == WHOLE)
-
-
-def _read_run(window: Window, frame: _Frame, sparse: DenseRows, *, keep_text: bool) -> _Run:
+def _read_run(window: Window, frame: Frame, sparse: DenseRows, *, keep_text: bool) -> _Run:
     """Read the record at the window's start, which is ``frame``, and what follows it there and is built alike."""
     try:
         tensor, texts = _read_record(frame.payload)
@@ -354,7 +288,7 @@ def _read_sparse(tensor: _Tensor, sparse: DenseRows) -> Float32 | Float64:
         raise
 
 
-def _read_dense_run(window: Window, frame: _Frame, tensor: _Tensor, texts: dict[str, str]) -> _Run:
+def _read_dense_run(window: Window, frame: Frame, tensor: _Tensor, texts: dict[str, str]) -> _Run:
     """Read the record at the window's start and, in one piece, all following ones there that are built alike."""
     values, vector = _read_values(tensor), tensor.values.last
     if not len(values):
@@ -370,14 +304,14 @@ def _read_dense_run(window: Window, frame: _Frame, tensor: _Tensor, texts: dict[
     free = [vector if field.start <= vector.start < field.stop else field for field in outer
             if field.number != RECORD_FEATURES or field.start <= vector.start < field.stop]  # fmt: skip
     run = records[: _alike(records, free)]
-    columns = run[:, HEADER.size + vector.start : HEADER.size + vector.stop]
+    columns = run[:, HEADER_BYTES + vector.start : HEADER_BYTES + vector.stop]
     kept = [field for field in outer if TEXT_FIELDS.get(field.number) in texts]
     return _Run(columns.view(DTYPES[tensor.kind]), _texts(run, kept))
 
 
 def _alike(records: NDArray[np.uint8], free: list[Field]) -> int:
     """Return how many rows at the start of ``records`` equal the first in all bytes outside the ``free`` spans."""
-    edges = [0, *(HEADER.size + edge for span in free for edge in (span.start, span.stop)), records.shape[1]]
+    edges = [0, *(HEADER_BYTES + edge for span in free for edge in (span.start, span.stop)), records.shape[1]]
     begin, rows = 0, _FIRST_BLOCK_ROWS
     while begin < len(records):
         block = records[begin : begin + rows]
@@ -394,7 +328,7 @@ def _texts(run: NDArray[np.uint8], kept: list[Field]) -> list[dict[str, str]]:
     """Return uid and metadata of each record of a run; the same empty dictionary for all if there are none."""
     if not kept:
         return [{}] * len(run)
-    records = [row.tobytes() for row in run[:, HEADER.size :]]
+    records = [row.tobytes() for row in run[:, HEADER_BYTES:]]
     return [
         {TEXT_FIELDS[field.number]: record[field.start : field.stop].decode("utf-8", "replace") for field in kept}
         for record in records

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from kmeans.arrays import Float32
 from kmeans.errors import DataError
 from kmeans.formats.instances import ID, METADATA, UID, Predictions
-from kmeans.formats.recordio.layout import (
+from kmeans.formats.recordio.framing import HEADER_BYTES, frame, header, padded
+from kmeans.formats.recordio.protobuf import (
     ENTRY_KEY,
     ENTRY_VALUE,
-    HEADER,
-    MAGIC,
+    MAX_VARINT_BYTES,
     RECORD_FEATURES,
     RECORD_LABEL,
     RECORD_METADATA,
@@ -29,8 +29,9 @@ from kmeans.formats.recordio.layout import (
     VALUE_FLOAT64,
     VALUE_INT32,
     VECTOR_KEY,
+    delimited,
+    varint,
 )
-from kmeans.formats.recordio.protobuf import MAX_VARINT_BYTES, delimited, varint
 
 # A varint holds 7 bits a byte.
 _LONGER_VARINT_FROM = np.array([1 << bits for bits in range(7, 64, 7)], dtype=np.uint64)
@@ -102,7 +103,7 @@ def encode_predictions(predictions: Predictions) -> bytes:
         uid = attached.get(UID, attached.get(ID))
         payload += b"" if uid is None else delimited(RECORD_UID, str(uid).encode())
         payload += delimited(RECORD_METADATA, attached[METADATA].encode()) if METADATA in attached else b""
-        frames.append(HEADER.pack(MAGIC, len(payload)) + payload + bytes(-len(payload) % 4))
+        frames.append(frame(payload))
     return b"".join(frames)
 
 
@@ -125,9 +126,9 @@ def _open(field: int, length: int) -> bytes:
 def _frames(head: bytes, columns: list[NDArray[np.uint8]], between: bytes) -> NDArray[np.uint8]:
     """Return frames (n, size): ``head``, the first column, and, if there is a second, ``between`` and that."""
     payload = len(head) + len(between) + sum(column.shape[1] for column in columns)
-    frames = np.zeros((len(columns[0]), HEADER.size + -(-payload // 4) * 4), dtype=np.uint8)
+    frames = np.zeros((len(columns[0]), HEADER_BYTES + padded(payload)), dtype=np.uint8)
     position = 0
-    pieces: list[bytes | NDArray[np.uint8]] = [HEADER.pack(MAGIC, payload) + head, columns[0], between, *columns[1:]]
+    pieces: list[bytes | NDArray[np.uint8]] = [header(payload) + head, columns[0], between, *columns[1:]]
     for piece in pieces:
         content = np.frombuffer(piece, np.uint8) if isinstance(piece, bytes) else piece
         frames[:, position : position + content.shape[-1]] = content
@@ -147,7 +148,7 @@ def _encode_with_integers(columns: NDArray[np.uint8], labels: NDArray[np.int64])
     sizes = np.zeros(MAX_VARINT_BYTES + 1, dtype=np.int64)
     for length, entry in entries.items():
         payload = len(head) + columns.shape[1] + len(entry) + length
-        sizes[length] = HEADER.size + -(-payload // 4) * 4
+        sizes[length] = HEADER_BYTES + padded(payload)
     ends = np.cumsum(sizes[lengths])
     written = np.empty(int(ends[-1]), dtype=np.uint8)
     for length, entry in entries.items():
@@ -155,8 +156,8 @@ def _encode_with_integers(columns: NDArray[np.uint8], labels: NDArray[np.int64])
         for first in range(0, len(chosen), _BLOCK_ROWS):
             rows = chosen[first : first + _BLOCK_ROWS]
             frames = _frames(head, [columns[rows], _varints(numbers[rows], length)], entry)
-            for begin, frame in zip((ends[rows] - sizes[length]).tolist(), frames, strict=True):
-                written[begin : begin + len(frame)] = frame
+            for begin, content in zip((ends[rows] - sizes[length]).tolist(), frames, strict=True):
+                written[begin : begin + len(content)] = content
     return written.tobytes()
 
 

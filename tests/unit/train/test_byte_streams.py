@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import random
-import struct
 
 import pytest
 from hypothesis import given
@@ -15,7 +14,7 @@ from kmeans.formats.buffer import Stream
 from tests.unit.kmeans import oracle
 from tests.unit.kmeans.formats.streams import Trickle
 from train import byte_streams
-from train.byte_streams import ForwardStream, UnpackedStream, UnwrappedStream, Utf8Stream
+from train.byte_streams import ForwardStream, UnpackedStream, Utf8Stream
 
 TEXT = "1,2.5\n-3,\u00e4\u20ac\U0001f600\n"
 
@@ -122,38 +121,3 @@ def test_text_without_a_byte_order_mark_is_refused(encoding: str, name: str, mos
 
 def test_half_a_surrogate_pair_is_left_to_the_reader() -> None:
     assert read(Utf8Stream(Trickle(b"1,\\ud800", 3), "unicode_escape")) == b"1,\xed\xa0\x80"
-
-
-def frame(content: bytes, part: int = 0) -> bytes:
-    return struct.pack("<II", 0xCED7230A, part << 29 | len(content)) + content + bytes(-len(content) % 4)
-
-
-MAGIC = struct.pack("<I", 0xCED7230A)
-
-
-@oracle.PROPERTY
-@given(st.lists(st.binary(max_size=20), max_size=4), st.integers(1, 20), st.integers(1, 20))
-def test_objects_come_out_of_their_records_one_after_the_other(objects: list[bytes], size: int, most: int) -> None:
-    assert read(UnwrappedStream(Trickle(b"".join(map(frame, objects)), most)), size) == b"".join(objects)
-
-
-@pytest.mark.parametrize("size", [1, 3, 100])
-def test_an_object_that_was_cut_at_magic_numbers_is_whole_again(size: int) -> None:
-    """As dmlc's writer does it: the numbers themselves are left out."""
-    cut = frame(b"abcd", 1) + frame(b"efgh", 2) + frame(b"", 2) + frame(b"ij", 3)
-    assert read(UnwrappedStream(Trickle(cut + frame(b"k"), 5)), size) == b"abcd" + MAGIC + b"efgh" + MAGIC * 2 + b"ijk"
-
-
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        (b"1,2,3\n4,5,6\n", "byte 0: expected RecordIO's magic number 0xced7230a, found 0x2c322c31"),
-        (frame(b"1,2\n") + b"1,2,3\n4,5", "byte 12: expected RecordIO's magic number"),
-        (frame(b"1,2\n") + MAGIC, "byte 16: expected 8 bytes of a record's header, found the end"),
-        (frame(b"1,2\n3,4\n")[:-3], "byte 13: expected 3 more bytes of a record, found the end"),
-    ],
-)
-def test_what_is_in_no_record_is_named(content: bytes, problem: str) -> None:
-    with pytest.raises(DataError) as caught:
-        read(UnwrappedStream(Trickle(content, 7)))
-    assert problem in str(caught.value)

@@ -542,8 +542,8 @@ def test_a_file_is_known_by_its_first_bytes() -> None:
 
 def test_numbers_that_lie_across_the_ends_of_blocks_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = [int(number) for number in np.random.default_rng(0).integers(-300, 300, 500)]
-    for block_bytes in (1, 2, 9, 10, 11, 64, 5000):
-        monkeypatch.setattr(protobuf, "_BLOCK_BYTES", block_bytes)
+    for chunk_bytes in (1, 2, 9, 10, 11, 64, 5000):
+        monkeypatch.setattr(protobuf, "_CHUNK_BYTES", chunk_bytes)
         assert recordio.decode(wire.file_of(wire.int32_tensor(*numbers))).tolist() == [numbers]
         for packed, words in ((b"\1\x80", "doesn't end"), (b"\1" + b"\x80" * 11 + b"\1", "a number")):
             with pytest.raises(DataError, match=words):
