@@ -1,8 +1,8 @@
 """Narrow rows to float32 while they are read, in coordinates that keep differences.
 
-The coordinates are chosen from the first rows and checked against a sample of all rows at the end of the first pass.
-Rows that show another need then - a column that is constant at first, say - are read again where that is possible;
-where it isn't, a warning names the column. All hosts have the same coordinates.
+The coordinates are chosen from the first rows and checked against a sample of all rows at the end of the first pass. If
+the sample needs others - a column is constant at first, say - the rows are read again where that is possible; where it
+isn't, a warning names the column. All hosts have the same coordinates.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kmeans.collectives import Collectives, SingleHost
 from kmeans.coordinates import IDENTITY, Coordinates, coarse_columns, measure, sample_rows
 from kmeans.errors import DataError
 
-# Passes that begin anew with other coordinates, at most.
+# The rows are read again with other coordinates at most this many times.
 MAX_RESTARTS = 2
 
 
@@ -25,14 +25,14 @@ class Narrowing:
     """Chooses the coordinates of a data set, and gives rows these coordinates.
 
     Each host calls :meth:`end_pass` at the end of the same passes, also if it had no rows; and, if it had some, the
-    readers call :meth:`settle` once in the first pass.
+    readers call :meth:`settle` at the end of their first batch.
 
     Parameters
     ----------
     hosts
         Those that read the data set.
     divides
-        Whether each host reads rows of its own; else all read the same.
+        Whether each host reads other rows; else all read the same.
     restarts
         How many times the rows may be read again.
     coordinates
@@ -64,6 +64,7 @@ class Narrowing:
         self._restarts = restarts
         self._is_watching = not self.is_settled
         self._parts: list[NDArray[Any]] = []
+        self._pending: list[tuple[NDArray[Any], Float32]] = []
         self._taken = self._seen = self._next = self._settled_after = 0
         self._step = 1
         self._was_float32 = True
@@ -71,12 +72,28 @@ class Narrowing:
 
     @property
     def is_idle(self) -> bool:
-        """Whether rows need nothing but to be float32."""
+        """Whether rows only need to be converted to float32."""
         return self.is_settled and not self._is_watching and self.coordinates.is_identity
 
-    def see(self, rows: NDArray[Any]) -> None:
+    def narrow(self, rows: NDArray[Any], points: Float32) -> None:
+        """Write the coordinates of ``rows`` (n, d), which come next, into ``points`` (n, d), which hold the rows.
+
+        Before the coordinates are chosen, the rows are remembered: :meth:`settle` writes their coordinates.
+
+        Raises
+        ------
+        DataError
+            If float32 doesn't hold them, and they can't be read again.
+        """
+        self._sample_some(rows)
+        if self.is_settled:
+            self._write(rows, points)
+        else:
+            self._pending.append((rows.copy(), points))
+
+    def _sample_some(self, rows: NDArray[Any]) -> None:
         """Take some of the ``rows`` (n, d), which come next, into the sample."""
-        # Rows of another width are refused soon.
+        # Rows of another width are refused later.
         if not self._is_watching or (self._parts and rows.shape[1] != self._parts[0].shape[1]):
             return
         first = self._next - self._seen
@@ -98,21 +115,23 @@ class Narrowing:
             self._taken, self._step = len(self._parts[0]), 2 * self._step
             self._next = self._taken * self._step
 
-    def settle(self) -> bool:
-        """Choose the coordinates; return False if the rows keep their own."""
-        if not self.is_settled:
-            self._choose()
-            self._settled_after = self._seen
-        return not self.coordinates.is_identity
-
-    def write(self, rows: NDArray[Any], points: Float32) -> None:
-        """Write the coordinates of ``rows`` (n, d) into ``points``, which hold the rows.
+    def settle(self) -> None:
+        """Choose the coordinates, and give them to the rows that came before; do nothing if they are chosen.
 
         Raises
         ------
         DataError
-            If float32 doesn't hold them, and they can't be read again.
+            As :meth:`narrow`.
         """
+        if self.is_settled:
+            return
+        self._choose()
+        self._settled_after = self._seen
+        pending, self._pending = self._pending, []
+        for rows, points in pending:
+            self._write(rows, points)
+
+    def _write(self, rows: NDArray[Any], points: Float32) -> None:
         if self.coordinates.is_identity or self.coordinates.features not in (None, rows.shape[1]):
             return
         points[...] = self.coordinates.narrow(rows)
@@ -173,8 +192,8 @@ class Narrowing:
         if self._hosts.size > 1:
             offset = self.coordinates.offset
             message = np.concatenate([[self.coordinates.scale], np.empty(0) if offset is None else offset])
-            scale, *told = self._hosts.broadcast(message).tolist()
-            self.coordinates = Coordinates(np.array(told) if told else None, scale)
+            scale, *received = self._hosts.broadcast(message).tolist()
+            self.coordinates = Coordinates(np.array(received) if received else None, scale)
 
     def _warn_of_change(self, before: Coordinates) -> None:
         """Warn of columns that show their need for other coordinates too late."""

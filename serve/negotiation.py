@@ -1,65 +1,32 @@
-"""Content-Type and Accept to a format: one table of requests, one of answers.
+"""Content-Type and Accept headers to formats.
 
 Media types are compared without regard to letter case and parameters (``Text/CSV; charset=utf-8`` is ``text/csv``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from math import isfinite
+
+from werkzeug.http import parse_list_header, parse_options_header
 
 from kmeans.errors import shown
-from kmeans.formats import csv, json, jsonlines, npy, portions, recordio
-from kmeans.formats.instances import Instances, Predictions
-from kmeans.formats.media_type import CSV, JSON, JSON_LINES, NPY, RECORDIO, MediaType
+from kmeans.formats.format import Format
+from kmeans.formats.registry import FORMATS
 
-
-class Decoder(Protocol):
-    """Reads a body."""
-
-    def __call__(self, body: bytes, features: int, /, *, wide: bool = False) -> Instances:
-        """Return its points, float32 or, if ``wide``, float64."""
-
-
-# What reads a body; the number of features is what sparse vectors must have.
-DECODERS: dict[str, Decoder] = {
-    CSV: lambda body, _, *, wide=False: Instances((csv.decode_wide if wide else csv.decode)(body)),
-    JSON: json.decode,
-    JSON_LINES: jsonlines.decode,
-    RECORDIO: recordio.decode_instances,
-    NPY: lambda body, _, *, wide=False: Instances((npy.decode_wide if wide else npy.decode)(body)),
-}
-# The first is the built-in image's answer to a client that doesn't say what it wants.
-ENCODERS: dict[str, Callable[[Predictions], bytes]] = {
-    JSON: json.encode,
-    JSON_LINES: jsonlines.encode,
-    CSV: csv.encode,
-    RECORDIO: recordio.encode_predictions,
-}
-# What cuts a large body into portions, and a portion into rows.
-CUTTERS: dict[str, tuple[portions.Cutter, Callable[[bytes], list[bytes] | None]]] = {
-    CSV: (portions.of_lines, portions.each_line),
-    JSON: (portions.of_instances, portions.each_instance),
-    JSON_LINES: (portions.of_lines, portions.each_line),
-    RECORDIO: (portions.of_records, portions.each_record),
-    NPY: (portions.whole, portions.each_of_nothing),
-}
-# What an answer begins with, what stands between its rows, and what it ends with.
-FRAMES: dict[str, tuple[bytes, bytes, bytes]] = {
-    JSON: (b'{"predictions": [', b", ", b"]}"),
-    JSON_LINES: (b"", b"\n", b""),
-    CSV: (b"", b"\n", b""),
-    RECORDIO: (b"", b"", b""),
-}
 # A parameter of Accept by which a client asks for labels as integers: ``application/json; labels=int``.
 LABELS = "labels"
 
 # Headers that are remembered, each of at most 8 KB.
 CACHED_HEADERS = 256
 
-# Of a header that can't be met so many characters are repeated in the answer.
+# A weight without a number, which werkzeug leaves out.
+_EMPTY_WEIGHT = re.compile(r";\s*q\s*=\s*(;|$)", re.IGNORECASE)
+
+# An error message repeats at most this many characters of a header.
 MAX_SHOWN = 100
 
 
@@ -69,51 +36,86 @@ class AnswerType:
 
     Attributes
     ----------
-    media_type
-        One of ``ENCODERS``.
+    form
+        Its format.
     integer_labels
         Whether labels are written as integers instead of the built-in image's floats.
     """
 
-    media_type: str
+    form: Format
     integer_labels: bool
 
 
+@dataclass(frozen=True, slots=True)
+class AcceptedRange:
+    """One item of an Accept header: a media type or a range of them, such as ``text/*``.
+
+    Attributes
+    ----------
+    name
+        In lower case, the usual name of a format instead of an alias.
+    quality
+        How welcome it is, from 0 (not at all) to 1 (the default).
+    integer_labels
+        Whether labels are to be integers.
+    """
+
+    name: str
+    quality: float
+    integer_labels: bool
+
+    @classmethod
+    def parse(cls, text: str) -> AcceptedRange:
+        """Return the item that ``text`` describes; a weight that isn't a number is 0."""
+        name, parameters = parse_options_header(text)
+        weight = parameters.get("q", "" if _EMPTY_WEIGHT.search(text) else "1")
+        integer_labels = parameters.get(LABELS, "").lower() == "int"
+        return cls("*/*" if name == "*" else _usual_name(name), _quality(weight), integer_labels)
+
+    @property
+    def specificity(self) -> int:
+        """How precise it is: 2 for a media type, 1 for a range of subtypes, 0 for all."""
+        return 2 - self.name.count("*")
+
+    def covers(self, name: str) -> bool:
+        """Return True if it includes the media type ``name``."""
+        own, _, subtype = self.name.partition("/")
+        return self.name in (name, "*/*") or (subtype == "*" and name.startswith(f"{own}/"))
+
+
 class UnsupportedContentTypeError(Exception):
-    """No decoder for the request's Content-Type."""
+    """No format of requests has the request's Content-Type."""
 
     def __init__(self, found: str) -> None:
         what = shown(found, MAX_SHOWN) if found else "no Content-Type"
-        super().__init__(f"expected a body of type {_listed(DECODERS)}, found {what}")
+        super().__init__(f"expected a body of type {_listed(FORMATS.of_requests())}, found {what}")
 
 
 class NotAcceptableError(Exception):
-    """No encoder for anything in the request's Accept."""
+    """No format of responses is in the request's Accept."""
 
     def __init__(self, found: str) -> None:
         what = shown(found, MAX_SHOWN)
-        super().__init__(f"answers can be of type {_listed(ENCODERS)}, but the request accepts only {what}")
+        super().__init__(
+            f"answers can be of type {_listed(FORMATS.of_responses())}, but the request accepts only {what}"
+        )
 
 
 # Many requests have the same few headers, and reading them takes as long as reading a row.
 @lru_cache(CACHED_HEADERS)
-def request_type(content_type: str | None) -> str:
-    """Return the media type of a body with the header ``content_type``, one of ``DECODERS``.
+def request_format(content_type: str | None) -> Format:
+    """Return the format of a body with the header ``content_type``.
 
     Raises
     ------
     UnsupportedContentTypeError
-        If nothing does; for HTTP that is 415.
+        If requests can't be of that type; for HTTP that is 415.
     """
-    name = MediaType.parse(content_type).name
-    if name not in DECODERS:
+    name = _usual_name(parse_options_header(content_type)[0])
+    form = FORMATS.find(name)
+    if form is None or not form.is_of_requests:
         raise UnsupportedContentTypeError(name)
-    return name
-
-
-def decoder(content_type: str | None) -> Decoder:
-    """Return what reads a body of ``content_type``; errors are as of :func:`request_type`."""
-    return DECODERS[request_type(content_type)]
+    return form
 
 
 @lru_cache(CACHED_HEADERS)
@@ -128,23 +130,41 @@ def answer_type(accept: str | None, default: str) -> AnswerType:
         If none of the accepted types can be produced; for HTTP that is 406.
     """
     wanted = accept if accept and accept.strip() not in ("", "*/*") else default
-    ranges = [MediaType.parse(text) for text in wanted.split(",")]
+    ranges = [AcceptedRange.parse(text) for text in parse_list_header(wanted)]
+    usual = _usual_name(parse_options_header(default)[0])
     best: tuple[tuple[float, int, int, bool], AnswerType] | None = None
-    for offer in ENCODERS:
+    for offer in FORMATS.of_responses():
         # The most specific range that covers a type says how welcome it is; of equally welcome types the one that was
         # named most precisely wins, then the one named first, then the default.
-        covering = [(item.specificity, -place, item) for place, item in enumerate(ranges) if item.covers(offer)]
+        covering = [
+            (item.specificity, -place, item) for place, item in enumerate(ranges) if item.covers(offer.media_type)
+        ]
         if not covering:
             continue
         specificity, place, item = max(covering, key=lambda found: found[:2])
-        rank = (item.quality, specificity, place, offer == MediaType.parse(default).name)
+        rank = (item.quality, specificity, place, offer.media_type == usual)
         if item.quality > 0 and (best is None or rank > best[0]):
-            best = rank, AnswerType(offer, item.parameters.get(LABELS, "").lower() == "int")
+            best = rank, AnswerType(offer, item.integer_labels)
     if best is None:
         raise NotAcceptableError(wanted)
     return best[1]
 
 
-def _listed(names: Iterable[str]) -> str:
-    *first, last = names
+def _usual_name(name: str) -> str:
+    """Return the media type of a format for any of its names, else ``name``, in lower case."""
+    name = name.strip().lower()
+    form = FORMATS.find(name)
+    return name if form is None else form.media_type
+
+
+def _quality(text: str) -> float:
+    try:
+        quality = float(text)
+    except ValueError:
+        return 0.0
+    return min(max(quality, 0.0), 1.0) if isfinite(quality) else 0.0
+
+
+def _listed(formats: Sequence[Format]) -> str:
+    *first, last = (form.media_type for form in formats)
     return f"{', '.join(first)} or {last}"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
 from kmeans import __version__
 from kmeans.arrays import MAX_MAGNITUDE
+from kmeans.formats.format import Format
 from kmeans.formats.media_type import JSON
+from kmeans.formats.registry import FORMATS
 from kmeans.model import KMeansModel
 from serve.errors import REFUSALS
 from serve.metrics import MEDIA_TYPE
 from serve.multi_model import routes
 from serve.multi_model.registry import MAX_NAME, MAX_URL
-from serve.negotiation import DECODERS, ENCODERS
 
 Schema = dict[str, Any]
 
@@ -192,17 +194,22 @@ def _response(status: int, content: tuple[str, Schema] | None) -> Schema:
     return response
 
 
+def _contents(formats: Iterable[Format], schema: Schema) -> Schema:
+    """Return what OpenAPI says of bodies in these formats; the ``schema`` describes those that are JSON."""
+    return {form.media_type: {"schema": schema} if form.is_json_document else {} for form in formats}
+
+
 def _invocation(request: Schema) -> Schema:
     """Return the description of an invocation with a JSON ``request``; other formats have no schema."""
     refusals = [HTTPStatus.BAD_REQUEST, *(status for status, _ in REFUSALS.values()), HTTPStatus.SERVICE_UNAVAILABLE]
     responses = {str(int(status)): _response(status, (JSON, ERROR)) for status in sorted(refusals)}
     found: Schema = {"description": "A prediction for each row, in their order."}
-    found["content"] = {name: {"schema": ANSWER} if name == JSON else {} for name in ENCODERS}
+    found["content"] = _contents(FORMATS.of_responses(), ANSWER)
     return {
         "summary": "Predict the clusters of rows.",
         "requestBody": {
             "required": True,
-            "content": {name: {"schema": request} if name == JSON else {} for name in DECODERS},
+            "content": _contents(FORMATS.of_requests(), request),
         },
         "parameters": [
             {

@@ -1,93 +1,55 @@
-"""The bytes of a file as streams that are read forward, once: shown before they are read, unpacked, put into UTF-8."""
+"""Streams that convert the bytes of a file while they are read: unpacked from gzip, and text to UTF-8."""
 
 from __future__ import annotations
 
 import codecs
 import gzip
-import io
 import zlib
 
 from kmeans.errors import DataError
-from kmeans.formats.buffer import Stream
+from kmeans.formats.buffer import Buffer, Stream
 
 GZIP_MAGIC = b"\x1f\x8b"
 
-# Packed bytes that are read at once.
-PACKED_BYTES = 64 << 10
+# Packed bytes that are read at once: as many as Python's gzip module asks for.
+PACKED_BYTES = 128 << 10
 
-# Bytes of a text that are put into UTF-8 at once.
+# Bytes of text that are converted at once.
 TEXT_BYTES = 64 << 10
 
 
-class ForwardStream(io.RawIOBase):
-    """A stream whose first bytes can be looked at before they are read, and that counts what it gave.
-
-    Attributes
-    ----------
-    taken
-        Bytes taken from the stream below.
-    """
-
-    def __init__(self, stream: Stream) -> None:
-        self.taken = 0
-        self._stream = stream
-        self._head = b""
-
-    def peek(self, size: int) -> bytes:
-        """Return the next ``size`` bytes, which stay to be read; fewer where the stream has no more."""
-        head = bytearray(max(size, len(self._head)))
-        count = len(self._head)
-        head[:count] = self._head
-        with memoryview(head) as view:
-            while count < size and (more := self._take(view[count:])):
-                count += more
-        self._head = bytes(head[:count])
-        return self._head[:size]
-
-    def readable(self) -> bool:
-        """Tell ``io`` that this can be read."""
-        return True
-
-    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
-        """Fill ``buffer`` from its front; return how many bytes came, 0 at the end."""
-        if not self._head:
-            return self._take(buffer)
-        count = min(len(buffer), len(self._head))
-        buffer[:count] = self._head[:count]
-        self._head = self._head[count:]
-        return count
-
-    def _take(self, buffer: memoryview) -> int:
-        count = self._stream.readinto(buffer) or 0
-        self.taken += count
-        return count
-
-
 class UnpackedStream:
-    """What is packed by gzip, in one or several members, unpacked."""
+    """The content of a gzip file of one or several members."""
 
-    def __init__(self, stream: ForwardStream) -> None:
-        self._packed = stream
-        # GzipFile takes a short read for the end; a BufferedReader reads until it has what was asked for.
-        self._file = gzip.GzipFile(fileobj=io.BufferedReader(stream, PACKED_BYTES), mode="rb")
+    def __init__(self, packed: Buffer) -> None:
+        self._packed = packed
+        # Of the file it calls nothing but read(), which must not return too few bytes before the end.
+        self._file = gzip.GzipFile(fileobj=packed, mode="rb")  # type: ignore[call-overload]
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Fill ``buffer`` from its front; raise a DataError if the stream is no gzip, damaged or cut off."""
+        """Fill ``buffer`` from its front; return the number of bytes, 0 at the end.
+
+        Raises
+        ------
+        DataError
+            If the stream isn't gzip, is damaged or cut off.
+        """
         try:
-            return self._file.readinto(buffer)
+            count: int = self._file.readinto(buffer)
+            return count
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            # Only where it ends too early all bytes before have been used, and not just read ahead.
-            offset = self._packed.taken if isinstance(error, EOFError) else None
+            # Only where the stream ends too early, all bytes before have been used, and not just read ahead.
+            offset = self._packed.bytes_seen if isinstance(error, EOFError) else None
             raise DataError(f"expected gzip, but {error}", offset=offset, hint="Was the file cut off?") from None
 
 
 class Utf8Stream:
-    """A text in another encoding, put into UTF-8.
+    """Text in another encoding as UTF-8.
 
     Parameters
     ----------
     encoding
-        One that Python knows as an encoding of text.
+        A text encoding that Python knows.
     """
 
     def __init__(self, stream: Stream, encoding: str) -> None:
@@ -99,7 +61,13 @@ class Utf8Stream:
         self._ready = b""
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Fill ``buffer`` from its front; raise a DataError with the offset of bytes that are no text."""
+        """Fill ``buffer`` from its front; return the number of bytes, 0 at the end.
+
+        Raises
+        ------
+        DataError
+            If bytes aren't text in the encoding; with their offset.
+        """
         while not self._ready:
             count = self._stream.readinto(memoryview(self._chunk)) or 0
             self._taken += count
@@ -120,5 +88,5 @@ class Utf8Stream:
             raise DataError(f"expected text in {self._encoding}, but {error.reason}", offset=offset) from None
         except UnicodeError as error:  # without the byte order mark that the encoding begins with
             raise DataError(f"expected text in {self._encoding}, but {error}", offset=0) from None
-        # Half a surrogate pair is no text either, and what reads the text says so by row and column.
+        # Half a surrogate pair isn't text either, but the format's reader reports it by row and column.
         return text.encode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""A channel to blocks of rows; here in File and FastFile mode, and in ``train.pipe`` in Pipe mode.
+"""A channel to batches of rows, in File and FastFile mode; :mod:`train.pipe` does it in Pipe mode.
 
 All regular files of the channel's folder and its sub-folders are read, sorted by path; hidden ones are not, and empty
 ones count as no data. Each pass opens each file once and reads it forward: in FastFile mode that is a request to S3.
@@ -7,95 +7,108 @@ ones count as no data. Each pass opens each file once and reads it forward: in F
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 
 from kmeans.arrays import Float32
 from kmeans.errors import DataError, NoDataError, SettingError, shown
-from kmeans.formats.pieces import Prepare
-from kmeans.narrowing import Narrowing
 from train.config import PIPE_MODE, Channel
-from train.files import FileReader, OnProgress, declared_type
-from train.pipe import PipeReader
-from train.reader import Reader
+from train.files import FileReader, ReadOptions, check_columns, declared_format
 
 INPUT_MODES = ("File", "FastFile", PIPE_MODE)
 
 
-def reader(
-    channel: Channel,
-    feature_dim: int | None,
-    on_progress: OnProgress | None = None,
-    prepare: Prepare | None = None,
-    narrowing: Narrowing | None = None,
-) -> Reader:
-    """Return what reads ``channel``; its parameters are those of :class:`train.reader.Reader`.
+class Reader(ABC):
+    """The rows of a channel, pass after pass.
+
+    Parameters
+    ----------
+    channel
+        The channel that is read.
+    options
+        What happens to the rows.
+
+    Attributes
+    ----------
+    features
+        Number of columns of a batch, d; 0 before the first batch.
+    rows, bytes
+        Number of rows, and of their bytes as stored, in the last complete pass; 0 before.
+    files
+        Number of files with data in that pass, or of pipes that were read to their ends in all passes.
+    content_type
+        Media type of the last file or pipe.
+    label_columns
+        Number of columns at the front that are skipped as labels.
 
     Raises
     ------
     kmeans.errors.SettingError
-        If the channel's input mode or content type is not known here, or it should have files and has none.
+        If the channel's input mode or content type is not known.
     """
-    if channel.is_pipe:
+
+    def __init__(self, channel: Channel, options: ReadOptions) -> None:
         check_channel(channel)
-        return PipeReader(channel, feature_dim, on_progress, prepare, narrowing)
-    return ChannelReader(channel, feature_dim, on_progress, prepare, narrowing)
+        self.features = self.rows = self.files = self.bytes = self.label_columns = 0
+        self.content_type = ""
+        self._channel = channel
+        self._options = options
+        self._first: FileReader | None = None  # whose columns all others must have
+
+    @abstractmethod
+    def batches(self) -> Generator[Float32, None, None]:
+        """Yield the rows of one pass as batches (b, d) float32, each valid until the next one is asked for."""
+
+    def _note(self, file: FileReader, batch: Float32) -> None:
+        """Remember what a ``batch`` of ``file`` is like; raise a DataError if it has other columns than the first."""
+        self._first = self._first or file
+        check_columns(file, self._first, f"as in {self._first.path}")
+        self.features, self.label_columns = batch.shape[1], file.label_columns
+        self.content_type = file.content_type
 
 
 class ChannelReader(Reader):
-    """The rows of a channel's files, to be read again and again; parameters and attributes as of a ``Reader``.
+    """The rows of a channel's files, the same in each pass; parameters and attributes are those of ``Reader``.
 
-    The files are listed here and now, and then no more.
+    The files are listed once, here.
 
     Raises
     ------
     kmeans.errors.SettingError
-        If the channel has no files, or a content type or input mode that is not known here.
+        If the channel has no files, or a content type or input mode that is not known.
     """
 
-    def __init__(
-        self,
-        channel: Channel,
-        feature_dim: int | None,
-        on_progress: OnProgress | None = None,
-        prepare: Prepare | None = None,
-        narrowing: Narrowing | None = None,
-    ) -> None:
-        super().__init__(channel, feature_dim, on_progress, prepare, narrowing)
+    def __init__(self, channel: Channel, options: ReadOptions) -> None:
+        super().__init__(channel, options)
         self._paths = list_files(channel)
         self._sizes: dict[Path, tuple[int, int]] = {}  # rows and columns of each file that was read to its end
 
-    def blocks(self) -> Generator[Float32, None, None]:
-        """Yield all rows as blocks (b, d) float32, file by file; each is valid until the next one is asked for.
+    def batches(self) -> Generator[Float32, None, None]:
+        """Yield all rows as batches (b, d) float32, file by file; each is valid until the next one is asked for.
 
         Raises
         ------
         kmeans.errors.SettingError
             If all files are empty, or the content type has parameters that don't fit.
         kmeans.errors.DataError
-            If a file can't be read, has other columns than those before it, or is not what it was in the first pass;
+            If a file can't be read, has other columns than those before it, or has changed since the first pass;
             the error names it, and the row and column that are wrong.
         """
         rows = files = size = 0
         for index, path in enumerate(self._paths):
             where = f"{index} of {len(self._paths)} files"
-            self._tell(where)
-            file = FileReader(
-                path,
-                self._channel.content_type,
-                self._feature_dim,
-                prepare=self._prepare,
-                narrowing=self._narrowing,
-            )
+            self._options.on_progress(where)
+            file = FileReader(path, self._channel.content_type, self._options)
             known = self._sizes.get(path)
-            with closing(file.blocks()) as blocks:
-                for block in blocks:
-                    self._tell(where)
+            with closing(file.batches()) as batches:
+                for batch in batches:
+                    self._options.on_progress(where)
                     if known and (file.rows > known[0] or file.columns != known[1]):
                         raise _changed(file, known)
-                    self._note(file, block)
-                    yield block
+                    self._note(file, batch)
+                    yield batch
             if known and (file.rows, file.columns) != known:
                 raise _changed(file, known)
             self._sizes[path] = file.rows, file.columns
@@ -106,9 +119,9 @@ class ChannelReader(Reader):
 
 
 def check_channel(channel: Channel) -> None:
-    """Raise a SettingError if the input mode or content type of ``channel`` is not known here."""
+    """Raise a SettingError if the input mode or content type of ``channel`` is not known."""
     try:
-        declared_type(channel.content_type)
+        declared_format(channel.content_type)
     except SettingError as error:
         raise SettingError(f"Channel {channel.name}: {error}") from None
     if channel.input_mode not in INPUT_MODES:
@@ -119,12 +132,12 @@ def check_channel(channel: Channel) -> None:
 
 
 def list_files(channel: Channel) -> list[Path]:
-    """Return the files of ``channel``, sorted by path; whether they hold data comes out when they are read.
+    """Return the files of ``channel``, sorted by path; some may turn out to be empty.
 
     Raises
     ------
     kmeans.errors.SettingError
-        If there are none, or the channel's input mode or content type is not known here.
+        If there are none, or the channel's input mode or content type is not known.
     """
     check_channel(channel)
     folder = channel.directory
@@ -139,7 +152,7 @@ def list_files(channel: Channel) -> list[Path]:
 
 
 def all_files_are_empty(channel: Channel, files: int) -> NoDataError:
-    """Return the error of a ``channel`` none of whose ``files`` held data."""
+    """Return the error for a ``channel`` of which all ``files`` are empty."""
     return _no_data(channel, f"all {files} of its files are empty")
 
 

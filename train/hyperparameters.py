@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kmeans.errors import SettingError, shown
-from kmeans.formats.pieces import Prepare
+from kmeans.formats.batches import Prepare
 from kmeans.metric import METRICS
 from kmeans.ranges import AUTO, Integer
 from kmeans.settings import MINI_BATCH_SIZE, RANGES, Settings

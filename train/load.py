@@ -1,4 +1,4 @@
-"""What a host has of a channel: its files of a sharded one, its part of the rows of a replicated one, or nothing."""
+"""Reads the local rows of a channel: all in this host's files, or this host's part of the rows that all hosts read."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from kmeans.dataset import MemoryRows, Pass, PipedRows, RowAssignment, Rows, loa
 from kmeans.errors import DataError, NoDataError
 from kmeans.narrowing import MAX_RESTARTS, Narrowing
 from kmeans.threads import Interrupted
-from train import channels
+from train.channels import ChannelReader, Reader
 from train.config import Channel
+from train.files import ReadOptions
 from train.fingerprint import Fingerprint
 from train.hyperparameters import Hyperparameters
 from train.metrics import JobLog
-from train.reader import Reader
+from train.pipe import PipeReader
 
-# Share of the memory for rows that those of one pipe may take: they can't be read again, and the next need room too.
+# Fraction of the memory for rows that those of one pipe may take: they can't be read again, and the next need room too.
 PIPED_SHARE = 0.8
 
-# Columns that a line of the log names.
+# A line of the log names at most this many columns.
 MAX_SHOWN = 10
 
 
@@ -40,24 +41,24 @@ def read_share(
     digest: Fingerprint | None = None,
     coordinates: Coordinates | None = None,
 ) -> Rows:
-    """Read this host's share of a channel into at most ``budget`` bytes of memory; ``digest`` takes the rows in.
+    """Return this host's local rows of a channel, in at most ``budget`` bytes of memory; ``digest`` adds them up.
 
-    Of several hosts' shares some may be empty. What a host does next never depends on whether its own is: what it asks
-    of the others, and what it waits for, is the same on all.
+    Some hosts may have no local rows. All hosts take part in the same collective operations, whether they have rows or
+    not.
 
     Parameters
     ----------
     feature_dim
-        Columns that the rows must have; None takes what they have.
+        Columns that the rows must have; None for any number.
     budget
         Bytes for the rows in memory.
     coordinates
-        Those that the rows are given; None chooses them (:mod:`kmeans.narrowing`).
+        Coordinates for the rows; None chooses them (:mod:`kmeans.narrowing`).
 
     Raises
     ------
     kmeans.errors.NoDataError
-        If no host has any rows, or this one alone has none of a replicated channel.
+        If no host has rows, or this one has none of a replicated channel.
     kmeans.errors.DataError
         If something is wrong with them, or hosts have rows of other widths.
     """
@@ -65,7 +66,7 @@ def read_share(
 
     def tell(state: str) -> None:
         log.reading(channel.name, state)
-        # The fit looks for a stop while it computes, but can't while it waits for a pipe.
+        # The fit checks for a stop while it computes, but can't while it waits for a pipe.
         if channel.is_pipe and log.stop_wanted():
             raise Interrupted
 
@@ -80,7 +81,8 @@ def read_share(
     narrowing = Narrowing(hosts, divides=channel.is_sharded, restarts=restarts, coordinates=coordinates)
     with log.timed("read"):
         try:
-            reader, nothing = channels.reader(channel, feature_dim, tell, wanted.prepare, narrowing), None
+            options = ReadOptions(feature_dim, tell, wanted.prepare, narrowing)
+            reader, nothing = channel_reader(channel, options), None
         except NoDataError as error:
             reader, nothing = None, error
 
@@ -99,17 +101,28 @@ def read_share(
         rows = _no_rows(columns)
     if reader is not None and channel.is_pipe and may_be_empty:
         held = rows.in_memory.points
-        next_pass = _or_nothing(reader.blocks, columns)
+        next_pass = _or_nothing(reader.batches, columns)
         rows = PipedRows(next_pass, assignment.numbers(count), held, wanted.mini_batch_size, wanted.settings.seed)
     rows.coordinates = narrowing.coordinates
     _tell_coordinates(narrowing, channel, log)
     return rows
 
 
+def channel_reader(channel: Channel, options: ReadOptions) -> Reader:
+    """Return the reader of a channel's files or pipes.
+
+    Raises
+    ------
+    kmeans.errors.SettingError
+        If the channel's input mode or content type is not known, or it should have files and has none.
+    """
+    return PipeReader(channel, options) if channel.is_pipe else ChannelReader(channel, options)
+
+
 def _read_settled(
     one_read: Callable[[], tuple[Rows, NoDataError | None]], narrowing: Narrowing, log: JobLog, *, may_be_empty: bool
 ) -> tuple[Rows, NoDataError | None]:
-    """Return what ``one_read`` gives, read until the coordinates are right."""
+    """Call ``one_read`` until the coordinates are right, and return its last result."""
     while True:
         rows, nothing = one_read()
         if nothing is not None and not may_be_empty:
@@ -123,12 +136,12 @@ def _read_settled(
 def _one_read(
     reader: Reader, budget: int, wanted: Hyperparameters, assignment: RowAssignment, digest: Fingerprint | None
 ) -> tuple[Rows, NoDataError | None]:
-    """Return the rows of a pass; or none, and why."""
+    """Return the rows of a pass; or no rows, and the reason."""
     if digest:
         digest.restart()
-    read = load_once if reader.is_pipe else load
+    read = load_once if isinstance(reader, PipeReader) else load
     try:
-        one_pass = digest.over(reader.blocks, assignment) if digest else reader.blocks
+        one_pass = digest.over(reader.batches, assignment) if digest else reader.batches
         return read(one_pass, budget, wanted.mini_batch_size, wanted.settings.seed, assignment), None
     except NoDataError as error:
         return _no_rows(0), error
@@ -186,14 +199,14 @@ def _common_width(features: int, hosts: Collectives) -> int:
 
 
 def _or_nothing(next_pass: Pass, features: int) -> Pass:
-    """Return the same passes of so many ``features``; those without data have no rows and are no error."""
+    """Return the same passes of rows of ``features`` columns; one without data has no rows and isn't an error."""
 
-    def blocks() -> Iterator[Float32]:
+    def batches() -> Iterator[Float32]:
         with suppress(NoDataError):
-            for block in next_pass():
+            for batch in next_pass():
                 # A host that had no rows so far hasn't seen how many columns they have.
-                if block.shape[1] != features:
-                    raise DataError(f"expected {features} columns as in the first epoch, found {block.shape[1]}")
-                yield block
+                if batch.shape[1] != features:
+                    raise DataError(f"expected {features} columns as in the first epoch, found {batch.shape[1]}")
+                yield batch
 
-    return blocks
+    return batches

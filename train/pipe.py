@@ -1,10 +1,10 @@
-"""A channel in Pipe mode to blocks of rows, stream after stream.
+"""A channel in Pipe mode to batches of rows, pipe by pipe.
 
-SageMaker makes a FIFO for each epoch, ``CHANNEL_0``, ``CHANNEL_1`` and so on, when it is ready to fill it: all objects
-of the channel one after another, perhaps in another order or others than before. If the channel's ``RecordWrapperType``
-is RecordIO each object is in a record of its own (API reference, ``Channel``). A FIFO is read once, by one reader, and
-the platform fails the job if one is opened and not read. So each is opened when its rows are used at once, and is read
-to its end.
+SageMaker makes a FIFO for each epoch, ``CHANNEL_0``, ``CHANNEL_1`` and so on, when it is ready to fill it: with all
+objects of the channel one after another, perhaps in another order or other objects than before. If the channel's
+``RecordWrapperType`` is RecordIO, each object is in its own record (API reference, ``Channel``). A FIFO is read once,
+by one reader, and the platform fails the job if one is opened and not read. So each is opened when its rows are used
+at once, and is read to its end.
 """
 
 from __future__ import annotations
@@ -20,40 +20,30 @@ from pathlib import Path
 from kmeans.arrays import Float32
 from kmeans.errors import NoDataError, ResourceError
 from kmeans.formats.buffer import Stream
-from kmeans.formats.pieces import Prepare
 from kmeans.formats.recordio.framing import UnwrappedStream
-from kmeans.narrowing import Narrowing
+from train.channels import Reader
 from train.config import Channel
-from train.files import FileReader, OnProgress
-from train.reader import Reader
+from train.files import FileReader, ReadOptions
 
-# How often a FIFO that isn't there yet is looked for, and how often a wait says that it goes on, in seconds.
+# Seconds between looks for a FIFO that doesn't exist yet, and between reports while waiting.
 LOOK_SECONDS, TELL_SECONDS = 0.1, 1.0
 
-# A pipe that is silent so long won't speak any more. Before the first byte the platform may list millions of objects.
+# Seconds after which a silent pipe is given up. Before the first byte the platform may list millions of objects.
 PATIENCE_SECONDS = 1200.0
 
 
 class PipeReader(Reader):
-    """The rows of a channel in Pipe mode, other ones in each pass; parameters and attributes as of a ``Reader``.
+    """The rows of a channel in Pipe mode, new ones in each pass; parameters and attributes are those of ``Reader``.
 
-    None of the FIFOs has to be there yet. Progress is told before each block, and about once a second while nothing
-    comes.
+    The FIFOs need not exist yet. Progress is reported before each batch, and about once a second while waiting.
     """
 
-    def __init__(
-        self,
-        channel: Channel,
-        feature_dim: int | None,
-        on_progress: OnProgress | None = None,
-        prepare: Prepare | None = None,
-        narrowing: Narrowing | None = None,
-    ) -> None:
-        super().__init__(channel, feature_dim, on_progress, prepare, narrowing)
+    def __init__(self, channel: Channel, options: ReadOptions) -> None:
+        super().__init__(channel, options)
         self._next = 0
 
-    def blocks(self) -> Generator[Float32, None, None]:
-        """Yield the rows of the next FIFO as blocks (b, d) float32, each valid until the next one is asked for.
+    def batches(self) -> Generator[Float32, None, None]:
+        """Yield the rows of the next FIFO as batches (b, d) float32, each valid until the next one is asked for.
 
         Raises
         ------
@@ -67,19 +57,12 @@ class PipeReader(Reader):
         """
         path = self._channel.directory.with_name(f"{self._channel.name}_{self._next}")
         self._next += 1
-        file = FileReader(
-            path,
-            self._channel.content_type,
-            self._feature_dim,
-            self._open,
-            self._prepare,
-            narrowing=self._narrowing,
-        )
-        with closing(file.blocks()) as blocks:
-            for block in blocks:
-                self._tell(f"{path.name}, {file.bytes / 1e6:.1f} MB so far")
-                self._note(file, block)
-                yield block
+        file = FileReader(path, self._channel.content_type, self._options, self._open)
+        with closing(file.batches()) as batches:
+            for batch in batches:
+                self._options.on_progress(f"{path.name}, {file.bytes / 1e6:.1f} MB so far")
+                self._note(file, batch)
+                yield batch
         if not file.rows:
             what = "it holds no rows" if file.bytes else "not one byte came through it"
             raise NoDataError(
@@ -97,16 +80,16 @@ class PipeReader(Reader):
             yield UnwrappedStream(pipe) if self._channel.is_wrapped else pipe
 
     def _wait(self, happens: Callable[[float], bool], state: str) -> None:
-        """Wait until something ``happens``, which is asked again and again and given some seconds each time.
+        """Wait until ``happens`` returns True; it is called again and again, with the seconds that it may take.
 
         Raises
         ------
         kmeans.errors.ResourceError
-            If it doesn't.
+            If that takes too long.
         """
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not happens(TELL_SECONDS):
-            self._tell(state)
+            self._options.on_progress(state)
             if time.monotonic() >= deadline:
                 raise ResourceError(
                     f"Channel {self._channel.name}: {state} was given up after {PATIENCE_SECONDS:g} s. "
@@ -115,20 +98,20 @@ class PipeReader(Reader):
 
 
 class PipeStream(io.FileIO):
-    """The bytes of a FIFO; whoever waits for them can be stopped.
+    """The bytes of a FIFO; waiting for them can be interrupted.
 
     Parameters
     ----------
     path
-        A FIFO that is there.
+        A FIFO that exists.
     wait
-        Called with a question whether bytes, or the end, come within some seconds, and the number of bytes so far. It
-        returns when the answer is yes.
+        Called with a function that returns whether bytes, or the end, come within some seconds, and with the number of
+        bytes so far. It returns when they have come.
     """
 
     def __init__(self, path: Path, wait: Callable[[Callable[[float], bool], int], None]) -> None:
-        # To open a FIFO, or to read from it, would wait for the writer, and no signal's handler could end that: Python
-        # would go on waiting after it.
+        # Opening a FIFO, or reading from it, would wait for the writer, and a signal handler could not end that: Python
+        # continues to wait after it.
         super().__init__(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
         self._wait = wait
         self._taken = 0
@@ -137,8 +120,8 @@ class PipeStream(io.FileIO):
         self._poll.register(self, select.POLLIN)
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
-        """Fill ``buffer`` from its front as soon as there is anything; return how many bytes came, 0 at the end."""
-        # A read before the first writer has come would find an end; Linux doesn't report one before that.
+        """Fill ``buffer`` from its front with the bytes that are there; return their number, 0 at the end."""
+        # A read before the first writer opens the FIFO would return an end; Linux doesn't report one before that.
         count = None
         while count is None and not self._is_over:
             self._wait(self._comes, self._taken)
@@ -152,7 +135,7 @@ class PipeStream(io.FileIO):
 
 
 def _appears(path: Path, seconds: float) -> bool:
-    """Tell whether ``path`` is there, or is within some ``seconds``."""
+    """Return True if ``path`` exists within some ``seconds``."""
     until = time.monotonic() + seconds
     while not path.exists():
         if time.monotonic() >= until:

@@ -1,4 +1,4 @@
-"""``docker run IMAGE validate``: everything that can be found wrong with a job without training it, all at once."""
+"""``docker run IMAGE validate``: reports every mistake in a job that can be found without training it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kmeans.errors import KMeansError
-from kmeans.formats.pieces import Prepare
+from kmeans.formats.batches import Prepare
 from train import channels, hyperparameters
 from train.config import TEST_CHANNEL, Channel, read_job
-from train.files import FileReader, check_columns
+from train.files import FileReader, ReadOptions, check_columns
 from train.hyperparameters import Hyperparameters
 from train.job import required_channel
 
 
 @dataclass(slots=True)
 class Findings:
-    """What a validation found.
+    """Results of a validation.
 
     Attributes
     ----------
     facts
-        Sentences about the configuration and the data, and at the end about what would be trained.
+        Sentences about the configuration and the data, and at the end about the training job.
     mistakes
         One sentence each; none if the job is valid.
     """
@@ -70,7 +70,7 @@ def _check_channel(
 ) -> tuple[int, int] | None:
     """Read all files of a channel; return the number of rows and of columns (0 if no file could be read).
 
-    None stands for a pipe, which is not opened: the job would find nothing in it any more.
+    None for a pipe, which is not opened: the job would find nothing in it afterwards.
     """
     if channel.is_pipe:
         channels.check_channel(channel)
@@ -83,9 +83,9 @@ def _check_channel(
     rows = empty = 0
     for path in paths:
         with findings.collecting():
-            file = FileReader(path, channel.content_type, feature_dim, prepare=prepare)
-            for _ in file.blocks():
-                pass  # what is wrong with it is said on the way
+            file = FileReader(path, channel.content_type, ReadOptions(feature_dim, prepare=prepare))
+            for _ in file.batches():
+                pass  # errors are raised on the way
             if not file.columns:
                 empty += 1
                 continue

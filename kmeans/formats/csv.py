@@ -1,9 +1,9 @@
 """CSV: one point per line, numbers only, separated by commas.
 
-Lines end with LF or CRLF; blank lines and a byte order mark are skipped; there is no header. The fast path hands the
-text to a JSON parser (a CSV of plain numbers is a JSON list but for its line ends), many times as fast as
-``numpy.loadtxt``. What JSON's grammar refuses (``.5``, ``+1``, text) takes the slow path, which reads cell by cell and
-knows the row and column of whatever is wrong.
+Lines end with LF or CRLF; blank lines and a byte order mark are skipped; there is no header. The fast path passes the
+text to a JSON parser (a CSV of plain numbers is a JSON list except for its line ends), many times as fast as
+``numpy.loadtxt``. Text that JSON's grammar refuses (``.5``, ``+1``, words) takes the slow path, which reads cell by
+cell and knows the row and column of a fault.
 """
 
 from __future__ import annotations
@@ -13,21 +13,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import simdjson
 from numpy.typing import NDArray
 
-from kmeans.arrays import Float32, Float64
+from kmeans.arrays import Float32, Float64, is_in_range
 from kmeans.errors import DataError, shown
-from kmeans.formats.buffer import Stream, Window
-from kmeans.formats.instances import Predictions
-from kmeans.formats.number_lists import read_numbers
-from kmeans.formats.pieces import Narrower, Piece, Prepare, in_equal_blocks, joined, joined_wide
+from kmeans.formats.batches import ParsedRows, joined, joined_wide
+from kmeans.formats.buffer import Buffer
+from kmeans.formats.format import Format
+from kmeans.formats.instances import Instances, Predictions
+from kmeans.formats.media_type import CSV
+from kmeans.formats.number_lists import REFUSALS
+from kmeans.formats.payloads import BYTE_ORDER_MARK, PAYLOAD_CHUNK_BYTES, each_line, split_lines
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-# What stands for the label and the distance of a row that could not be read.
+# The label and the distance of a row that could not be read.
 MISSING = b"nan"
 
-# Text that is parsed at once: it, and what becomes of it, should stay in cache.
+# Bytes of text that are parsed at once: they, and the numbers, should stay in cache.
 CHUNK_BYTES = 256 << 10
 
 
@@ -37,32 +39,50 @@ def decode(data: bytes) -> Float32:
     Raises
     ------
     DataError
-        If a cell is no finite number, a line has another number of cells than the first, or there is no line at all.
-        Rows are counted as an editor counts lines, from 1.
+        If a cell isn't a finite number, a line has another number of cells than the first, or there is no line. Rows
+        are numbered as an editor numbers lines, from 1.
     """
-    # The window and the pieces copy the text twice more, and for a request of a few rows take longer than parsing.
+    # A buffer would copy the text twice, which takes longer than parsing a request of a few rows.
     points = _fast_chunks(data, np.float32)
-    return joined(_pieces(io.BytesIO(data))) if points is None else points
+    return joined(read_rows(Buffer(io.BytesIO(data)))) if points is None else points
 
 
 def decode_wide(data: bytes) -> Float64:
     """Return the same as :func:`decode`, float64."""
     points = _fast_chunks(data, np.float64)
-    return joined_wide(_pieces(io.BytesIO(data))) if points is None else points
+    return joined_wide(read_rows(Buffer(io.BytesIO(data)))) if points is None else points
 
 
-def read_blocks(stream: Stream, prepare: Prepare | None = None, narrower: Narrower | None = None) -> Iterator[Float32]:
-    """Yield the numbers of ``stream`` as float32 blocks (b, columns); each is valid until the next one is asked for.
-
-    ``prepare`` may change them first, a ``narrower`` gives them coordinates
-    (:func:`kmeans.formats.pieces.in_equal_blocks`).
+def read_rows(buffer: Buffer, features: int | None = None, *, wide: bool = False) -> Iterator[ParsedRows]:
+    """Yield the rows of ``buffer``, some at a time; ``features`` and ``wide`` are not used.
 
     Raises
     ------
     DataError
-        As :func:`decode`, when the line is reached that is wrong.
+        As :func:`decode`, when the reader gets to the line that is wrong.
     """
-    return in_equal_blocks(_pieces(stream), prepare, narrower)
+    del features, wide
+    buffer.reserve(CHUNK_BYTES)
+    columns, line_number, is_empty = 0, 1, True
+    while buffer.advance(line_number):
+        text = buffer.take_lines()
+        if line_number == 1:
+            text = text.removeprefix(BYTE_ORDER_MARK)
+        if b"\r" in text:
+            text = text.replace(b"\r\n", b"\n")
+        points, fault = _fast(text, columns), None
+        if points is not None:
+            rows = ParsedRows(points, range(line_number, line_number + len(points)))
+        else:
+            rows, fault = _slow(text, line_number, columns)
+        if len(rows.numbers):
+            columns, is_empty = rows.vectors.shape[1], False
+            yield rows
+        if fault is not None:
+            raise fault
+        line_number += text.count(b"\n")
+    if is_empty:
+        raise DataError("expected rows of numbers, found none", hint="Is the file or the request empty?")
 
 
 def encode(predictions: Predictions) -> bytes:
@@ -77,38 +97,13 @@ def _text(number: float | None) -> bytes:
     return MISSING if number is None else repr(number).encode()
 
 
-def _pieces(stream: Stream) -> Iterator[Piece]:
-    """Yield the rows of ``stream``, as many at a time as CHUNK_BYTES hold."""
-    window = Window(stream, CHUNK_BYTES)
-    columns, line_number, is_empty = 0, 1, True
-    while window.advance(line_number):
-        text = window.take_lines()
-        if line_number == 1:
-            text = text.removeprefix(BYTE_ORDER_MARK)
-        if b"\r" in text:
-            text = text.replace(b"\r\n", b"\n")
-        points, fault = _fast(text, columns), None
-        if points is not None:
-            piece = Piece(points, range(line_number, line_number + len(points)))
-        else:
-            piece, fault = _slow(text, line_number, columns)
-        if len(piece.rows):
-            columns, is_empty = piece.vectors.shape[1], False
-            yield piece
-        if fault is not None:
-            raise fault
-        line_number += text.count(b"\n")
-    if is_empty:
-        raise DataError("expected rows of numbers, found none", hint="Is the file or the request empty?")
-
-
 def _fast_chunks(data: bytes, dtype: type[np.float32 | np.float64]) -> NDArray[Any] | None:
-    """Return the numbers of ``data`` if all is as it should be, else None; a chunk at a time."""
+    """Return the numbers of ``data``, parsed chunk by chunk; None if the slow path must parse any of it."""
     parts: list[Float64] = []
     start = 0
     while start < len(data):
         stop = len(data) if len(data) - start <= CHUNK_BYTES else data.rfind(b"\n", start, start + CHUNK_BYTES) + 1
-        end = stop - data.endswith(b"\n", start, stop)  # to cut it off later is a copy more
+        end = stop - data.endswith(b"\n", start, stop)  # to cut it off later would be another copy
         points = _fast(data[start:end], parts[0].shape[1] if parts else 0)
         if points is None:
             return None
@@ -119,16 +114,23 @@ def _fast_chunks(data: bytes, dtype: type[np.float32 | np.float64]) -> NDArray[A
 
 
 def _fast(chunk: bytes, columns: int) -> Float64 | None:
-    """Return the numbers of a chunk in which all is as it should be, else None."""
-    if b"[" in chunk:  # a row of JSON within a line
+    """Return the numbers of a chunk of plain numbers and ``columns`` columns (0: any number); else None."""
+    if b"[" in chunk:  # a JSON list within a line
         return None
-    rows = chunk.removesuffix(b"\n").replace(b"\n", b"],[")
-    points = read_numbers(b"".join((b"[[", rows, b"]]")), is_flat=True)
-    return points if points is not None and columns in (0, points.shape[1]) else None
+    lines = chunk.removesuffix(b"\n").replace(b"\n", b"],[")
+    try:
+        rows: Any = simdjson.Parser().parse(b"".join((b"[[", lines, b"]]")))
+        widths = {len(row) for row in rows}
+        points: Float64 = np.frombuffer(rows.as_buffer(of_type="d")).reshape(len(rows), *widths)
+    except REFUSALS:
+        return None
+    if not points.size or columns not in (0, points.shape[1]) or not is_in_range(points):
+        return None
+    return points
 
 
-def _slow(chunk: bytes, line_number: int, columns: int) -> tuple[Piece, DataError | None]:
-    """Return the rows of a chunk up to the first that is wrong, and what is wrong with it; blank lines are left out."""
+def _slow(chunk: bytes, line_number: int, columns: int) -> tuple[ParsedRows, DataError | None]:
+    """Return the rows of a chunk before the first one that is wrong, and its error; blank lines are skipped."""
     rows: list[list[float]] = []
     lines: list[int] = []
     fault = None
@@ -145,7 +147,7 @@ def _slow(chunk: bytes, line_number: int, columns: int) -> tuple[Piece, DataErro
             lines.append(number)
     except DataError as error:
         fault = error
-    return Piece(np.array(rows, dtype=np.float64).reshape(len(rows), columns), lines), fault
+    return ParsedRows(np.array(rows, dtype=np.float64).reshape(len(rows), columns), lines), fault
 
 
 def _number(cell: bytes, row: int, column: int, cells: list[bytes]) -> float:
@@ -172,3 +174,31 @@ def _is_number(cell: bytes) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _instances(body: bytes, _: int | None, /, *, wide: bool = False) -> Instances:
+    return Instances(decode_wide(body) if wide else decode(body))
+
+
+def _is_like(head: bytes) -> bool:
+    return head.lstrip()[:1] not in (b"{", b"[")
+
+
+FORMAT = Format(
+    media_type=CSV,
+    name="CSV",
+    aliases=("csv", "application/csv"),
+    is_text_like=_is_like,
+    read_rows=read_rows,
+    has_label_columns=True,
+    decode=_instances,
+    split=split_lines,
+    split_rows=each_line,
+    has_lines=True,
+    counts_blank_lines=True,
+    # The decoder parses a chunk in parts; with longer chunks, the cost of each chunk is paid half as often.
+    chunk_factor=2,
+    spare_bytes=PAYLOAD_CHUNK_BYTES,
+    encode=encode,
+    envelope=(b"", b"\n", b""),
+)

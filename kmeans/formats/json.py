@@ -6,8 +6,8 @@ A request is ``{"instances": [instance, ...]}``, or the list alone, and an insta
     {"data": {"features": {"values": [1, 2]}}}
     {"data": {"features": {"keys": [0], "shape": [2], "values": [1]}}}      sparse
 
-also a bare ``[1, 2]``, and ``{"data": {"any name": [1, 2]}}``. An ``"id"`` beside them is given back;
-``"configuration"`` is passed over. The answer is
+also a bare ``[1, 2]``, and ``{"data": {"any name": [1, 2]}}``. An ``"id"`` next to them is returned;
+``"configuration"`` is ignored. The answer is
 ``{"predictions": [{"closest_cluster": 1.0, "distance_to_cluster": 3.0}, ...]}``.
 (SageMaker developer guide, "K-Means Response Formats" and "Common Data Formats for Inference".)
 """
@@ -22,9 +22,15 @@ from numpy.typing import NDArray
 
 from kmeans.arrays import Float32, Float64, Int64, as_points, as_wide_points
 from kmeans.errors import DataError, shown
+from kmeans.formats.format import Format
 from kmeans.formats.instances import ID, Instances, Predictions
+from kmeans.formats.media_type import JSON
 from kmeans.formats.number_lists import count_keys, read_numbers, read_points
+from kmeans.formats.payloads import PAYLOAD_CHUNK_BYTES, each_instance, split_instances
 from kmeans.formats.sparse import DenseRows
+
+# What an answer begins with, what separates its predictions, and what it ends with.
+ENVELOPE = (b'{"predictions": [', b", ", b"]}")
 
 SHAPE = '{"instances": [{"features": [number, ...]}, ...]}'
 
@@ -42,8 +48,8 @@ def decode(data: bytes, features: int | None = None, *, wide: bool = False) -> I
     Raises
     ------
     DataError
-        If the bytes are no JSON, not of the request's shape, hold anything but finite numbers, or rows of two widths.
-        Rows count instances from 1, columns their numbers from 1.
+        If the bytes aren't JSON or a request of these shapes, hold anything but finite numbers, or rows of two widths.
+        Rows number instances from 1, columns their numbers from 1.
     """
     points = read_numbers(data) if wide else read_points(data)
     if points is not None:
@@ -52,9 +58,9 @@ def decode(data: bytes, features: int | None = None, *, wide: bool = False) -> I
         request = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise DataError(f"expected JSON, but {error}") from None
-    # A bare list is what AWS's inference toolkit sends.
+    # AWS's inference toolkit sends a bare list.
     instances = request.get("instances") if isinstance(request, dict) else request
-    # The last would win, and of a large request, which is read in portions, some of each. Counting reads it once more.
+    # The last one would win, and in a large request, which is read in chunks, some of each. Counting reads it again.
     may_repeat = b"\\" in data or data.count(b'"instances"') > 1
     if isinstance(request, dict) and may_repeat and count_keys(data, "instances") > 1:
         raise DataError('expected one list of instances, found the key "instances" several times')
@@ -86,7 +92,7 @@ def table(
     Raises
     ------
     DataError
-        If a vector is empty, holds something else than numbers, or has another width than those before it.
+        If a vector is empty, holds anything but numbers, or has another width than those before it.
     """
     expected = columns or len(vectors[0])
     if not expected:
@@ -95,7 +101,7 @@ def table(
         numbers = np.array(vectors)
     except (ValueError, OverflowError):  # rows of several widths, or lists within lists
         numbers = np.empty(0, dtype=object)
-    # A bool among numbers would become 0 or 1 without a word.
+    # A bool among numbers would silently become 0 or 1.
     is_sound = numbers.ndim == 2 and numbers.shape[1] == expected and numbers.dtype.kind in "iuf"
     if not is_sound or b"true" in source or b"false" in source:
         for row, vector in enumerate(vectors, start=first_row):
@@ -107,12 +113,12 @@ def table(
 
 
 def read_vector(instance: Any, row: int, sparse: DenseRows) -> list[Any] | Float32 | Float64:
-    """Return the vector of a parsed instance, number ``row``: a sparse one filled up, a dense one yet unchecked.
+    """Return the vector of a parsed instance, number ``row``: a sparse one made dense, a dense one unchecked.
 
     Raises
     ------
     DataError
-        If the instance is of none of the shapes above.
+        If the instance has none of the shapes above.
     """
     vector = instance
     if isinstance(vector, dict) and "data" in vector:
@@ -131,12 +137,12 @@ def read_vector(instance: Any, row: int, sparse: DenseRows) -> list[Any] | Float
 
 
 def read_id(instance: Any, row: int) -> Any:
-    """Return the id that came with a parsed instance, number ``row``; None if none did.
+    """Return the id of a parsed instance, number ``row``; None if it has none.
 
     Raises
     ------
     DataError
-        If it is nested deeper than an answer can be written.
+        If it is nested too deeply to be written in an answer.
     """
     value = instance.get(ID) if isinstance(instance, dict) else None
     if isinstance(value, list | dict):
@@ -148,7 +154,7 @@ def read_id(instance: Any, row: int) -> Any:
 
 
 def attach(ids: list[Any]) -> list[dict[str, Any]] | None:
-    """Return ``ids``, each the id of an instance or None, as what came with the points; None if there is no id."""
+    """Return the ``attached`` of :class:`Instances` for ``ids``, each an id or None; None if there is no id."""
     if all(value is None for value in ids):
         return None
     return [{} if value is None else {ID: value} for value in ids]
@@ -156,7 +162,8 @@ def attach(ids: list[Any]) -> list[dict[str, Any]] | None:
 
 def encode(predictions: Predictions) -> bytes:
     """Return an answer with Python's own number format and spacing, as the built-in image writes it."""
-    return b'{"predictions": [' + objects(predictions, b", ") + b"]}"
+    head, separator, tail = ENVELOPE
+    return head + objects(predictions, separator) + tail
 
 
 def objects(predictions: Predictions, separator: bytes) -> bytes:
@@ -217,3 +224,19 @@ def _kind(value: Any) -> str:
     if isinstance(value, list):
         return f"a list of {len(value)}"
     return f"an object with {', '.join(map(shown, list(value)[:5])) or 'no keys'}"
+
+
+FORMAT = Format(
+    media_type=JSON,
+    name="JSON",
+    decode=decode,
+    split=split_instances,
+    split_rows=each_instance,
+    # A chunk may be the whole of a request that doesn't begin with its instances.
+    spare_bytes=8 * PAYLOAD_CHUNK_BYTES,
+    long_row_hint="Put the instances first, before any other key.",
+    encode=encode,
+    envelope=ENVELOPE,
+    preference=2,
+    is_json_document=True,
+)

@@ -12,17 +12,20 @@ from numpy.typing import NDArray
 
 from kmeans.arrays import Float32, Float64
 from kmeans.errors import DataError
-from kmeans.formats.buffer import Stream, Window
+from kmeans.formats.batches import ParsedRows, joined, joined_wide
+from kmeans.formats.buffer import Buffer
+from kmeans.formats.format import Format
 from kmeans.formats.instances import Instances, Predictions
 from kmeans.formats.json import attach, objects, read_id, read_vector, table
-from kmeans.formats.pieces import Narrower, Piece, Prepare, in_equal_blocks, joined, joined_wide
+from kmeans.formats.media_type import JSON_LINES
+from kmeans.formats.payloads import PAYLOAD_CHUNK_BYTES, each_line, split_lines
 from kmeans.formats.sparse import DenseRows
 
-# Text that is parsed at once: Python's number objects should stay in cache.
+# Bytes of text that are parsed at once: Python's number objects should stay in cache.
 CHUNK_BYTES = 64 << 10
 
 # Numbers of the rows that are made dense at once.
-PIECE_NUMBERS = 1 << 18
+DENSE_NUMBERS = 1 << 18
 
 
 def decode(data: bytes, features: int | None = None, *, wide: bool = False) -> Instances:
@@ -33,31 +36,23 @@ def decode(data: bytes, features: int | None = None, *, wide: bool = False) -> I
     Raises
     ------
     DataError
-        As :func:`kmeans.formats.json.decode`; rows count the lines that aren't blank, from 1.
+        As :func:`kmeans.formats.json.decode`; rows number the lines that aren't blank, from 1.
     """
     ids: list[Any] = []
-    pieces = _pieces(io.BytesIO(data), features, ids, wide=wide)
-    points = joined_wide(pieces) if wide else joined(pieces)
+    parsed = _read(Buffer(io.BytesIO(data)), features, ids, wide=wide)
+    points = joined_wide(parsed) if wide else joined(parsed)
     return Instances(points, attach(ids))
 
 
-def read_blocks(
-    stream: Stream,
-    features: int | None = None,
-    prepare: Prepare | None = None,
-    narrower: Narrower | None = None,
-) -> Iterator[Float32]:
-    """Yield the points of ``stream`` as float32 blocks (b, d); each is valid until the next one is asked for.
-
-    ``prepare`` may change them first, a ``narrower`` gives them coordinates
-    (:func:`kmeans.formats.pieces.in_equal_blocks`).
+def read_rows(buffer: Buffer, features: int | None = None, *, wide: bool = False) -> Iterator[ParsedRows]:
+    """Yield the points of ``buffer``, some at a time; sparse ones are float64 if ``wide``.
 
     Raises
     ------
     DataError
-        As :func:`decode`, when the line is reached that is wrong.
+        As :func:`decode`, when the reader gets to the line that is wrong.
     """
-    return in_equal_blocks(_pieces(stream, features, wide=narrower is not None), prepare, narrower)
+    return _read(buffer, features, wide=wide)
 
 
 def encode(predictions: Predictions) -> bytes:
@@ -65,22 +60,23 @@ def encode(predictions: Predictions) -> bytes:
     return objects(predictions, b"\n")
 
 
-def _pieces(
-    stream: Stream, features: int | None, ids: list[Any] | None = None, *, wide: bool = False
-) -> Iterator[Piece]:
-    """Yield the vectors of ``stream``, as many at a time as CHUNK_BYTES hold; append ids or None to ``ids``."""
-    window, sparse = Window(stream, CHUNK_BYTES), DenseRows(0, features, wide=wide)
+def _read(
+    buffer: Buffer, features: int | None, ids: list[Any] | None = None, *, wide: bool = False
+) -> Iterator[ParsedRows]:
+    """Yield the vectors of ``buffer``, each time those of CHUNK_BYTES; append ids or None to ``ids``."""
+    buffer.reserve(CHUNK_BYTES)
+    sparse = DenseRows(0, features, wide=wide)
     columns, row = 0, 1
-    while window.advance(row):
-        sparse.source_bytes = window.bytes_seen
-        lines = [line for line in window.take_lines().split(b"\n") if line.strip()]
+    while buffer.advance(row):
+        sparse.source_bytes = buffer.bytes_seen
+        lines = [line for line in buffer.take_lines().split(b"\n") if line.strip()]
         # A line of text has few numbers, but a sparse vector many zeros.
         while lines:
-            step = max(1, PIECE_NUMBERS // columns) if columns else 1
+            step = max(1, DENSE_NUMBERS // columns) if columns else 1
             numbers, fault = _read_lines(lines[:step], row, columns, sparse, ids)
             if len(numbers):
                 columns = numbers.shape[1]
-                yield Piece(numbers, range(row, row + len(numbers)))
+                yield ParsedRows(numbers, range(row, row + len(numbers)))
             if fault is not None:
                 raise fault
             row += len(numbers)
@@ -92,7 +88,7 @@ def _pieces(
 def _read_lines(
     lines: list[bytes], row: int, columns: int, sparse: DenseRows, ids: list[Any] | None
 ) -> tuple[NDArray[Any], DataError | None]:
-    """Return the vectors (n, d) of ``lines`` up to the first that is wrong, and what is wrong with it."""
+    """Return the vectors (n, d) of ``lines`` before the first one that is wrong, and its error."""
     vectors: list[list[Any] | Float32 | Float64] = []
     fault = None
     try:
@@ -118,3 +114,24 @@ def _load(line: bytes, row: int) -> Any:
         return orjson.loads(line)
     except orjson.JSONDecodeError as error:
         raise DataError(f"expected a JSON object, but {error}", row=row) from None
+
+
+def _is_like(head: bytes) -> bool:
+    return head.lstrip()[:1] in (b"{", b"[")
+
+
+FORMAT = Format(
+    media_type=JSON_LINES,
+    name="JSON Lines",
+    aliases=("application/jsonl", "application/x-jsonlines", "application/x-ndjson"),
+    is_text_like=_is_like,
+    read_rows=read_rows,
+    decode=decode,
+    split=split_lines,
+    split_rows=each_line,
+    has_lines=True,
+    spare_bytes=PAYLOAD_CHUNK_BYTES,
+    encode=encode,
+    envelope=(b"", b"\n", b""),
+    preference=1,
+)

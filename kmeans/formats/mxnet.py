@@ -57,7 +57,7 @@ def decode(data: bytes) -> Float32:
     Raises
     ------
     DataError
-        If the bytes are no such list, hold more than one array, another number of dimensions or another type, or
+        If the bytes aren't such a list, hold more than one array, another number of dimensions or another type, or
         end early.
     """
     reader = _Reader(data)

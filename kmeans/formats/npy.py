@@ -15,19 +15,22 @@ from numpy.lib import format as npy_format
 
 from kmeans.arrays import Float32, Float64, as_float32
 from kmeans.errors import DataError, reason, shown
-from kmeans.formats.buffer import WINDOW_BYTES, Stream, Window
-from kmeans.formats.pieces import Narrower, Piece, Prepare, in_equal_blocks, joined, joined_wide
+from kmeans.formats.batches import ParsedRows, joined, joined_wide
+from kmeans.formats.buffer import BUFFER_BYTES, Buffer
+from kmeans.formats.format import Format
+from kmeans.formats.instances import Instances
+from kmeans.formats.media_type import NPY
 
 MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
 
-# All that there are. 3.0 differs from 2.0 in the encoding of names, which arrays of numbers don't have.
+# 3.0 differs from 2.0 in the encoding of names, which arrays of numbers don't have.
 VERSIONS = ((1, 0), (2, 0), (3, 0))
 
 # More than NumPy accepts as a header.
 MAX_HEADER_BYTES = 1 << 16
 
-# What zipfile and its decompressors raise for bytes that are no archive, or a damaged one.
+# zipfile and its decompressors raise these for bytes that aren't an archive, or a damaged one.
 _BAD_ARCHIVE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -38,7 +41,7 @@ _BAD_ARCHIVE = (
     RuntimeError,
 )
 
-# How NumPy packs an array into an NPZ. LZMA, for one, takes as much memory as the file asks it to.
+# NumPy's ways of packing an array into an NPZ. LZMA takes as much memory as the file asks it to.
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 # Names of the array of centers in an NPZ that has several.
@@ -51,40 +54,41 @@ def decode(data: bytes) -> Float32:
     Raises
     ------
     DataError
-        If the bytes are no such file, its array is not two-dimensional and numeric, not as long as its header says, or
-        holds NaN or infinity.
+        If the bytes aren't such a file, its array isn't two-dimensional and numeric, isn't as long as its header says,
+        or holds NaN or infinity.
     """
-    return joined(_pieces(Window.over(data)))
+    return joined(_read(Buffer.over(data)))
 
 
 def decode_wide(data: bytes) -> Float64:
     """Return the same as :func:`decode`, float64."""
-    return joined_wide(_pieces(Window.over(data)))
+    return joined_wide(_read(Buffer.over(data)))
 
 
 def decode_own(data: bytes) -> Float32 | Float64:
     """Return the same as :func:`decode`, float64 unless the array is float32."""
-    pieces = list(_pieces(Window.over(data)))
-    is_narrow = all(piece.vectors.dtype == np.float32 for piece in pieces)
-    return joined(pieces) if is_narrow else joined_wide(pieces)
+    parsed = list(_read(Buffer.over(data)))
+    is_narrow = all(rows.vectors.dtype == np.float32 for rows in parsed)
+    return joined(parsed) if is_narrow else joined_wide(parsed)
 
 
-def read_blocks(stream: Stream, prepare: Prepare | None = None, narrower: Narrower | None = None) -> Iterator[Float32]:
-    """Yield the rows of ``stream`` as float32 blocks (b, d); each is valid until the next one is asked for.
+def read_rows(buffer: Buffer, features: int | None = None, *, wide: bool = False) -> Iterator[ParsedRows]:
+    """Yield the rows of ``buffer``, some at a time; ``features`` and ``wide`` are not used.
 
-    An array in Fortran's order, whose rows are complete only at its end, is read into memory whole. ``prepare`` may
-    change the rows first, a ``narrower`` gives them coordinates (:func:`kmeans.formats.pieces.in_equal_blocks`).
+    An array in Fortran's order, whose rows are complete only at its end, is read into memory whole.
 
     Raises
     ------
     DataError
-        As :func:`decode`, when the row is reached that is wrong; a wrong length comes out at the end.
+        As :func:`decode`, when the reader gets to the row that is wrong; for a wrong length, at the end.
     """
-    return in_equal_blocks(_pieces(Window(stream, WINDOW_BYTES)), prepare, narrower)
+    del features, wide
+    buffer.reserve(BUFFER_BYTES)
+    return _read(buffer)
 
 
 def encode(array: Float32 | Float64) -> bytes:
-    """Return ``array`` as the bytes of a .npy file of its own type."""
+    """Return ``array`` as the bytes of a .npy file of the same type."""
     file = io.BytesIO()
     npy_format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
     return file.getvalue()
@@ -116,7 +120,7 @@ def decode_own_centers(data: bytes) -> Float32 | Float64:
             if member.compress_type not in COMPRESSIONS:
                 found = f"ZIP's method {member.compress_type}"
                 raise DataError(f"expected an array that is stored or deflated, as NumPy does it, found {found}")
-            # A zip bomb says itself how large it is; whoever lies about that is cut off by the read below.
+            # A zip bomb declares its size; if it lies, the read below stops at the declared size.
             if member.file_size > MAX_GROWTH * len(data):
                 raise DataError(f"found an array of {member.file_size} bytes in a file of {len(data)}")
             with archive.open(member) as file:
@@ -125,50 +129,50 @@ def decode_own_centers(data: bytes) -> Float32 | Float64:
         raise DataError(f"expected a .npz file, but {_what_is_wrong(error)}") from None
 
 
-# Of the arrays that an archive holds instead so many are named.
+# An error names at most this many arrays of an archive.
 MAX_SHOWN = 5
 
 # Deflate shrinks zeros a thousand times; centers aren't zeros.
 MAX_GROWTH = 100
 
 
-def _pieces(window: Window) -> Iterator[Piece]:
-    """Yield the rows, as many at a time as lie in the window; at least one piece, which may have no rows."""
-    rows, columns, dtype, in_columns = _read_header(window)
-    begin, size = window.position, rows * columns * dtype.itemsize
+def _read(buffer: Buffer) -> Iterator[ParsedRows]:
+    """Yield the rows, each time those in the buffer; at least once, even if there are no rows."""
+    rows, columns, dtype, in_columns = _read_header(buffer)
+    begin, size = buffer.position, rows * columns * dtype.itemsize
     if in_columns:
-        content = window.take_rest()
+        content = buffer.take_rest()
         if len(content) == size:
-            yield Piece(np.frombuffer(content, dtype).reshape((rows, columns), order="F"), range(1, rows + 1))
+            yield ParsedRows(np.frombuffer(content, dtype).reshape((rows, columns), order="F"), range(1, rows + 1))
     else:
-        yield from _row_pieces(window, rows, columns, dtype)
-    while window.advance():  # only to count what shouldn't be there
-        window.start = window.stop
-    if window.position - begin != size:
-        found = window.position - begin
+        yield from _read_in_order(buffer, rows, columns, dtype)
+    while buffer.advance():  # counts what shouldn't be there
+        buffer.start = buffer.stop
+    if buffer.position - begin != size:
+        found = buffer.position - begin
         raise DataError(f"expected {size} bytes for shape ({rows}, {columns}), found {found}", offset=begin)
 
 
-def _row_pieces(window: Window, rows: int, columns: int, dtype: np.dtype[Any]) -> Iterator[Piece]:
+def _read_in_order(buffer: Buffer, rows: int, columns: int, dtype: np.dtype[Any]) -> Iterator[ParsedRows]:
     if not rows:
-        yield Piece(np.empty((0, columns), dtype), range(0))
+        yield ParsedRows(np.empty((0, columns), dtype), range(0))
     done, row_bytes = 0, columns * dtype.itemsize
-    while done < rows and window.advance(done + 1):
-        count = min(len(window) // row_bytes, rows - done)
+    while done < rows and buffer.advance(done + 1):
+        count = min(len(buffer) // row_bytes, rows - done)
         if count:
-            vectors = np.frombuffer(window.buffer, dtype, count * columns, window.start).reshape(count, columns)
-            yield Piece(vectors, range(done + 1, done + 1 + count))
+            vectors = np.frombuffer(buffer.content, dtype, count * columns, buffer.start).reshape(count, columns)
+            yield ParsedRows(vectors, range(done + 1, done + 1 + count))
             done += count
-            window.start += count * row_bytes
-        elif window.is_last:
+            buffer.start += count * row_bytes
+        elif buffer.is_last:
             return
 
 
-def _read_header(window: Window) -> tuple[int, int, np.dtype[Any], bool]:
-    """Return rows, columns and type of the array, and whether it lies in Fortran's order; use the header up."""
-    while window.advance() and len(window) < MAX_HEADER_BYTES and not window.is_last:
+def _read_header(buffer: Buffer) -> tuple[int, int, np.dtype[Any], bool]:
+    """Return rows, columns and type of the array, and whether it is in Fortran's order; use up the header."""
+    while buffer.advance() and len(buffer) < MAX_HEADER_BYTES and not buffer.is_last:
         pass
-    file = io.BytesIO(bytes(memoryview(window.buffer)[window.start : window.stop][:MAX_HEADER_BYTES]))
+    file = io.BytesIO(bytes(memoryview(buffer.content)[buffer.start : buffer.stop][:MAX_HEADER_BYTES]))
     try:
         version = npy_format.read_magic(file)
         if version not in VERSIONS:
@@ -181,9 +185,9 @@ def _read_header(window: Window) -> tuple[int, int, np.dtype[Any], bool]:
         raise DataError("expected a .npy file, but its header is nested too deeply") from None
     except (ValueError, EOFError, TypeError, SyntaxError, tokenize.TokenError) as error:
         raise DataError(f"expected a .npy file, but {_what_is_wrong(error)}") from None
-    window.start += file.tell()
+    buffer.start += file.tell()
     if dtype.kind not in "fiu":
-        raise DataError(f"expected numbers, found an array of {dtype}", offset=window.position)
+        raise DataError(f"expected numbers, found an array of {dtype}", offset=buffer.position)
     if len(shape) != 2 or shape[0] < 0 or shape[1] < 1:
         raise DataError(f"expected points of shape (n, d) with d >= 1, found an array of shape {shape}")
     return shape[0], shape[1], dtype, in_columns
@@ -192,3 +196,10 @@ def _read_header(window: Window) -> tuple[int, int, np.dtype[Any], bool]:
 def _what_is_wrong(error: Exception) -> str:
     # Without NumPy's advice to trust the file, on further lines, and without addresses in memory.
     return reason(error).partition(": <")[0]
+
+
+def _instances(body: bytes, _: int | None, /, *, wide: bool = False) -> Instances:
+    return Instances(decode_wide(body) if wide else decode(body))
+
+
+FORMAT = Format(media_type=NPY, name="NPY", magic=MAGIC, read_rows=read_rows, decode=_instances)

@@ -1,7 +1,7 @@
-"""JSON lists of numbers as arrays, without an object of Python for each number: three to five times as fast.
+"""JSON lists of numbers to arrays, without a Python object for each number: several times as fast.
 
-What isn't just so - nested, sparse, with ids, no JSON at all - is left to readers that know more, and know what is
-wrong.
+Requests of any other shape - nested, sparse, with ids, not JSON - are left to the readers that know all shapes and
+report what is wrong.
 """
 
 from __future__ import annotations
@@ -11,32 +11,26 @@ import simdjson
 
 from kmeans.arrays import Float32, Float64, is_in_range
 
-# What pysimdjson raises for text that is no JSON, a number beyond 64 bits, and a list of other things than numbers.
-_REFUSALS = (ValueError, RuntimeError, TypeError)
+# pysimdjson raises these for text that isn't JSON, a number beyond 64 bits, and a list of other things than numbers.
+REFUSALS = (ValueError, RuntimeError, TypeError)
 
 
 def read_points(text: bytes) -> Float32 | None:
-    """Return what :func:`read_numbers` gives, as float32."""
+    """Return the same as :func:`read_numbers`, float32."""
     numbers = read_numbers(text)
     return None if numbers is None else numbers.astype(np.float32)
 
 
-def read_numbers(text: bytes, *, is_flat: bool = False) -> Float64 | None:
-    """Return the rows of a JSON text as an array (n, d), None if it is of any other shape or a number out of range.
+def read_numbers(text: bytes) -> Float64 | None:
+    """Return the rows of a JSON text, (n, d); None if it has another shape or a number is out of range.
 
-    What is in range doesn't become infinite as float32.
-
-    The shapes are ``[[1, 2], ...]`` and ``[{"features": [1, 2]}, ...]``, and ``{"instances": ...}`` with one of these.
-
-    Parameters
-    ----------
-    is_flat
-        Whether it is known that no list is within a row: to find out takes a tenth of the time.
+    Numbers in range don't become infinite as float32. The shapes are ``[[1, 2], ...]``, ``[{"features": [1, 2]}, ...]``
+    and ``{"instances": ...}`` with one of these.
     """
     try:
         request = simdjson.Parser().parse(text)
         rows = request if isinstance(request, simdjson.Array) else _only(request, "instances")
-        if rows is None or not (is_flat or _is_flat(text, rows)):
+        if rows is None or not _is_flat(text, rows):
             return None
         lists = [row if isinstance(row, simdjson.Array) else _only(row, "features") for row in rows]
         vectors = [numbers for numbers in lists if numbers is not None]
@@ -48,21 +42,21 @@ def read_numbers(text: bytes, *, is_flat: bool = False) -> Float64 | None:
         if len(vectors) == 1:  # np.stack takes as long as all else here
             return _in_range(_numbers(vectors[0])[None, :])
         return _in_range(np.stack([_numbers(vector) for vector in vectors]))
-    except _REFUSALS:
+    except REFUSALS:
         return None
 
 
 def count_keys(text: bytes, name: str) -> int:
-    """Return how many times a JSON object has the key ``name``; 0 for what pysimdjson doesn't read."""
+    """Return how many times a JSON object has the key ``name``; 0 for text that pysimdjson doesn't read."""
     try:
         thing = simdjson.Parser().parse(text)
-    except _REFUSALS:
+    except REFUSALS:
         return 0
     return list(thing.keys()).count(name) if isinstance(thing, simdjson.Object) else 0
 
 
 def _only(thing: object, name: str) -> simdjson.Array | None:
-    """Return the list that an object has under ``name`` and nothing besides; None if it is no such object."""
+    """Return the list of an object whose only key is ``name``; None for anything else."""
     if not isinstance(thing, simdjson.Object) or len(thing) != 1:
         return None
     value = thing.get(name)
@@ -70,7 +64,7 @@ def _only(thing: object, name: str) -> simdjson.Array | None:
 
 
 def _is_flat(text: bytes, lists: simdjson.Array) -> bool:
-    """Tell whether each of ``lists`` is, or has, one list and none within it: their buffer would hide that."""
+    """Return True if each of ``lists`` is, or has, one list and none in it: their buffer would hide that."""
     return text.count(b"[") == len(lists) + 1
 
 

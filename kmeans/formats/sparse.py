@@ -1,4 +1,4 @@
-"""Sparse vectors to dense rows, which is what k-means computes with."""
+"""Sparse vectors to dense rows: k-means computes with dense rows."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 from kmeans.arrays import Float32, Float64, Int64, as_float32
 from kmeans.errors import DataError
 
-# A few bytes can name a sparse vector of any width. What all those of a file or body may grow to: room for honest data
-# (a row of 10,000 columns with 50 values grows 60 times), none for an attack.
+# A few bytes can describe a sparse vector of any width. Limits of the size of the dense rows of a file or body: they
+# leave room for honest data (a row of 10,000 columns with 50 values grows 60 times), and none for an attack.
 MAX_GROWTH = 512
 FREE_BYTES = 64 << 20
 
 
 class DenseRows:
-    """Makes dense rows of sparse vectors, as long as they stay in proportion to the bytes they came in.
+    """Converts sparse vectors to dense rows, as long as their size is in proportion to the bytes they came in.
 
     Parameters
     ----------
     source_bytes
-        Size of the file or body that holds the vectors; of a stream, as much as has been read. May be set anew.
+        Size of the file or body that holds the vectors; of a stream, the bytes read so far. May be changed.
     features
         Width that each must have; None for any.
     wide

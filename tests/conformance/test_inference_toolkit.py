@@ -15,8 +15,9 @@ import pytest
 
 from kmeans import artifact
 from kmeans.formats.instances import Predictions
+from kmeans.formats.registry import FORMATS
 from kmeans.model import KMeansModel
-from serve.negotiation import ENCODERS, decoder
+from serve.negotiation import request_format
 from tests.contract.opt_ml import PROJECT, OptMl
 from tests.contract.samples import digits, nearest
 from tests.contract.server import Server, serving
@@ -64,7 +65,7 @@ def labels_and_distances(body: bytes, content_type: str) -> npt.NDArray[np.float
 @pytest.mark.parametrize("content_type", TYPES)
 def test_we_read_what_its_encoder_writes(content_type: str, dtype: npt.DTypeLike, shape: tuple[int, int]) -> None:
     array = numbers(shape, dtype)
-    points = decoder(content_type)(written(array, content_type), shape[1]).points
+    points = request_format(content_type).decode(written(array, content_type), shape[1]).points
     assert np.array_equal(points, array.astype(np.float32))
 
 
@@ -72,7 +73,7 @@ def test_we_read_what_its_encoder_writes(content_type: str, dtype: npt.DTypeLike
 @pytest.mark.parametrize("content_type", ANSWERS)
 def test_its_decoder_reads_what_we_answer(content_type: str, rows: int) -> None:
     labels, distances = np.arange(rows, dtype=np.float64), numbers((rows, 1), np.float32)[:, 0].astype(np.float64)
-    body = ENCODERS[content_type](Predictions(labels, distances))
+    body = FORMATS[content_type].encode(Predictions(labels, distances))
     assert np.array_equal(labels_and_distances(body, content_type), np.column_stack([labels, distances]))
 
 

@@ -1,7 +1,7 @@
 """The server as a target: raw bytes of a connection through gunicorn's parser into the application, in this process.
 
 There are three: a server of one model, the same with placeholders for bad rows, and one of many models, to which the
-routes under /models belong. They cut bodies into portions, and answers into chunks, that the fuzzer's short inputs have
+routes under /models belong. They cut bodies into chunks, and answers into chunks, that the fuzzer's short inputs have
 several of.
 """
 
@@ -26,18 +26,21 @@ from gunicorn.http.errors import NoMoreData, ParseException
 from kmeans.errors import SettingError
 from kmeans.formats import recordio
 from kmeans.formats.media_type import JSON
+from kmeans.formats.registry import FORMATS
 from kmeans.model import KMeansModel
 from serve import exchange, inference, negotiation
 from serve.app import create_app
-from serve.negotiation import DECODERS, ENCODERS, NotAcceptableError, UnsupportedContentTypeError
+from serve.negotiation import NotAcceptableError, UnsupportedContentTypeError
 from serve.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[2]
 CENTERS = np.array([[0, 0], [3, 4], [9, 9]], dtype=np.float32)
+REQUEST_TYPES = [form.media_type for form in FORMATS.of_requests()]
+ANSWER_TYPES = [form.media_type for form in FORMATS.of_responses()]
 ADDRESS = ("127.0.0.1", 50000)
 
-# Bytes of a portion, and rows from which an answer is sent in chunks.
-PORTION_BYTES, MAX_ROWS_AT_ONCE = 64, 4
+# Bytes of a chunk, and rows from which an answer is sent in chunks.
+CHUNK_BYTES, MAX_ROWS_AT_ONCE = 64, 4
 
 # Maximum number of requests on one connection.
 MAX_REQUESTS = 4
@@ -164,7 +167,7 @@ def check_models_request(data: bytes) -> None:
             assert client.delete(f"/models/{urllib.parse.quote(model['modelName'], safe='')}").status_code == 200
 
 
-@mock.patch.object(inference, "PORTION_BYTES", PORTION_BYTES)
+@mock.patch.object(inference, "CHUNK_BYTES", CHUNK_BYTES)
 @mock.patch.object(inference, "MAX_ROWS_AT_ONCE", MAX_ROWS_AT_ONCE)
 def _check_answers(data: bytes, application: Flask, statuses: set[int]) -> None:
     for answer in answers(data, application):
@@ -200,7 +203,7 @@ def request_seeds() -> list[bytes]:
         "application/x-recordio-protobuf": recordio.encode(CENTERS),
     }
     asked = [request(b"/invocations", body, Content_Type=kind) for kind, body in bodies.items()]
-    # Of several portions each.
+    # Of several chunks each.
     long = {
         "text/csv": b"1,2\n" * 40,
         "application/json": b'[{"features": [1, 2]}, {"features": [3, 4], "id": "]}, {"}%s]' % (b", [5, 6]" * 20),
@@ -210,7 +213,7 @@ def request_seeds() -> list[bytes]:
     asked += [request(b"/invocations", body, Content_Type=kind) for kind, body in long.items()]
     accepted = [
         request(b"/invocations", b"1,2", Content_Type="Text/CSV; charset=utf-8", Accept=accept)
-        for accept in (*ENCODERS, "*/*;q=0.1, text/csv;labels=int", "text/*", "image/png")
+        for accept in (*ANSWER_TYPES, "*/*;q=0.1, text/csv;labels=int", "text/*", "image/png")
     ]
     head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n"
     return [
@@ -292,11 +295,11 @@ def check_negotiation(data: bytes) -> None:
     """Three lines, Content-Type, Accept and the default of it: one of our formats, or what it is refused by."""
     content_type, accept, default = (*data.decode("latin1").split("\n", 2), "", "")[:3]
     try:
-        assert negotiation.decoder(content_type) in DECODERS.values()
+        assert negotiation.request_format(content_type) in FORMATS.of_requests()
     except UnsupportedContentTypeError as error:
         _assert_sentence(error)
     try:
-        assert negotiation.answer_type(accept, JSON).media_type in ENCODERS
+        assert negotiation.answer_type(accept, JSON).form in FORMATS.of_responses()
     except NotAcceptableError as error:
         _assert_sentence(error)
     try:
@@ -304,7 +307,7 @@ def check_negotiation(data: bytes) -> None:
     except SettingError as error:
         _assert_sentence(error)
     else:
-        assert negotiation.answer_type("*/*", settings.default_accept).media_type in ENCODERS
+        assert negotiation.answer_type("*/*", settings.default_accept).form in FORMATS.of_responses()
 
 
 def _assert_sentence(error: Exception) -> None:
@@ -314,6 +317,6 @@ def _assert_sentence(error: Exception) -> None:
 
 def negotiation_seeds() -> list[bytes]:
     """What clients send."""
-    kinds: list[Any] = [*DECODERS, *ENCODERS, "Text/CSV; charset=utf-8", "csv"]
+    kinds: list[Any] = [*REQUEST_TYPES, *ANSWER_TYPES, "Text/CSV; charset=utf-8", "csv"]
     seeds = [f"{kind}\n{kind};q=0.5, */*;q=0.1\n{kind}".encode() for kind in kinds]
     return [*seeds, b"\n*/*\ntext/*", b'text/csv;a="b;c"\n*;q=nan, application/json;q=1e3;labels=int\n*']

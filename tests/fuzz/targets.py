@@ -27,18 +27,19 @@ import numpy as np
 from kmeans import artifact
 from kmeans.arrays import Float32
 from kmeans.errors import DataError, KMeansError, ModelError, SettingError
-from kmeans.formats import csv, json, jsonlines, mxnet, npy, pieces, portions, recordio, sparse
-from kmeans.formats.buffer import Stream
+from kmeans.formats import batches, csv, json, jsonlines, mxnet, npy, payloads, recordio, sparse
+from kmeans.formats.batches import equal_batches
+from kmeans.formats.buffer import Buffer, Stream
 from kmeans.formats.instances import Instances, Predictions
 from kmeans.formats.media_type import CSV, JSON, JSON_LINES, NPY, RECORDIO, MediaType
 from kmeans.formats.recordio import reader
+from kmeans.formats.registry import FORMATS
 from kmeans.model import KMeansModel
-from serve.negotiation import CUTTERS, DECODERS
 from tests.fuzz import requests
 from tests.unit.kmeans.formats import wire
 from tests.unit.kmeans.formats.streams import Trickle
 from train.config import Channel
-from train.files import FileReader
+from train.files import FileReader, ReadOptions
 from train.warm_start import read_model
 
 # Memory that a decoder may take: a number of bytes for each of its input, plus a constant. A list of empty JSON objects
@@ -123,17 +124,17 @@ def outcome(read: Callable[[], Float32]) -> Any:
 def assert_read_alike(
     data: bytes,
     whole: Callable[[], Float32],
-    read_blocks: Callable[[Stream], Iterator[Float32]],
+    read_rows: Callable[[Buffer], Iterator[batches.ParsedRows]],
     *sizes: tuple[Any, str],
 ) -> None:
     """Assert that a stream gives the same rows as its content, or the same refusal, in whatever steps it comes."""
     steps = 16 + zlib.crc32(data) % 200
     with contextlib.ExitStack() as patches:
         expected = outcome(whole)
-        for module, name in (*sizes, (pieces, "BLOCK_BYTES")):
+        for module, name in (*sizes, (batches, "BATCH_BYTES")):
             patches.enter_context(mock.patch.object(module, name, steps))
         stream = Trickle(data, max(1, steps // 3))
-        found = outcome(lambda: np.concatenate([block.copy() for block in read_blocks(stream)]))
+        found = outcome(lambda: np.concatenate([batch.copy() for batch in equal_batches(read_rows(Buffer(stream)))]))
     assert found == expected, f"{found} as a stream, {expected} as a whole"
 
 
@@ -155,7 +156,7 @@ def check_csv(data: bytes) -> None:
     """CSV: as Python's float() reads each cell, and as its own stream reads it."""
     with bounded_memory(len(data)):
         points = attempt(lambda: csv.decode(data))
-    assert_read_alike(data, lambda: csv.decode(data), csv.read_blocks, (csv, "CHUNK_BYTES"))
+    assert_read_alike(data, lambda: csv.decode(data), csv.read_rows, (csv, "CHUNK_BYTES"))
     if isinstance(points, DataError):
         return
     lines = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").split(b"\n")
@@ -191,9 +192,9 @@ def check_jsonlines(data: bytes) -> None:
         assert_read_alike(
             data,
             lambda: jsonlines.decode(data, features).points,
-            lambda stream: jsonlines.read_blocks(stream, features),
+            lambda buffer: jsonlines.read_rows(buffer, features),
             (jsonlines, "CHUNK_BYTES"),
-            (jsonlines, "PIECE_NUMBERS"),
+            (jsonlines, "DENSE_NUMBERS"),
         )
 
 
@@ -226,7 +227,7 @@ def check_npy(data: bytes) -> None:
     with _quiet(), bounded_memory(len(data)):
         points = attempt(lambda: npy.decode(data))
     with _quiet():
-        assert_read_alike(data, lambda: npy.decode(data), npy.read_blocks, (npy, "WINDOW_BYTES"))
+        assert_read_alike(data, lambda: npy.decode(data), npy.read_rows, (npy, "BUFFER_BYTES"))
         if not isinstance(points, DataError):
             expected = np.load(io.BytesIO(data), allow_pickle=False)
             assert np.array_equal(expected.astype(np.float32), points)
@@ -266,41 +267,41 @@ def check_recordio(data: bytes) -> None:
         assert_read_alike(
             data,
             lambda: recordio.decode(data, features),
-            lambda stream: recordio.read_blocks(stream, features),
-            (reader, "WINDOW_BYTES"),
+            lambda buffer: recordio.read_rows(buffer, features),
+            (reader, "BUFFER_BYTES"),
         )
 
 
-# Bodies that are cut into portions, each of which is decoded by itself.
+# Bodies that are cut into chunks, each of which is decoded by itself.
 
-PORTIONED = (CSV, JSON, JSON_LINES, RECORDIO)
+CUT = (CSV, JSON, JSON_LINES, RECORDIO)
 
 
-def check_portions(data: bytes) -> None:
-    """A body in portions says what it says as a whole. The first two bytes choose the type and the size."""
+def check_chunks(data: bytes) -> None:
+    """A body in chunks says what it says as a whole. The first two bytes choose the type and the size."""
     if len(data) < 2:
         return
-    media_type, size, body = PORTIONED[data[0] % len(PORTIONED)], 1 + data[1], data[2:]
+    form, size, body = FORMATS[CUT[data[0] % len(CUT)]], 1 + data[1], data[2:]
 
-    def read(contents: Iterator[portions.Portion]) -> tuple[Float32, list[Any]]:
-        found = [DECODERS[media_type](portion.content, FEATURES) for portion in contents]
+    def read(contents: Iterator[payloads.Chunk]) -> tuple[Float32, list[Any]]:
+        found = [form.decode(chunk.content, FEATURES) for chunk in contents]
         if any(instances.points.shape[1] != FEATURES for instances in found):
             raise DataError("another width")
         attached = [instances.attached or [{}] * len(instances.points) for instances in found]
         return np.concatenate([instances.points for instances in found]), [one for some in attached for one in some]
 
     with _small_sparse():
-        whole = attempt(lambda: read(portions.whole(body)))
+        whole = attempt(lambda: read(payloads.whole(body)))
         if isinstance(whole, DataError):
-            return  # an honest body is what portions must not change
-        parts = attempt(lambda: read(CUTTERS[media_type][0](body, size)))
-    assert not isinstance(parts, DataError), f"only in portions: {parts}"
+            return  # an honest body is what chunks must not change
+        parts = attempt(lambda: read(form.split(body, size)))
+    assert not isinstance(parts, DataError), f"only in chunks: {parts}"
     assert np.array_equal(parts[0], whole[0])
     assert parts[1] == whole[1]
 
 
-def portions_seeds() -> list[bytes]:
-    """Bodies of each type, in small portions and in one."""
+def chunks_seeds() -> list[bytes]:
+    """Bodies of each type, in small chunks and in one."""
     bodies = {0: csv_seeds()[:3], 1: json_seeds()[:6], 2: jsonlines_seeds()[:2], 3: recordio_seeds()}
     return [bytes([kind, size]) + body for kind, some in bodies.items() for body in some for size in (0, 20, 255)]
 
@@ -334,13 +335,13 @@ def check_training_file(data: bytes) -> None:
         yield Trickle(content, 1000)
 
     content_type = MediaType.parse(CHANNEL_TYPES[data[0] % len(CHANNEL_TYPES)])
-    file = FileReader(Path("rows"), content_type, (None, FEATURES)[data[1] >> 2 & 1], opened)
+    file = FileReader(Path("rows"), content_type, ReadOptions((None, FEATURES)[data[1] >> 2 & 1]), opened)
 
     def read() -> None:
-        for block in file.blocks():
+        for block in file.batches():
             assert_points(block)
 
-    # A packed row of zeros is a thousandth of its size, but never more than a window is in memory.
+    # A packed row of zeros is a thousandth of its size, but never more than a buffer is in memory.
     with _quiet(), mock.patch.object(sparse, "FREE_BYTES", SPARSE_CONSTANT), bounded_memory(len(data) + (1 << 18)):
         attempt(read)
 
@@ -352,10 +353,10 @@ def check_packed_file(data: bytes) -> None:
     def opened(_: Path) -> Iterator[Stream]:
         yield Trickle(data, 100)
 
-    file = FileReader(Path("rows.gz"), MediaType.parse(CSV), None, opened)
+    file = FileReader(Path("rows.gz"), MediaType.parse(CSV), ReadOptions(), opened)
 
     def read() -> int:
-        return sum(len(block) for block in file.blocks())
+        return sum(len(block) for block in file.batches())
 
     with bounded_memory(len(data) + (1 << 18)):
         attempt(read)
@@ -569,7 +570,7 @@ TARGETS = {
     "npz": Target(check_npz, npz_seeds),
     "ndarray_list": Target(check_ndarray_list, ndarray_list_seeds),
     "recordio": Target(check_recordio, recordio_seeds),
-    "portions": Target(check_portions, portions_seeds),
+    "chunks": Target(check_chunks, chunks_seeds),
     "training_file": Target(check_training_file, training_file_seeds),
     "packed_file": Target(check_packed_file, packed_file_seeds),
     "model_archive": Target(check_model_archive, model_archive_seeds),

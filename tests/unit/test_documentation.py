@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from serve.negotiation import DECODERS, ENCODERS
-from train import files, hyperparameters
+from kmeans.formats.registry import FORMATS
+from train import hyperparameters
 
 PROJECT = Path(__file__).resolve().parents[2]
 README = (PROJECT / "README.md").read_text()
@@ -23,7 +23,7 @@ def test_training_page_has_the_table_of_hyperparameters() -> None:
     assert hyperparameters.markdown_table() in TRAINING
 
 
-@pytest.mark.parametrize("media_type", sorted({*DECODERS, *ENCODERS, *files.READERS}))
+@pytest.mark.parametrize("media_type", sorted(form.media_type for form in FORMATS))
 def test_the_readme_names_every_media_type(media_type: str) -> None:
     assert f"`{media_type}`" in README
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from kmeans.formats.media_type import CSV, JSON_LINES, RECORDIO
-from serve.negotiation import DECODERS, ENCODERS
-from train import files, hyperparameters
+from kmeans.formats.registry import FORMATS
+from train import hyperparameters
 from train.metrics import JobLog
 from workflow.examples import EXAMPLES, markdown, printed
 from workflow.ledger import Ledger
@@ -29,9 +29,6 @@ from workflow.requests.inference import (
     serverless_variant,
 )
 from workflow.requests.training import (
-    ANSWER_TYPES,
-    REQUEST_TYPES,
-    TRAINING_TYPES,
     Channel,
     Instances,
     Limits,
@@ -174,9 +171,11 @@ def test_the_algorithm_says_what_the_image_says() -> None:
         if row["Type"] == "Categorical":
             assert row["DefaultValue"] in row["Range"]["CategoricalParameterRangeSpecification"]["Values"]
         assert not (row["Type"] == "FreeText" and row["IsTunable"]), "SageMaker tunes no free text"
-    assert set(REQUEST_TYPES) == set(DECODERS)
-    assert set(ANSWER_TYPES) == set(ENCODERS)
-    assert set(TRAINING_TYPES) <= set(files.READERS)
+    inference, training = request["InferenceSpecification"], request["TrainingSpecification"]
+    assert inference["SupportedContentTypes"] == [form.media_type for form in FORMATS.of_requests()]
+    assert inference["SupportedResponseMIMETypes"] == [form.media_type for form in FORMATS.of_responses()]
+    channels = {channel["Name"]: channel["SupportedContentTypes"] for channel in training["TrainingChannels"]}
+    assert channels["train"] == [form.media_type for form in FORMATS.of_training()]
 
 
 @pytest.mark.parametrize("kind", NOUNS)

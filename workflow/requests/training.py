@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kmeans.formats.media_type import CSV, JSON, JSON_LINES, NPY, RECORDIO
+from kmeans.formats.media_type import NPY
+from kmeans.formats.registry import FORMATS
 from kmeans.ranges import LARGEST_INTEGER, Choice, Integer, Real
 from train import hyperparameters as table
 from train.hyperparameters import Boolean, Hyperparameter
@@ -29,9 +30,6 @@ RANGES: Mapping[str, list[dict[str, Any]]] = {
     "CategoricalParameterRanges": [{"Name": "init_method", "Values": ["random", "kmeans++"]}],
 }
 
-TRAINING_TYPES = [CSV, JSON_LINES, RECORDIO, NPY]
-REQUEST_TYPES = [CSV, JSON, JSON_LINES, RECORDIO, NPY]
-ANSWER_TYPES = [JSON, JSON_LINES, CSV, RECORDIO]
 
 TRAINING_INSTANCES = ["ml.m5.large", "ml.m5.xlarge", "ml.c5.xlarge", "ml.c5.2xlarge", "ml.c5.4xlarge"]
 HOSTING_INSTANCES = ["ml.t2.medium", "ml.m5.large", "ml.c5.large", "ml.c5.xlarge"]
@@ -232,8 +230,8 @@ def create_algorithm(name: str, *, image: str) -> dict[str, Any]:
             "Containers": [{"Image": image}],
             "SupportedTransformInstanceTypes": TRANSFORM_INSTANCES,
             "SupportedRealtimeInferenceInstanceTypes": HOSTING_INSTANCES,
-            "SupportedContentTypes": REQUEST_TYPES,
-            "SupportedResponseMIMETypes": ANSWER_TYPES,
+            "SupportedContentTypes": [form.media_type for form in FORMATS.of_requests()],
+            "SupportedResponseMIMETypes": [form.media_type for form in FORMATS.of_responses()],
         },
     }
 
@@ -262,7 +260,9 @@ def _specification(row: Hyperparameter) -> dict[str, Any]:
 
 
 def _channel(name: str, description: str, is_required: bool) -> dict[str, Any]:
-    types = ["application/x-sagemaker-model", NPY] if name == "model" else TRAINING_TYPES
+    types = [form.media_type for form in FORMATS.of_training()]
+    if name == "model":
+        types = ["application/x-sagemaker-model", NPY]
     modes = ["File"] if name == "model" else list(INPUT_MODES)
     return {
         "Name": name,

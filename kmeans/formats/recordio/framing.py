@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kmeans.errors import DataError
-from kmeans.formats.buffer import Stream, Window
+from kmeans.formats.buffer import Buffer, Stream
+from kmeans.formats.payloads import Body, Chunk
 
 MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
@@ -67,51 +68,51 @@ def frame(payload: bytes) -> bytes:
     return header(len(payload)) + payload + bytes(padded(len(payload)) - len(payload))
 
 
-def read_frame(window: Window) -> Frame | None:
-    """Return the record at the start of ``window``; None if the window ends within it and the stream continues.
+def read_frame(buffer: Buffer) -> Frame | None:
+    """Return the record at the start of ``buffer``; None if the buffer ends within it and the stream continues.
 
     Raises
     ------
     DataError
         If there is no record, its parts are out of order, or the stream ends within it.
     """
-    position = window.start
+    position = buffer.start
     parts: list[bytes] = []
     while True:
-        left = window.stop - position
+        left = buffer.stop - position
         if left < HEADER_BYTES:
-            if not window.is_last:
+            if not buffer.is_last:
                 return None
             raise DataError(
                 f"the data ends within a record's header: expected {HEADER_BYTES} bytes, found {left}",
-                offset=window.offset + position,
+                offset=buffer.offset + position,
                 hint="Was the file cut off?",
             )
-        magic, flagged = _HEADER.unpack_from(window.buffer, position)
+        magic, flagged = _HEADER.unpack_from(buffer.content, position)
         if magic != MAGIC:
             hint = "Is this RecordIO-protobuf? Set the content type to what it is."
-            raise _wrong_magic(magic, window.offset + position, hint)
+            raise _wrong_magic(magic, buffer.offset + position, hint)
         part, length = flagged >> _LENGTH_BITS, flagged & _LENGTH_MASK
         if (part in (_WHOLE, _FIRST)) != (not parts) or part > _LAST:
-            raise DataError(f"found part {part} of a divided record out of order", offset=window.offset + position + 4)
+            raise DataError(f"found part {part} of a divided record out of order", offset=buffer.offset + position + 4)
         position += HEADER_BYTES
-        left, needed = window.stop - position, padded(length)
-        if left < needed and not window.is_last:
+        left, needed = buffer.stop - position, padded(length)
+        if left < needed and not buffer.is_last:
             return None
         if left < length:
             raise DataError(
                 f"the data ends within a record: expected {length} bytes, found {left}",
-                offset=window.offset + position,
+                offset=buffer.offset + position,
                 hint="Was the file cut off?",
             )
-        parts.append(bytes(memoryview(window.buffer)[position : position + length]))
+        parts.append(bytes(memoryview(buffer.content)[position : position + length]))
         position += min(needed, left)
         if part in (_WHOLE, _LAST):
-            start, size = window.position + HEADER_BYTES, position - window.start
+            start, size = buffer.position + HEADER_BYTES, position - buffer.start
             return Frame(MAGIC_BYTES.join(parts), start, size, part == _WHOLE)
 
 
-def find_records(content: bytes | bytearray) -> Iterator[tuple[int, int]]:
+def find_records(content: Body) -> Iterator[tuple[int, int]]:
     """Yield the start and the end of each record in ``content``; stop where none follows, or only half a one.
 
     The last record may lack its padding.
@@ -128,6 +129,23 @@ def find_records(content: bytes | bytearray) -> Iterator[tuple[int, int]]:
         if flagged >> _LENGTH_BITS in (_WHOLE, _LAST):
             yield begin, position
             begin = position
+
+
+def split_records(body: Body, size: int) -> Iterator[Chunk]:
+    """Yield chunks of about ``size`` bytes of whole records; the last one has the rest, whatever it is."""
+    start = 0
+    for begin, _ in find_records(body):
+        if begin - start >= size:
+            yield Chunk(bytes(memoryview(body)[start:begin]), start)
+            start = begin
+    yield Chunk(bytes(memoryview(body)[start:]), start)
+
+
+def each_record(content: bytes) -> list[bytes] | None:
+    """Return each record as a body; None if the records don't follow one another to the end."""
+    found = list(find_records(content))
+    is_sound = bool(found) and found[-1][1] == len(content)
+    return [content[begin:end] for begin, end in found] if is_sound else None
 
 
 class UnwrappedStream:

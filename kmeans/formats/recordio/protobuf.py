@@ -50,7 +50,7 @@ def fields(data: bytes, start: int, stop: int) -> Iterator[Field]:
     Raises
     ------
     DataError
-        If the bytes are no message; the error has the offset in ``data``.
+        If the bytes aren't a message; the error has the offset in ``data``.
     """
     position = start
     while position < stop:

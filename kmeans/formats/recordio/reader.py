@@ -1,8 +1,8 @@
 """RecordIO-protobuf to arrays.
 
-Reading relies on what writers do: thousands of records of equal size in a row, equal in every byte but the values. The
+Writers write thousands of records one after the other that have the same size and differ only in their values. The
 first record of such a run is parsed, the others are compared with it in one NumPy operation, and the values are copied
-out as a column range of a two-dimensional view. Records that are unlike their neighbours are parsed one by one.
+as a range of columns of a two-dimensional view. Records that are unlike their neighbours are parsed one by one.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from kmeans.arrays import Float32, Float64, Int64
 from kmeans.errors import DataError
-from kmeans.formats.buffer import WINDOW_BYTES, Stream, Window
+from kmeans.formats.batches import ParsedRows, joined, joined_wide
+from kmeans.formats.buffer import BUFFER_BYTES, Buffer
 from kmeans.formats.instances import METADATA, UID, Instances
-from kmeans.formats.pieces import Narrower, Piece, Prepare, in_equal_blocks, joined, joined_wide
-from kmeans.formats.recordio.framing import HEADER_BYTES, MAGIC_BYTES, Frame, read_frame
+from kmeans.formats.recordio.framing import HEADER_BYTES, Frame, read_frame
 from kmeans.formats.recordio.protobuf import (
     ENTRY_KEY,
     ENTRY_VALUE,
@@ -51,17 +51,17 @@ UNPACKED = {VALUE_FLOAT32: FIXED32, VALUE_FLOAT64: FIXED64, VALUE_INT32: VARINT}
 
 TEXT_FIELDS = {RECORD_UID: UID, RECORD_METADATA: METADATA}
 
-# A vector has one dimension; writers that say (1, n) or (n, 1, 1) mean the same.
+# A vector has one dimension; some writers write (1, n) or (n, 1, 1), which means the same.
 MAX_DIMENSIONS = 8
 
-# The first block of a run is small, because a run may be short; the following ones are larger and larger.
-_FIRST_BLOCK_ROWS, _MAX_BLOCK_ROWS = 16, 4096
+# Rows of a run that are compared at once: first few, because a run may be short, then more and more.
+_FIRST_ROWS, _MAX_ROWS = 16, 4096
 
 
 def decode(data: bytes, features: int | None = None) -> Float32:
-    """Return the feature vectors of a file or body as float32 (n, d); sparse ones are filled up with zeros.
+    """Return the feature vectors of a file or body as float32 (n, d); sparse ones are made dense.
 
-    Labels, uids and metadata are passed over; :func:`decode_instances` keeps the latter two.
+    Labels, uids and metadata are skipped; :func:`decode_instances` keeps the latter two.
 
     Parameters
     ----------
@@ -71,10 +71,10 @@ def decode(data: bytes, features: int | None = None) -> Float32:
     Raises
     ------
     DataError
-        If the bytes are no RecordIO-protobuf, end within a record, hold a record without a vector under the key
+        If the bytes aren't RecordIO-protobuf, end within a record, hold a record without a vector under the key
         ``values``, vectors of two widths, NaN or infinity. The error names the record, from 1, and its byte.
     """
-    return joined(_pieces(Window.over(data), features))
+    return joined(read_rows(Buffer.over(data), features))
 
 
 def decode_instances(data: bytes, features: int | None = None, *, wide: bool = False) -> Instances:
@@ -88,34 +88,21 @@ def decode_instances(data: bytes, features: int | None = None, *, wide: bool = F
         As :func:`decode`.
     """
     texts: list[dict[str, str]] = []
-    pieces = _pieces(Window.over(data), features, texts, wide=wide)
-    points = joined_wide(pieces) if wide else joined(pieces)
+    parsed = _read(Buffer.over(data), features, texts, wide=wide)
+    points = joined_wide(parsed) if wide else joined(parsed)
     return Instances(points, texts if any(texts) else None)
 
 
-def read_blocks(
-    stream: Stream,
-    features: int | None = None,
-    prepare: Prepare | None = None,
-    narrower: Narrower | None = None,
-) -> Iterator[Float32]:
-    """Yield the feature vectors of ``stream`` as float32 blocks (b, d); each is valid until the next one is asked for.
-
-    ``prepare`` may change them first, a ``narrower`` gives them coordinates
-    (:func:`kmeans.formats.pieces.in_equal_blocks`).
+def read_rows(buffer: Buffer, features: int | None = None, *, wide: bool = False) -> Iterator[ParsedRows]:
+    """Yield the feature vectors of ``buffer``, run by run; sparse ones are float64 if ``wide``.
 
     Raises
     ------
     DataError
-        As :func:`decode`, when the record is reached that is wrong.
+        As :func:`decode`, when the reader gets to the record that is wrong.
     """
-    pieces = _pieces(Window(stream, WINDOW_BYTES), features, wide=narrower is not None)
-    return in_equal_blocks(pieces, prepare, narrower)
-
-
-def looks_like(start: bytes) -> bool:
-    """Tell whether ``start``, the first bytes of some file, are those of a RecordIO file."""
-    return start[:4] == MAGIC_BYTES
+    buffer.reserve(BUFFER_BYTES)
+    return _read(buffer, features, wide=wide)
 
 
 @dataclass(slots=True)
@@ -125,11 +112,11 @@ class _Repeated:
     Attributes
     ----------
     packed
-        The contents of all parts, one behind the other: what one packed part would hold.
+        The contents of all parts, one after the other, as one packed part would hold them.
     parts
         How many there are.
     last
-        Where the last one lies in the payload.
+        The last one, with its place in the payload.
     """
 
     packed: bytearray
@@ -166,19 +153,19 @@ class _Run:
     texts: list[dict[str, str]]
 
 
-def _pieces(
-    window: Window, features: int | None, texts: list[dict[str, str]] | None = None, *, wide: bool = False
-) -> Iterator[Piece]:
+def _read(
+    buffer: Buffer, features: int | None, texts: list[dict[str, str]] | None = None, *, wide: bool = False
+) -> Iterator[ParsedRows]:
     """Yield the vectors of the records, run by run; append uid and metadata of each record to ``texts``."""
     rows, sparse = 0, DenseRows(0, features, wide=wide)
-    while window.advance(rows + 1):
-        sparse.source_bytes = window.bytes_seen
-        while len(window):
+    while buffer.advance(rows + 1):
+        sparse.source_bytes = buffer.bytes_seen
+        while len(buffer):
             try:
-                frame = read_frame(window)
+                frame = read_frame(buffer)
                 if frame is None:
                     break
-                run = _read_run(window, frame, sparse, keep_text=texts is not None)
+                run = _read_run(buffer, frame, sparse, keep_text=texts is not None)
                 features = features or run.vectors.shape[1]
                 if run.vectors.shape[1] != features:
                     expected = f"expected {features} values{' as in the records before' if rows else ''}"
@@ -187,22 +174,22 @@ def _pieces(
                 error.row = rows + 1
                 raise
             count = len(run.vectors)
-            yield Piece(run.vectors, range(rows + 1, rows + 1 + count))
+            yield ParsedRows(run.vectors, range(rows + 1, rows + 1 + count))
             if texts is not None:
                 texts += run.texts
             rows += count
-            window.start += count * frame.size
+            buffer.start += count * frame.size
     if not rows:
         raise DataError("expected RecordIO records, found none", hint="Is the file or the request empty?")
 
 
-def _read_run(window: Window, frame: Frame, sparse: DenseRows, *, keep_text: bool) -> _Run:
-    """Read the record at the window's start, which is ``frame``, and what follows it there and is built alike."""
+def _read_run(buffer: Buffer, frame: Frame, sparse: DenseRows, *, keep_text: bool) -> _Run:
+    """Read the record at the buffer's start, which is ``frame``, and the records after it that are like it."""
     try:
         tensor, texts = _read_record(frame.payload)
         if tensor.is_sparse:
             return _Run(_read_sparse(tensor, sparse)[None, :], [texts])
-        return _read_dense_run(window, frame, tensor, texts if keep_text else {})
+        return _read_dense_run(buffer, frame, tensor, texts if keep_text else {})
     except DataError as error:  # its offset is one within the record
         error.offset = frame.start + (error.offset or 0)
         raise
@@ -288,19 +275,19 @@ def _read_sparse(tensor: _Tensor, sparse: DenseRows) -> Float32 | Float64:
         raise
 
 
-def _read_dense_run(window: Window, frame: Frame, tensor: _Tensor, texts: dict[str, str]) -> _Run:
-    """Read the record at the window's start and, in one piece, all following ones there that are built alike."""
+def _read_dense_run(buffer: Buffer, frame: Frame, tensor: _Tensor, texts: dict[str, str]) -> _Run:
+    """Read the record at the buffer's start and, at once, all records after it that are like it."""
     values, vector = _read_values(tensor), tensor.values.last
     if not len(values):
         raise DataError("expected at least one value in the vector, found none", offset=0)
     alone = tensor.values.parts == 1 and tensor.kind in DTYPES and frame.is_whole
-    rows = len(window) // frame.size if alone else 0
+    rows = len(buffer) // frame.size if alone else 0
     if vector is None or vector.wire != LENGTH or rows < 2:
         return _Run(values[None, :], [texts])
-    records = np.frombuffer(window.buffer, np.uint8, rows * frame.size, window.start).reshape(rows, frame.size)
+    records = np.frombuffer(buffer.content, np.uint8, rows * frame.size, buffer.start).reshape(rows, frame.size)
     outer = [field for field in fields(frame.payload, 0, len(frame.payload)) if field.wire == LENGTH]
-    # What may differ within a run: the vector's values, and the contents of all fields but the features. Everything
-    # else (tags, lengths, keys) fixes the layout and must be equal.
+    # In a run, only the vector's values and the contents of all fields but the features may differ. Everything else
+    # (tags, lengths, keys) fixes the layout and must be equal.
     free = [vector if field.start <= vector.start < field.stop else field for field in outer
             if field.number != RECORD_FEATURES or field.start <= vector.start < field.stop]  # fmt: skip
     run = records[: _alike(records, free)]
@@ -312,15 +299,15 @@ def _read_dense_run(window: Window, frame: Frame, tensor: _Tensor, texts: dict[s
 def _alike(records: NDArray[np.uint8], free: list[Field]) -> int:
     """Return how many rows at the start of ``records`` equal the first in all bytes outside the ``free`` spans."""
     edges = [0, *(HEADER_BYTES + edge for span in free for edge in (span.start, span.stop)), records.shape[1]]
-    begin, rows = 0, _FIRST_BLOCK_ROWS
+    begin, rows = 0, _FIRST_ROWS
     while begin < len(records):
-        block = records[begin : begin + rows]
-        equal = np.ones(len(block), dtype=bool)
+        batch = records[begin : begin + rows]
+        equal = np.ones(len(batch), dtype=bool)
         for start, stop in zip(edges[::2], edges[1::2], strict=True):
-            equal &= (block[:, start:stop] == records[0, start:stop]).all(axis=1)
+            equal &= (batch[:, start:stop] == records[0, start:stop]).all(axis=1)
         if not equal.all():
             return begin + int(equal.argmin())
-        begin, rows = begin + len(block), min(4 * rows, _MAX_BLOCK_ROWS)
+        begin, rows = begin + len(batch), min(4 * rows, _MAX_ROWS)
     return len(records)
 
 

@@ -1,7 +1,7 @@
 """Arrays to RecordIO-protobuf: training data for SageMaker, and the answers of an endpoint.
 
-All records of one call are built alike, so their frames are one template, tiled, and the values are columns of it: more
-than 1 GB/s. What is written is equal to the bit to what version 2 of SageMaker's SDK writes (version 3 can't).
+All records of one call have the same layout, so their frames are one template, repeated, and the values are columns of
+it. The bytes are equal to those that version 2 of SageMaker's SDK writes (version 3 can't).
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from kmeans.formats.recordio.protobuf import (
 # A varint holds 7 bits a byte.
 _LONGER_VARINT_FROM = np.array([1 << bits for bits in range(7, 64, 7)], dtype=np.uint64)
 
-# Rows whose frames are made at once where they must be put in their places one by one.
-_BLOCK_ROWS = 1024
+# Rows whose frames are made at once where each must be copied to its place.
+_BATCH_ROWS = 1024
 
 LABEL_KINDS = {"f4": VALUE_FLOAT32, "f8": VALUE_FLOAT64, "i8": VALUE_INT32}
 
@@ -48,7 +48,7 @@ def encode(points: Float32, labels: NDArray[Any] | None = None) -> bytes:
     Parameters
     ----------
     labels
-        One number per point, (n,): float32, float64 or int64, stored as such; other types are refused, as the SDK does.
+        One number per point, (n,): float32, float64 or int64, stored as such; other types are refused, as in the SDK.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def encode(points: Float32, labels: NDArray[Any] | None = None) -> bytes:
 def encode_predictions(predictions: Predictions) -> bytes:
     """Return an answer of the built-in image's form: a Record per row with two labels of one float32 each.
 
-    They are ``closest_cluster`` and ``distance_to_cluster``; uid and metadata are given back as they came, an ``id`` of
+    They are ``closest_cluster`` and ``distance_to_cluster``; uid and metadata are returned unchanged, an ``id`` of
     JSON as uid. Those of a row that could not be read are NaN.
     """
     first = _entry(RECORD_LABEL, b"closest_cluster", VALUE_FLOAT32, 4)
@@ -107,7 +107,7 @@ def encode_predictions(predictions: Predictions) -> bytes:
     return b"".join(frames)
 
 
-# An answer of one row takes less time to write than its heads, which are always the same.
+# Writing the heads, which are always the same, takes longer than the rest of an answer of one row.
 @lru_cache(64)
 def _entry(field: int, key: bytes, kind: int, size: int) -> bytes:
     """Return the head of a map entry whose tensor ends with ``size`` bytes of values, which follow it."""
@@ -128,9 +128,9 @@ def _frames(head: bytes, columns: list[NDArray[np.uint8]], between: bytes) -> ND
     payload = len(head) + len(between) + sum(column.shape[1] for column in columns)
     frames = np.zeros((len(columns[0]), HEADER_BYTES + padded(payload)), dtype=np.uint8)
     position = 0
-    pieces: list[bytes | NDArray[np.uint8]] = [header(payload) + head, columns[0], between, *columns[1:]]
-    for piece in pieces:
-        content = np.frombuffer(piece, np.uint8) if isinstance(piece, bytes) else piece
+    spans: list[bytes | NDArray[np.uint8]] = [header(payload) + head, columns[0], between, *columns[1:]]
+    for span in spans:
+        content = np.frombuffer(span, np.uint8) if isinstance(span, bytes) else span
         frames[:, position : position + content.shape[-1]] = content
         position += content.shape[-1]
     return frames
@@ -153,8 +153,8 @@ def _encode_with_integers(columns: NDArray[np.uint8], labels: NDArray[np.int64])
     written = np.empty(int(ends[-1]), dtype=np.uint8)
     for length, entry in entries.items():
         chosen = np.flatnonzero(lengths == length)
-        for first in range(0, len(chosen), _BLOCK_ROWS):
-            rows = chosen[first : first + _BLOCK_ROWS]
+        for first in range(0, len(chosen), _BATCH_ROWS):
+            rows = chosen[first : first + _BATCH_ROWS]
             frames = _frames(head, [columns[rows], _varints(numbers[rows], length)], entry)
             for begin, content in zip((ends[rows] - sizes[length]).tolist(), frames, strict=True):
                 written[begin : begin + len(content)] = content
@@ -162,7 +162,7 @@ def _encode_with_integers(columns: NDArray[np.uint8], labels: NDArray[np.int64])
 
 
 def _varints(numbers: NDArray[np.uint64], length: int) -> NDArray[np.uint8]:
-    """Return ``numbers`` (n,), which are all of ``length`` bytes as varints, as these bytes (n, length)."""
+    """Return ``numbers`` (n,), which all take ``length`` bytes as varints, as these bytes (n, length)."""
     shifts = np.arange(0, 7 * length, 7, dtype=np.uint64)
     encoded = (numbers[:, None] >> shifts & np.uint64(0x7F)).astype(np.uint8)
     encoded[:, :-1] |= 0x80

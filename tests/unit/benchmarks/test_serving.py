@@ -18,7 +18,7 @@ from benchmarks.serving_report import DOCUMENT, Cell, HalfLoad, Report, Run, dis
 from benchmarks.soak import Sample, drift
 from kmeans.formats.instances import Predictions
 from kmeans.formats.media_type import CSV, JSON, JSON_LINES, NPY, RECORDIO
-from serve.negotiation import DECODERS, ENCODERS
+from kmeans.formats.registry import FORMATS
 
 POINTS = np.random.default_rng(0).normal(size=(7, 13)).astype(np.float32)
 QUESTION = Question("/invocations", CSV, CSV, b"1,2\n")
@@ -27,13 +27,13 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n0\n"
 
 @pytest.mark.parametrize("media_type", [*bodies.FORMATS, JSON_LINES, NPY])
 def test_encode_keeps_the_rows_bit_by_bit(media_type: str) -> None:
-    found = DECODERS[media_type](bodies.encode(POINTS, media_type), POINTS.shape[1])
+    found = FORMATS[media_type].decode(bodies.encode(POINTS, media_type), POINTS.shape[1])
     np.testing.assert_array_equal(found.points, POINTS)
 
 
 @pytest.mark.parametrize("media_type", [*bodies.FORMATS, JSON_LINES])
 def test_labels_of_an_answer_are_read(media_type: str) -> None:
-    answer = ENCODERS[media_type](Predictions(np.array([3.0, 0.0, 250.0]), np.array([0.5, 1.25, 9.0])))
+    answer = FORMATS[media_type].encode(Predictions(np.array([3.0, 0.0, 250.0]), np.array([0.5, 1.25, 9.0])))
     assert bodies.labels(answer, media_type).tolist() == [3, 0, 250]
 
 
@@ -190,4 +190,4 @@ def test_drift_of_noise_is_zero() -> None:
 @pytest.mark.parametrize("media_type", [JSON, RECORDIO])
 def test_encode_shortest_digits_identify_a_float32(media_type: str) -> None:
     tiny = np.array([[1e-7, 16777217.0, 0.1, 1 / 3]], np.float32)
-    np.testing.assert_array_equal(DECODERS[media_type](bodies.encode(tiny, media_type), 4).points, tiny)
+    np.testing.assert_array_equal(FORMATS[media_type].decode(bodies.encode(tiny, media_type), 4).points, tiny)

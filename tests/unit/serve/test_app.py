@@ -84,7 +84,7 @@ def counted(client: FlaskClient, name: str) -> float:
 
 def test_rows_of_a_refused_body_are_not_counted(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many of its portions were read and asked for before."""
-    monkeypatch.setattr(inference, "PORTION_BYTES", 10)
+    monkeypatch.setattr(inference, "CHUNK_BYTES", 10)
     ask = partial(client.post, "/invocations", content_type="text/csv")
     answer = ask(data=b"1,2\n" * 50 + b"oops")
     assert answer.json is not None
@@ -97,7 +97,7 @@ def test_rows_of_a_refused_body_are_not_counted(client: FlaskClient, monkeypatch
 def test_only_large_bodies_wait_for_each_other(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     waited = []
     monkeypatch.setattr(exchange, "write_log_line", lambda record: waited.append("wait" in record.seconds))
-    monkeypatch.setattr(inference, "PORTION_BYTES", 10)
+    monkeypatch.setattr(inference, "CHUNK_BYTES", 10)
     for rows in (1, 50):
         assert client.post("/invocations", data=b"1,2\n" * rows, content_type="text/csv").status_code == 200
     assert waited == [False, True]
@@ -107,7 +107,7 @@ def test_only_large_bodies_wait_for_each_other(client: FlaskClient, monkeypatch:
 def test_chunked_answer_is_counted_after_it_is_sent(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, accept: str
 ) -> None:
-    monkeypatch.setattr(inference, "PORTION_BYTES", 10)
+    monkeypatch.setattr(inference, "CHUNK_BYTES", 10)
     monkeypatch.setattr(inference, "MAX_ROWS_AT_ONCE", 20)
     answer = client.post(
         "/invocations", data=b"1,2\n" * 50, content_type="text/csv", headers={"Accept": accept}, buffered=True

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from kmeans.formats.registry import FORMATS
 from serve import errors
 from serve.app import create_app
 from serve.exchange import STAGES, Record
 from serve.metrics import Metrics
-from serve.negotiation import DECODERS, ENCODERS
 from serve.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -32,9 +32,9 @@ def quoted(title: str, column: int = 0) -> set[str]:
 def test_document_has_a_cell_for_every_format() -> None:
     section = DOCUMENT.partition("\n## Formats\n")[2]
     head = next(line for line in section.splitlines() if line.startswith("|"))
-    assert re.findall(r"`([^`]+)`", head) == list(ENCODERS)
-    assert {row[0].strip("`") for row in table("Formats")} == set(DECODERS)
-    assert all(row[1:] == ["yes"] * len(ENCODERS) for row in table("Formats"))
+    assert re.findall(r"`([^`]+)`", head) == [form.media_type for form in FORMATS.of_responses()]
+    assert {row[0].strip("`") for row in table("Formats")} == {form.media_type for form in FORMATS.of_requests()}
+    assert all(row[1:] == ["yes"] * len(FORMATS.of_responses()) for row in table("Formats"))
 
 
 def test_document_names_exactly_the_variables() -> None:

@@ -1,4 +1,4 @@
-"""Streams: looked at, unpacked, put into UTF-8, however few bytes come at a time."""
+"""Streams: unpacked, and converted to UTF-8, however few bytes come at a time."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import gzip
 import random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kmeans.errors import DataError
-from kmeans.formats.buffer import Stream
-from tests.unit.kmeans import oracle
+from kmeans.formats.buffer import Buffer, Stream
 from tests.unit.kmeans.formats.streams import Trickle
 from train import byte_streams
-from train.byte_streams import ForwardStream, UnpackedStream, Utf8Stream
+from train.byte_streams import UnpackedStream, Utf8Stream
 
 TEXT = "1,2.5\n-3,\u00e4\u20ac\U0001f600\n"
 
@@ -26,25 +23,13 @@ def read(stream: Stream, size: int = 1000) -> bytes:
     return content
 
 
-@oracle.PROPERTY
-@given(st.binary(max_size=50), st.lists(st.integers(0, 60), max_size=3), st.integers(1, 20), st.integers(1, 20))
-def test_what_was_looked_at_is_still_read_and_counted_once(
-    content: bytes, looks: list[int], size: int, most: int
-) -> None:
-    stream = ForwardStream(Trickle(content, most))
-    for look in looks:
-        assert stream.peek(look)[:look] == content[:look]
-    assert read(stream, size) == content
-    assert stream.taken == len(content)
-
-
 @pytest.mark.parametrize("most", [1, 10, 1000])
 @pytest.mark.parametrize("sizes", [[0], [100], [100, 0, 1], [30_000, 20_000]])
 def test_all_members_are_unpacked(sizes: list[int], most: int) -> None:
     members = [random.Random(size).randbytes(size) for size in sizes]  # noqa: S311 - no secret
     packed = b"".join(map(gzip.compress, members))
     for padding in (b"", bytes(20)):
-        assert read(UnpackedStream(ForwardStream(Trickle(packed + padding, most)))) == b"".join(members)
+        assert read(UnpackedStream(Buffer(Trickle(packed + padding, most)))) == b"".join(members)
 
 
 PACKED = gzip.compress(bytes(100), mtime=0)
@@ -61,7 +46,7 @@ PACKED = gzip.compress(bytes(100), mtime=0)
 )
 def test_damaged_bytes_are_refused(packed: bytes, problem: str) -> None:
     with pytest.raises(DataError, match=f"expected gzip, but {problem}") as raised:
-        read(UnpackedStream(ForwardStream(Trickle(packed, 7))))
+        read(UnpackedStream(Buffer(Trickle(packed, 7))))
     assert raised.value.hint == "Was the file cut off?"
 
 
@@ -69,7 +54,7 @@ def test_damaged_bytes_are_refused(packed: bytes, problem: str) -> None:
 def test_truncated_bytes_are_refused(before: bytes) -> None:
     for cut in range(3, len(PACKED)):
         with pytest.raises(DataError, match="expected gzip, but Compressed file ended before the end-of-stream marker"):
-            read(UnpackedStream(ForwardStream(Trickle(before + PACKED[:cut], 7))))
+            read(UnpackedStream(Buffer(Trickle(before + PACKED[:cut], 7))))
 
 
 def test_an_error_of_the_disk_is_not_one_of_the_data() -> None:
@@ -78,7 +63,7 @@ def test_an_error_of_the_disk_is_not_one_of_the_data() -> None:
             raise OSError(5, "Input/output error")
 
     with pytest.raises(OSError, match="Input/output error"):
-        read(UnpackedStream(ForwardStream(Broken())))
+        read(UnpackedStream(Buffer(Broken())))
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-8-sig", "gb18030", "utf-7"])

@@ -8,10 +8,12 @@ import pytest
 
 from kmeans.arrays import Float32
 from kmeans.errors import DataError, SettingError
-from kmeans.formats import csv, pieces, recordio
+from kmeans.formats import batches, csv, recordio
 from kmeans.formats.media_type import MediaType
-from train.channels import ChannelReader, list_files, reader
+from train.channels import ChannelReader, list_files
 from train.config import Channel
+from train.files import ReadOptions
+from train.load import channel_reader
 
 ROWS = np.array([[1, 2, 3], [4, 5, 6]], dtype=np.float32)
 CSV = b"1,2,3\n4,5,6\n"
@@ -38,7 +40,7 @@ def put(folder: Path, **files: bytes) -> None:
 
 
 def rows_of(reader: ChannelReader) -> Float32:
-    return np.concatenate([block.copy() for block in reader.blocks()])
+    return np.concatenate([block.copy() for block in reader.batches()])
 
 
 def test_files_are_sorted_by_path_through_all_folders(folder: Path) -> None:
@@ -76,7 +78,7 @@ def test_folders_and_links_to_nothing_are_not_data(folder: Path) -> None:
 
 def test_empty_files_are_no_data(folder: Path) -> None:
     put(folder, a=b"", b=CSV, c=b"", d=CSV)
-    reader = ChannelReader(channel(folder), None)
+    reader = ChannelReader(channel(folder), ReadOptions())
     assert len(rows_of(reader)) == 4
     assert (reader.files, reader.bytes) == (2, 2 * len(CSV))
 
@@ -92,7 +94,7 @@ def test_empty_files_are_no_data(folder: Path) -> None:
 def test_a_channel_without_data_says_why(folder: Path, files: dict[str, bytes], problem: str) -> None:
     put(folder, **files)
     with pytest.raises(SettingError, match=f"Channel train has no data: {folder} was searched, and {problem}"):
-        rows_of(ChannelReader(channel(folder), None))
+        rows_of(ChannelReader(channel(folder), ReadOptions()))
 
 
 def test_a_channel_without_a_folder_says_so(folder: Path) -> None:
@@ -126,8 +128,8 @@ def test_label_columns_follow_from_label_size_or_feature_dim(
     folder: Path, content: bytes, content_type: str, feature_dim: int | None, labels: int
 ) -> None:
     put(folder, data=content)
-    reader = ChannelReader(channel(folder, content_type), feature_dim)
-    (block,) = reader.blocks()
+    reader = ChannelReader(channel(folder, content_type), ReadOptions(feature_dim))
+    (block,) = reader.batches()
     np.testing.assert_array_equal(block, ROWS)
     assert block.dtype == np.float32
     assert block.flags.c_contiguous
@@ -137,7 +139,7 @@ def test_label_columns_follow_from_label_size_or_feature_dim(
 @pytest.mark.parametrize(("content", "kind"), [(CSV, "text/csv"), (RECORDS, "application/x-recordio-protobuf")])
 def test_the_type_of_a_file_is_recognised(folder: Path, content: bytes, kind: str) -> None:
     put(folder, data=content)
-    reader = ChannelReader(channel(folder), None)
+    reader = ChannelReader(channel(folder), ReadOptions())
     rows_of(reader)
     assert reader.content_type == kind
 
@@ -145,7 +147,7 @@ def test_the_type_of_a_file_is_recognised(folder: Path, content: bytes, kind: st
 @pytest.mark.parametrize("input_mode", ["File", "FastFile"])
 def test_rows_of_several_files_stand_in_the_order_of_the_files(folder: Path, input_mode: str) -> None:
     put(folder, b=b"3\n4", a=b"1\n2", c=b"5\n")
-    reader = ChannelReader(channel(folder, input_mode=input_mode), None)
+    reader = ChannelReader(channel(folder, input_mode=input_mode), ReadOptions())
     assert rows_of(reader).ravel().tolist() == [1, 2, 3, 4, 5]
     assert reader.files == 3
 
@@ -164,7 +166,7 @@ def test_every_pass_gives_the_same_rows_and_opens_each_file_once(folder: Path, m
 
     monkeypatch.setattr(Path, "open", counting)
     heard: list[str] = []
-    reader = ChannelReader(channel(folder), 3, heard.append)
+    reader = ChannelReader(channel(folder), ReadOptions(3, heard.append))
     for passes in (1, 2, 3):
         assert np.array_equal(rows_of(reader), np.tile(ROWS, (3, 1)))
         assert opened == ["a", "b", "c"] * passes
@@ -175,8 +177,8 @@ def test_every_pass_gives_the_same_rows_and_opens_each_file_once(folder: Path, m
 
 def test_width_is_known_after_one_batch_and_counts_after_a_pass(folder: Path) -> None:
     put(folder, a=b"7,1,2,3\n", b=b"8,4,5,6\n")
-    reader = ChannelReader(channel(folder), 3)
-    blocks = reader.blocks()
+    reader = ChannelReader(channel(folder), ReadOptions(3))
+    blocks = reader.batches()
     assert next(blocks).tolist() == [[1, 2, 3]]
     assert (reader.features, reader.label_columns, reader.content_type) == (3, 1, "text/csv")
     assert (reader.rows, reader.files, reader.bytes) == (0, 0, 0)
@@ -187,7 +189,7 @@ def test_width_is_known_after_one_batch_and_counts_after_a_pass(folder: Path) ->
 
 def test_files_are_listed_once(folder: Path) -> None:
     put(folder, a=CSV)
-    reader = ChannelReader(channel(folder), None)
+    reader = ChannelReader(channel(folder), ReadOptions())
     put(folder, b=CSV)
     assert len(rows_of(reader)) == 2
 
@@ -203,7 +205,7 @@ def test_files_are_listed_once(folder: Path) -> None:
 )
 def test_a_file_that_changes_between_passes_is_named(folder: Path, content: bytes, found: str) -> None:
     put(folder, a=b"1\n2\n", b=b"1\n2\n")
-    reader = ChannelReader(channel(folder), None)
+    reader = ChannelReader(channel(folder), ReadOptions())
     rows_of(reader)
     put(folder, b=content)
     with pytest.raises(DataError, match=f"the file has changed since it was first read: {found}") as caught:
@@ -213,12 +215,12 @@ def test_a_file_that_changes_between_passes_is_named(folder: Path, content: byte
 
 def test_a_file_that_grew_gives_no_row_more_than_before(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv, "CHUNK_BYTES", 2)
-    monkeypatch.setattr(pieces, "BLOCK_BYTES", 4)
+    monkeypatch.setattr(batches, "BATCH_BYTES", 4)
     put(folder, a=b"1\n2\n")
-    reader = ChannelReader(channel(folder), None)
+    reader = ChannelReader(channel(folder), ReadOptions())
     rows_of(reader)
     put(folder, a=b"1\n2\n3\n")
-    blocks = reader.blocks()
+    blocks = reader.batches()
     assert [next(blocks).tolist(), next(blocks).tolist()] == [[[1]], [[2]]]
     with pytest.raises(DataError, match="has changed"):
         next(blocks)
@@ -226,13 +228,13 @@ def test_a_file_that_grew_gives_no_row_more_than_before(folder: Path, monkeypatc
 
 def test_a_pass_that_was_given_up_changes_nothing(folder: Path) -> None:
     put(folder, a=CSV, b=CSV)
-    reader = ChannelReader(channel(folder), None)
-    first = reader.blocks()
+    reader = ChannelReader(channel(folder), ReadOptions())
+    first = reader.batches()
     next(first)
     first.close()
     for _ in range(2):
         assert len(rows_of(reader)) == 4
-    second = reader.blocks()
+    second = reader.batches()
     next(second)
     second.close()
     assert (reader.rows, reader.files) == (4, 2)
@@ -240,7 +242,7 @@ def test_a_pass_that_was_given_up_changes_nothing(folder: Path) -> None:
 
 def test_a_file_that_is_gone_is_an_error_of_the_system(folder: Path) -> None:
     put(folder, a=CSV)
-    reader = ChannelReader(channel(folder), None)
+    reader = ChannelReader(channel(folder), ReadOptions())
     (folder / "a").unlink()
     with pytest.raises(FileNotFoundError):
         rows_of(reader)
@@ -265,7 +267,7 @@ def test_a_file_that_doesnt_fit_is_named(
 ) -> None:
     put(folder, data=content)
     with pytest.raises(DataError, match=problem) as caught:
-        rows_of(ChannelReader(channel(folder, content_type), feature_dim))
+        rows_of(ChannelReader(channel(folder, content_type), ReadOptions(feature_dim)))
     assert caught.value.source == str(folder / "data")
 
 
@@ -280,7 +282,7 @@ def test_a_file_that_doesnt_fit_is_named(
 def test_the_second_of_two_widths_is_named_with_the_first(folder: Path, second: bytes, found: int) -> None:
     put(folder, a=CSV, b=second)
     with pytest.raises(DataError, match=f"expected 3 columns as in {folder}/a, found {found}") as caught:
-        rows_of(ChannelReader(channel(folder), None))
+        rows_of(ChannelReader(channel(folder), ReadOptions()))
     assert caught.value.source == str(folder / "b")
 
 
@@ -288,7 +290,7 @@ def test_the_second_of_two_widths_is_named_with_the_first(folder: Path, second: 
 def test_files_with_and_without_a_label_column_are_not_mixed(folder: Path, files: dict[str, bytes]) -> None:
     put(folder, **files)
     with pytest.raises(DataError) as caught:
-        rows_of(ChannelReader(channel(folder), 3))
+        rows_of(ChannelReader(channel(folder), ReadOptions(3)))
     assert caught.value.source == str(folder / "b")
 
 
@@ -304,4 +306,4 @@ def test_files_with_and_without_a_label_column_are_not_mixed(folder: Path, files
 def test_a_channel_that_cant_be_read_says_why(folder: Path, content_type: str, input_mode: str, problem: str) -> None:
     put(folder, data=CSV)
     with pytest.raises(SettingError, match=problem):
-        list(reader(channel(folder, content_type, input_mode), None).blocks())
+        list(channel_reader(channel(folder, content_type, input_mode), ReadOptions()).batches())

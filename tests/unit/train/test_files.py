@@ -14,9 +14,9 @@ import pytest
 
 from kmeans.arrays import Float32
 from kmeans.errors import DataError, SettingError
-from kmeans.formats import csv, pieces, recordio
+from kmeans.formats import batches, csv, recordio
 from kmeans.formats.media_type import MediaType
-from train.files import FileReader
+from train.files import FileReader, ReadOptions
 
 ROWS = np.array([[1, 2.5], [-3, 4]], dtype=np.float32)
 CSV = b"1,2.5\n-3,4\n"
@@ -31,11 +31,11 @@ def npy(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bytes:
 
 
 def reader(path: Path, content_type: str | None = None, feature_dim: int | None = None) -> FileReader:
-    return FileReader(path, MediaType.parse(content_type), feature_dim)
+    return FileReader(path, MediaType.parse(content_type), ReadOptions(feature_dim))
 
 
 def rows_of(file: FileReader) -> Float32:
-    return np.concatenate([block.copy() for block in file.blocks()])
+    return np.concatenate([block.copy() for block in file.batches()])
 
 
 @pytest.fixture
@@ -132,20 +132,20 @@ def test_file_with_content_of_another_type_is_named(
     assert caught.value.source == str(path)
 
 
-def test_an_empty_file_has_no_blocks(path: Path) -> None:
+def test_an_empty_file_has_no_batches(path: Path) -> None:
     path.write_bytes(b"")
     file = reader(path)
-    assert list(file.blocks()) == []
+    assert list(file.batches()) == []
     assert (file.rows, file.columns, file.bytes) == (0, 0, 0)
 
 
 def test_labels_are_passed_over_in_every_block(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv, "CHUNK_BYTES", 40)
-    monkeypatch.setattr(pieces, "BLOCK_BYTES", 60)
+    monkeypatch.setattr(batches, "BATCH_BYTES", 60)
     table = np.arange(300, dtype=np.float32).reshape(100, 3)
     path.write_bytes("\n".join(",".join(map(repr, row)) for row in table.tolist()).encode())
     file = reader(path, "text/csv;label_size=1")
-    blocks = [block.copy() for block in file.blocks()]
+    blocks = [block.copy() for block in file.batches()]
     assert len(blocks) == 20
     assert all(block.flags.c_contiguous for block in blocks)
     assert np.array_equal(np.concatenate(blocks), table[:, 1:])
@@ -186,7 +186,7 @@ def test_a_pipe_is_read_as_a_file_is_in_bounded_memory(path: Path) -> None:
     writer.start()
     tracemalloc.start()
     file = reader(path, feature_dim=784)
-    rows = sum(len(block) for block in file.blocks())
+    rows = sum(len(block) for block in file.batches())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     writer.join()
@@ -200,10 +200,10 @@ def open_files() -> int:
 
 def test_reading_that_ends_early_or_fails_closes_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv, "CHUNK_BYTES", 8)
-    monkeypatch.setattr(pieces, "BLOCK_BYTES", 8)
+    monkeypatch.setattr(batches, "BATCH_BYTES", 8)
     path.write_bytes(CSV * 10 + b"x")
     before = open_files()
-    with closing(reader(path).blocks()) as blocks:
+    with closing(reader(path).batches()) as blocks:
         next(blocks)
         assert open_files() == before + 1
     assert open_files() == before

@@ -22,10 +22,13 @@ from kmeans.errors import DataError, ResourceError, SettingError
 from kmeans.formats import recordio
 from kmeans.formats.media_type import MediaType
 from tests.pipes import Feeder, in_pieces, is_being_read, make_fifo, open_for_writing
-from train import channels, pipe
+from train import pipe
+from train.channels import ChannelReader
 from train.config import Channel
 from train.failure import StoppedError
+from train.files import ReadOptions
 from train.job import RESERVED_BYTES, TrainingJob
+from train.load import channel_reader
 from train.metrics import JobLog
 from train.pipe import PipeReader
 
@@ -58,20 +61,20 @@ def channel(folder: Path, content_type: str = "") -> Channel:
 
 
 def rows_of(reader: PipeReader) -> Float32:
-    return np.concatenate([block.copy() for block in reader.blocks()])
+    return np.concatenate([block.copy() for block in reader.batches()])
 
 
 def test_the_input_mode_chooses_the_reader(folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "a").write_bytes(CSV)
     files = Channel("train", folder, MediaType.parse(""), "FastFile")
-    assert isinstance(channels.reader(files, None), channels.ChannelReader)
-    assert isinstance(channels.reader(channel(folder), None), PipeReader)
+    assert isinstance(channel_reader(files, ReadOptions()), ChannelReader)
+    assert isinstance(channel_reader(channel(folder), ReadOptions()), PipeReader)
 
 
 def test_unknown_type_is_refused_before_waiting_for_a_pipe(folder: Path) -> None:
     with pytest.raises(SettingError, match="Channel train: No iterator has been registered for ContentType"):
-        channels.reader(channel(folder, "image/png"), None)
+        channel_reader(channel(folder, "image/png"), ReadOptions())
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
@@ -90,7 +93,7 @@ def test_every_type_comes_through_a_pipe(
     folder: Path, content: bytes, content_type: str, declared: bool, packed: bool
 ) -> None:
     body = gzip.compress(content) if packed else content
-    reader = PipeReader(channel(folder, content_type if declared else ""), None)
+    reader = PipeReader(channel(folder, content_type if declared else ""), ReadOptions())
     with Feeder(folder, [[body]]) as feeder:
         np.testing.assert_array_equal(rows_of(reader), ROWS)
     assert (feeder.ended, feeder.refused) == (1, 0)
@@ -104,14 +107,14 @@ def test_objects_in_records_are_unwrapped(folder: Path, content_type: str, packe
     contents = [RECORDS, RECORDS] if "recordio" in content_type else [CSV, CSV]
     objects = [gzip.compress(content) for content in contents] if packed else contents
     frames = [struct.pack("<II", 0xCED7230A, len(each)) + each + bytes(-len(each) % 4) for each in objects]
-    reader = PipeReader(replace(channel(folder, content_type), is_wrapped=True), None)
+    reader = PipeReader(replace(channel(folder, content_type), is_wrapped=True), ReadOptions())
     with Feeder(folder, [in_pieces(b"".join(frames), 1000)]) as feeder:
         np.testing.assert_array_equal(rows_of(reader), np.vstack([ROWS, ROWS]))
     assert (feeder.ended, feeder.refused) == (1, 0)
 
 
 def test_object_without_its_record_is_named(folder: Path) -> None:
-    reader = PipeReader(replace(channel(folder, "text/csv"), is_wrapped=True), None)
+    reader = PipeReader(replace(channel(folder, "text/csv"), is_wrapped=True), ReadOptions())
     with Feeder(folder, [[CSV]]), pytest.raises(DataError, match=r"train_0.*expected RecordIO's magic number"):
         rows_of(reader)
 
@@ -120,7 +123,7 @@ def test_object_without_its_record_is_named(folder: Path) -> None:
 @pytest.mark.parametrize("body", [RECORDS[: len(RECORDS) // 10], CSV[: CSV.index(b"31,")], gzip.compress(RECORDS)])
 def test_rows_that_span_two_reads_are_joined(folder: Path, body: bytes, size: int) -> None:
     """The writer waits each time until its few bytes have been taken."""
-    reader = PipeReader(channel(folder), 3)
+    reader = PipeReader(channel(folder), ReadOptions(3))
     with Feeder(folder, [in_pieces(body, size)]):
         rows = rows_of(reader)
     np.testing.assert_array_equal(rows, ROWS[: len(rows)])
@@ -129,7 +132,7 @@ def test_rows_that_span_two_reads_are_joined(folder: Path, body: bytes, size: in
 
 def test_files_stand_one_after_the_other_packed_or_not(folder: Path) -> None:
     with Feeder(folder, [[RECORDS, RECORDS], [gzip.compress(CSV), gzip.compress(CSV)]]):
-        reader = PipeReader(channel(folder), None)
+        reader = PipeReader(channel(folder), ReadOptions())
         for content_type in ("application/x-recordio-protobuf", "text/csv"):
             np.testing.assert_array_equal(rows_of(reader), np.tile(ROWS, (2, 1)))
             assert reader.content_type == content_type
@@ -137,7 +140,7 @@ def test_files_stand_one_after_the_other_packed_or_not(folder: Path) -> None:
 
 def test_each_pass_reads_the_next_fifo_whatever_it_holds(folder: Path) -> None:
     streams = [b"1,2\n3,4\n", b"5,6\n", b"7,8\n9,10\n11,12\n"]
-    reader = PipeReader(channel(folder), None)
+    reader = PipeReader(channel(folder), ReadOptions())
     with Feeder(folder, [[stream] for stream in streams]) as feeder:
         for number, stream in enumerate(streams, start=1):
             assert rows_of(reader).tolist() == [[float(x) for x in line.split(b",")] for line in stream.splitlines()]
@@ -149,13 +152,13 @@ def test_each_pass_reads_the_next_fifo_whatever_it_holds(folder: Path) -> None:
 def test_nothing_is_opened_before_the_first_block_is_asked_for(folder: Path) -> None:
     folder.parent.mkdir(parents=True)
     path = make_fifo(folder.with_name("train_0"))
-    blocks = PipeReader(channel(folder), None).blocks()
+    blocks = PipeReader(channel(folder), ReadOptions()).batches()
     assert not is_being_read(path)
     blocks.close()
 
 
 def test_labels_are_passed_over_in_every_epoch(folder: Path) -> None:
-    reader = PipeReader(channel(folder, "text/csv;label_size=1"), None)
+    reader = PipeReader(channel(folder, "text/csv;label_size=1"), ReadOptions())
     with Feeder(folder, [[b"7,1,2\n"], [b"8,3,4\n"]]):
         assert rows_of(reader).tolist() == [[1, 2]]
         assert rows_of(reader).tolist() == [[3, 4]]
@@ -166,7 +169,7 @@ def test_memory_is_bounded(folder: Path) -> None:
     body = recordio.encode(np.ones((1000, 784), dtype=np.float32))
     with Feeder(folder, [[body] * 30]):
         tracemalloc.start()
-        rows = sum(len(block) for block in PipeReader(channel(folder), 784).blocks())
+        rows = sum(len(block) for block in PipeReader(channel(folder), ReadOptions(784)).batches())
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert rows == 30_000
@@ -198,7 +201,7 @@ def stop() -> None:
 def test_a_fifo_that_is_made_late_is_waited_for(folder: Path) -> None:
     feeder = Feeder(folder, [[CSV]])
     hears = Hears(3, lambda: (feeder.__enter__(), None)[1])
-    reader = PipeReader(channel(folder), None, hears)
+    reader = PipeReader(channel(folder), ReadOptions(None, hears))
     try:
         np.testing.assert_array_equal(rows_of(reader), ROWS)
     finally:
@@ -216,7 +219,7 @@ def test_late_writer_is_waited_for(folder: Path) -> None:
         threads[0].start()
 
     hears = Hears(3, write)
-    np.testing.assert_array_equal(rows_of(PipeReader(channel(folder), None, hears)), ROWS)
+    np.testing.assert_array_equal(rows_of(PipeReader(channel(folder), ReadOptions(None, hears))), ROWS)
     threads[0].join()
     assert hears.states[:3] == [f"waiting for byte 1 of {path}"] * 3
 
@@ -240,7 +243,7 @@ def test_a_writer_that_pauses_is_waited_for(folder: Path) -> None:
         elif "byte 11 of" in state:
             end()
 
-    np.testing.assert_array_equal(rows_of(PipeReader(channel(folder), None, hears)), ROWS)
+    np.testing.assert_array_equal(rows_of(PipeReader(channel(folder), ReadOptions(None, hears))), ROWS)
 
 
 @pytest.mark.parametrize("make", [False, True], ids=["it doesn't appear", "nobody writes to it"])
@@ -251,7 +254,7 @@ def test_a_fifo_is_not_waited_for_for_ever(folder: Path, make: bool, monkeypatch
     if make:
         make_fifo(path)
     with pytest.raises(ResourceError) as raised:
-        rows_of(PipeReader(channel(folder), None))
+        rows_of(PipeReader(channel(folder), ReadOptions()))
     waiting = f"waiting for byte 1 of {path}" if make else f"waiting for {path}"
     assert str(raised.value).startswith(f"Channel train: {waiting} was given up after 0.05 s. In Pipe mode each epoch ")
     assert not (make and is_being_read(path))
@@ -277,7 +280,7 @@ def test_wait_for_a_pipe_can_be_stopped_and_closes_it(folder: Path, arrange: Cal
     path = folder.with_name("train_0")
     for _ in arrange(path):
         with pytest.raises(StoppedError):
-            rows_of(PipeReader(channel(folder), None, Hears(3, stop)))
+            rows_of(PipeReader(channel(folder), ReadOptions(None, Hears(3, stop))))
         assert not (path.exists() and is_being_read(path))
 
 
@@ -291,12 +294,12 @@ def test_wait_for_a_pipe_can_be_stopped_and_closes_it(folder: Path, arrange: Cal
 )
 @pytest.mark.parametrize("epochs_before", [0, 1])
 def test_an_empty_stream_is_no_data(folder: Path, content: bytes, what: str, epochs_before: int) -> None:
-    reader = PipeReader(channel(folder), None)
+    reader = PipeReader(channel(folder), ReadOptions())
     with Feeder(folder, [[CSV]] * epochs_before + [[content]]):
         for _ in range(epochs_before):
             rows_of(reader)
         with pytest.raises(SettingError) as raised:
-            list(reader.blocks())
+            list(reader.batches())
     place = f"Channel train has no data: {folder}_{epochs_before} was read to its end, and {what}. "
     assert str(raised.value).startswith(place)
 
@@ -316,7 +319,7 @@ RECORD_BYTES = len(RECORDS) // 100
 )
 def test_stream_that_ends_within_a_row_is_refused_there(folder: Path, content: bytes, place: str, problem: str) -> None:
     with Feeder(folder, [[CSV], in_pieces(content, 1000)]) as feeder:
-        reader = PipeReader(channel(folder), None)
+        reader = PipeReader(channel(folder), ReadOptions())
         rows_of(reader)
         with pytest.raises(DataError) as raised:
             rows_of(reader)
@@ -328,14 +331,14 @@ def test_stream_that_ends_within_a_row_is_refused_there(folder: Path, content: b
 def test_error_within_a_stream_releases_the_writer(folder: Path) -> None:
     with Feeder(folder, [[b"1,2\nx,3\n", *[b"1,2\n" * 10_000] * 1000]]) as feeder:
         with pytest.raises(DataError, match=f"{folder}_0, row 2, column 1: expected a number, found 'x'"):
-            rows_of(PipeReader(channel(folder), None))
+            rows_of(PipeReader(channel(folder), ReadOptions()))
         assert not is_being_read(feeder.path(0))
     assert (feeder.opened, feeder.ended, feeder.refused) == (1, 0, 1)
 
 
 def test_reader_that_needs_no_more_rows_closes_the_pipe(folder: Path) -> None:
     with Feeder(folder, [[RECORDS] * 10_000]) as feeder:
-        blocks = PipeReader(channel(folder), None).blocks()
+        blocks = PipeReader(channel(folder), ReadOptions()).batches()
         next(blocks)
         assert is_being_read(feeder.path(0))
         blocks.close()
@@ -344,7 +347,7 @@ def test_reader_that_needs_no_more_rows_closes_the_pipe(folder: Path) -> None:
 
 
 def test_an_epoch_of_another_width_is_refused(folder: Path) -> None:
-    reader = PipeReader(channel(folder), None)
+    reader = PipeReader(channel(folder), ReadOptions())
     with Feeder(folder, [[b"1,2\n"], [b"1,2,3\n"]]):
         rows_of(reader)
         with pytest.raises(DataError, match=f"{folder}_1: expected 2 columns as in {folder}_0, found 3"):
@@ -356,9 +359,9 @@ def test_an_epoch_of_another_width_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("held", [1000, 100, 40])
 def test_epochs_read_next_fifos_and_keep_rows_of_the_first(folder: Path, held: int) -> None:
-    reader = PipeReader(channel(folder), None)
+    reader = PipeReader(channel(folder), ReadOptions())
     with Feeder(folder, [[recordio.encode(ROWS + 1000 * epoch)] for epoch in range(4)]) as feeder:
-        rows = load_once(reader.blocks, held * bytes_per_row(3), 30)
+        rows = load_once(reader.batches, held * bytes_per_row(3), 30)
         assert (len(rows), rows.seen, feeder.opened) == (min(held, 100), 100, 1)
         first = np.concatenate(list(rows.batches(0)))
         assert {tuple(row) for row in first.tolist()} <= {tuple(row) for row in ROWS.tolist()}

@@ -8,19 +8,19 @@ from hypothesis import strategies as st
 
 from kmeans.errors import DataError
 from kmeans.formats import buffer
-from kmeans.formats.buffer import Window
+from kmeans.formats.buffer import Buffer
 from tests.unit.kmeans import oracle
 from tests.unit.kmeans.formats.streams import Trickle
 
 
-def shown(seen: Window) -> bytes:
-    return bytes(seen.buffer[seen.start : seen.stop])
+def shown(seen: Buffer) -> bytes:
+    return bytes(seen.content[seen.start : seen.stop])
 
 
 @oracle.PROPERTY
 @given(st.binary(max_size=60), st.integers(1, 20), st.integers(1, 20), st.lists(st.integers(0, 60), max_size=20))
 def test_every_byte_is_shown_once_and_at_its_place(content: bytes, size: int, most: int, used_up: list[int]) -> None:
-    seen = Window(Trickle(content, most), size)
+    seen = Buffer(Trickle(content, most), size)
     used = b""
     wanted = itertools.chain(used_up, itertools.repeat(1))
     while seen.advance():
@@ -34,17 +34,17 @@ def test_every_byte_is_shown_once_and_at_its_place(content: bytes, size: int, mo
 
 
 def test_the_buffer_stays_the_same_until_a_record_needs_more() -> None:
-    seen = Window(Trickle(bytes(100), 7), 10)
+    seen = Buffer(Trickle(bytes(100), 7), 10)
     buffers = set()
     while seen.advance():
-        buffers.add(id(seen.buffer))
-        assert len(seen.buffer) == 10
+        buffers.add(id(seen.content))
+        assert len(seen.content) == 10
         seen.start += 4
     assert len(buffers) == 1
 
 
-def test_what_is_longer_than_the_window_makes_it_grow() -> None:
-    seen = Window(Trickle(bytes(range(100)), 7), 10)
+def test_what_is_longer_than_the_buffer_makes_it_grow() -> None:
+    seen = Buffer(Trickle(bytes(range(100)), 7), 10)
     for size in (10, 20, 40, 80, 100):
         assert seen.advance()
         assert shown(seen) == bytes(range(size))
@@ -53,7 +53,7 @@ def test_what_is_longer_than_the_window_makes_it_grow() -> None:
 
 def test_what_is_longer_than_the_limit_is_refused_at_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buffer, "MAX_BYTES", 25)
-    seen = Window(Trickle(bytes(100), 100), 10)
+    seen = Buffer(Trickle(bytes(100), 100), 10)
     assert seen.advance()
     seen.start += 3
     for size in (10, 20, 25):
@@ -67,8 +67,8 @@ def test_what_is_longer_than_the_limit_is_refused_at_its_place(monkeypatch: pyte
 
 @pytest.mark.parametrize("content", [b"", b"12345"])
 def test_content_that_is_there_is_shown_whole_and_not_copied(content: bytes) -> None:
-    seen = Window.over(content)
-    assert seen.buffer is content
+    seen = Buffer.over(content)
+    assert seen.content is content
     assert seen.is_last
     assert seen.advance() == bool(content)
     seen.start = seen.stop
@@ -78,7 +78,7 @@ def test_content_that_is_there_is_shown_whole_and_not_copied(content: bytes) -> 
 @oracle.PROPERTY
 @given(st.text("a\n", max_size=60).map(str.encode), st.integers(1, 20), st.integers(1, 20))
 def test_lines_are_taken_whole(text: bytes, size: int, most: int) -> None:
-    seen = Window(Trickle(text, most), size)
+    seen = Buffer(Trickle(text, most), size)
     parts = []
     while seen.advance():
         parts.append(seen.take_lines())
@@ -89,8 +89,40 @@ def test_lines_are_taken_whole(text: bytes, size: int, most: int) -> None:
 @oracle.PROPERTY
 @given(st.binary(max_size=60), st.integers(1, 20), st.integers(0, 20))
 def test_the_rest_is_taken_from_where_one_is(content: bytes, size: int, used: int) -> None:
-    seen = Window(Trickle(content, 3), size)
+    seen = Buffer(Trickle(content, 3), size)
     seen.advance()
     seen.start += min(used, len(seen))
     assert seen.take_rest() == content[min(used, size, len(content)) :]
     assert not seen.advance()
+
+
+@oracle.PROPERTY
+@given(
+    st.binary(max_size=60),
+    st.lists(st.tuples(st.sampled_from(["peek", "read", "reserve", "advance"]), st.integers(0, 70)), max_size=6),
+    st.integers(1, 20),
+    st.integers(1, 20),
+)
+def test_buffer_as_stream_any_calls_give_every_byte_once(
+    content: bytes, calls: list[tuple[str, int]], size: int, most: int
+) -> None:
+    seen = Buffer(Trickle(content, most), size)
+    used = b""
+    for name, count in calls:
+        if name == "peek":
+            assert seen.peek(count) == content[len(used) :][:count]
+        elif name == "read":
+            part = seen.read(count)
+            assert part == content[len(used) :][:count]
+            used += part
+        elif name == "reserve":
+            seen.reserve(max(1, count))
+        else:
+            seen.advance()
+        assert seen.position == len(used)
+    into = bytearray(size)
+    while count := seen.readinto(memoryview(into)):
+        used += into[:count]
+        assert seen.position == len(used)
+    assert used == content
+    assert seen.bytes_seen == len(content)

@@ -14,6 +14,7 @@ from kmeans.errors import DataError
 from kmeans.formats import recordio
 from kmeans.formats.instances import Predictions
 from kmeans.formats.recordio import protobuf
+from kmeans.formats.registry import FORMATS
 from tests.unit.kmeans import oracle
 from tests.unit.kmeans.formats import wire
 
@@ -532,9 +533,9 @@ def test_nothing_is_attached_where_nothing_came(name: str) -> None:
 
 
 def test_a_file_is_known_by_its_first_bytes() -> None:
-    assert recordio.looks_like(golden("dense_float32_1.pbr")[:4])
-    assert not recordio.looks_like(b"1,2\n")
-    assert not recordio.looks_like(b"")
+    assert FORMATS.detect(golden("dense_float32_1.pbr")[:4]) is recordio.FORMAT
+    assert FORMATS.detect(b"1,2\n") is not recordio.FORMAT
+    assert FORMATS.detect(b"") is not recordio.FORMAT
 
 
 # What a fuzzer and attackers send.

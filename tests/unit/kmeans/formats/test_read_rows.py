@@ -1,4 +1,4 @@
-"""Reading a stream block by block gives what reading the whole content gives: the same rows or the same refusal."""
+"""Reading a stream batch by batch gives the same rows as reading the whole content, or the same error."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from kmeans.arrays import Float32
 from kmeans.errors import DataError
-from kmeans.formats import buffer, csv, jsonlines, npy, pieces, recordio
-from kmeans.formats.buffer import Stream
+from kmeans.formats import batches, buffer, csv, jsonlines, npy, recordio
+from kmeans.formats.batches import equal_batches
+from kmeans.formats.buffer import Buffer, Stream
+from kmeans.formats.format import RowReader
 from kmeans.formats.recordio import reader
 from tests.unit.kmeans import oracle
 from tests.unit.kmeans.formats import wire
@@ -85,9 +87,9 @@ ARRAYS = [
 @dataclass(frozen=True)
 class Format:
     decode: Callable[[bytes], Float32]
-    read_blocks: Callable[[Stream], Iterator[Float32]]
+    read_rows: RowReader
     modules: tuple[tuple[Any, str], ...]
-    """Where the size of its window is set."""
+    """Where the size of its buffer is set."""
     seeds: list[bytes]
 
     @contextmanager
@@ -95,23 +97,26 @@ class Format:
         with pytest.MonkeyPatch.context() as patch:
             for module, name in self.modules:
                 patch.setattr(module, name, bytes_at_once)
-            patch.setattr(pieces, "BLOCK_BYTES", bytes_at_once)
+            patch.setattr(batches, "BATCH_BYTES", bytes_at_once)
             yield
 
     def read(self, stream: Stream) -> Float32:
-        return np.concatenate([block.copy() for block in self.read_blocks(stream)])
+        return np.concatenate([batch.copy() for batch in self.batches(stream)])
+
+    def batches(self, stream: Stream, features: int | None = None) -> Iterator[Float32]:
+        return equal_batches(self.read_rows(Buffer(stream), features))
 
 
 FORMATS = {
-    "RecordIO": Format(recordio.decode, recordio.read_blocks, ((reader, "WINDOW_BYTES"),), RECORDS),
-    "CSV": Format(csv.decode, csv.read_blocks, ((csv, "CHUNK_BYTES"),), LINES),
+    "RecordIO": Format(recordio.decode, recordio.read_rows, ((reader, "BUFFER_BYTES"),), RECORDS),
+    "CSV": Format(csv.decode, csv.read_rows, ((csv, "CHUNK_BYTES"),), LINES),
     "JSON Lines": Format(
         lambda content: jsonlines.decode(content).points,
-        jsonlines.read_blocks,
-        ((jsonlines, "CHUNK_BYTES"), (jsonlines, "PIECE_NUMBERS")),
+        jsonlines.read_rows,
+        ((jsonlines, "CHUNK_BYTES"), (jsonlines, "DENSE_NUMBERS")),
         JSON_LINES,
     ),
-    "NPY": Format(npy.decode, npy.read_blocks, ((npy, "WINDOW_BYTES"),), ARRAYS),
+    "NPY": Format(npy.decode, npy.read_rows, ((npy, "BUFFER_BYTES"),), ARRAYS),
 }
 each_format = pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
 
@@ -192,10 +197,10 @@ def test_files_of_the_sdk_are_read_to_the_bit(kind: str) -> None:
 def test_sparse_vectors_have_the_width_that_is_asked_for() -> None:
     records = wire.file_of(wire.sparse_tensor([1], [2.0], [3]))
     lines = b'{"features": {"keys": [1], "shape": [3], "values": [2]}}'
-    for read_blocks, content in ((recordio.read_blocks, records), (jsonlines.read_blocks, lines)):
-        assert [block.tolist() for block in read_blocks(io.BytesIO(content), 3)] == [[[0, 2, 0]]]
+    for form, content in (("RecordIO", records), ("JSON Lines", lines)):
+        assert [batch.tolist() for batch in FORMATS[form].batches(io.BytesIO(content), 3)] == [[[0, 2, 0]]]
         with pytest.raises(DataError, match="expected a sparse vector of width 4, found 3"):
-            list(read_blocks(io.BytesIO(content), 4))
+            list(FORMATS[form].batches(io.BytesIO(content), 4))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +226,7 @@ def test_rows_come_before_the_stream_is_at_its_end() -> None:
     for form, content in (("RecordIO", RECORDS[0]), ("CSV", b"1,2\n" * 1000), ("NPY", saved(np.ones((20_000, 2))))):
         stream = Trickle(content, 1 << 20)
         with FORMATS[form].in_steps_of(100):
-            next(FORMATS[form].read_blocks(stream))
+            next(FORMATS[form].batches(stream))
         assert stream.taken < len(content)
 
 
@@ -243,7 +248,7 @@ SPARSE_RECORD = wire.file_of(wire.sparse_tensor([1], [2.0], [4000]))
 def test_memory_is_bounded_however_long_the_stream_is(form: str, content: bytes, times: int) -> None:
     stream = Repeated(content, times)
     tracemalloc.start()
-    rows = sum(len(block) for block in FORMATS[form].read_blocks(stream))
+    rows = sum(len(batch) for batch in FORMATS[form].batches(stream))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert rows >= times
