@@ -113,21 +113,23 @@ def read_frame(buffer: Buffer) -> Frame | None:
 
 
 def find_records(content: Body) -> Iterator[tuple[int, int]]:
-    """Yield the start and the end of each record in ``content``; stop where none follows, or only half a one.
+    """Yield the start and the end of each record in ``content``; stop where none follows, or an incomplete one.
 
     The last record may lack its padding.
     """
     begin = position = 0
     size = len(content)
+    read_header = _HEADER.unpack_from
+    # As few calls as possible: a body may have a million records.
     while position + HEADER_BYTES <= size:
-        magic, flagged = _HEADER.unpack_from(content, position)
+        magic, flagged = read_header(content, position)
         length = flagged & _LENGTH_MASK
-        position += HEADER_BYTES
-        if magic != MAGIC or position + length > size:
+        position += HEADER_BYTES + length
+        if magic != MAGIC or position > size:
             return
-        position = min(position + padded(length), size)
-        if flagged >> _LENGTH_BITS in (_WHOLE, _LAST):
-            yield begin, position
+        position += -length & 3
+        if flagged == length or flagged >> _LENGTH_BITS == _LAST:
+            yield begin, min(position, size)
             begin = position
 
 
