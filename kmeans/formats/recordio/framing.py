@@ -129,8 +129,13 @@ def find_records(content: Body) -> Iterator[tuple[int, int]]:
             return
         position += -length & 3
         if flagged == length or flagged >> _LENGTH_BITS == _LAST:
-            yield begin, min(position, size)
+            if position >= size:
+                break
+            yield begin, position
             begin = position
+    else:
+        return
+    yield begin, size
 
 
 def split_records(body: Body, size: int) -> Iterator[Chunk]:
