@@ -111,9 +111,7 @@ class Inference:
         return parts
 
 
-def _predict_chunk(
-    content: bytes, form: Format, model: KMeansModel, settings: Settings, record: Record
-) -> Predictions:
+def _predict_chunk(content: bytes, form: Format, model: KMeansModel, settings: Settings, record: Record) -> Predictions:
     """Return the predictions of the rows in ``content``, with labels and distances of the model's types."""
     began = time.perf_counter()
     missing = None
@@ -138,9 +136,7 @@ def _check_length(content: bytes, form: Format, model: KMeansModel) -> None:
         return
     limit = form.chunk_factor * CHUNK_BYTES + form.spare_bytes + NUMBER_BYTES * model.features
     if len(content) > limit:
-        raise DataError(
-            f"expected rows of at most {limit} bytes, found a longer one", row=1, hint=form.long_row_hint
-        )
+        raise DataError(f"expected rows of at most {limit} bytes, found a longer one", row=1, hint=form.long_row_hint)
 
 
 def _decode(content: bytes, form: Format, model: KMeansModel) -> Instances:
