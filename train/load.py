@@ -43,7 +43,7 @@ def read_share(
 ) -> Rows:
     """Return this host's local rows of a channel, in at most ``budget`` bytes of memory; ``digest`` adds them up.
 
-    Some hosts may have no local rows. All hosts take part in the same collective operations, whether they have rows or
+    Some hosts may have no local rows. All hosts call the same collective operations, whether they have rows or
     not.
 
     Parameters

@@ -147,7 +147,7 @@ class _Tensor:
 
 @dataclass(slots=True)
 class _Run:
-    """Records read at once: their vectors (n, d), still of their own type, and uids and metadata if wanted."""
+    """Records read at once: their vectors (n, d), of their stored type, and uids and metadata if wanted."""
 
     vectors: NDArray[Any]
     texts: list[dict[str, str]]

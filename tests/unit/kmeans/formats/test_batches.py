@@ -51,7 +51,7 @@ def test_no_rows_say_their_width_and_take_no_memory() -> None:
 
 @pytest.mark.parametrize("batch_rows", [1, 2, 100])
 @pytest.mark.parametrize("dtype", ["<f4", "<f8"])
-def test_a_number_that_is_none_is_refused_by_the_row_s_own_number(
+def test_number_that_is_not_finite_is_refused_by_its_row(
     batch_rows: int, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "BATCH_BYTES", 4 * batch_rows)

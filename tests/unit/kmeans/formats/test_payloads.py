@@ -90,7 +90,7 @@ def test_what_begins_otherwise_comes_whole(body: bytes) -> None:
     assert b"".join(chunk.content for chunk in payloads.split_instances(body, 5)) == body
 
 
-def test_the_search_for_a_place_to_cut_does_not_take_longer_and_longer() -> None:
+def test_search_for_a_place_to_cut_takes_linear_time() -> None:
     """Each place looks like one, and none is: a second look begins twice as far on."""
     body = b'[["' + b"},{" * 300_000
     (chunk,) = payloads.split_instances(body, 100)
@@ -151,7 +151,7 @@ def test_two_lists_of_instances_in_any_chunks_are_refused(rows: int, name: str, 
 
 
 @pytest.mark.parametrize("size", [20, 200, 10_000])
-def test_lists_under_other_keys_behind_the_instances_are_passed_over(size: int) -> None:
+def test_lists_under_other_keys_are_skipped(size: int) -> None:
     objects = ", ".join(['{"features": [1, 2]}'] * 50)
     body = f'{{"instances": [{objects}], "other": [{objects}]}}'.encode()
     assert sum(len(json.decode(chunk.content).points) for chunk in payloads.split_instances(body, size)) == 50

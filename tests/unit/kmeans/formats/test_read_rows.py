@@ -212,7 +212,7 @@ def test_sparse_vectors_have_the_width_that_is_asked_for() -> None:
         ("NPY", saved(np.zeros((3, 50), dtype=np.float32)), 1),
     ],
 )
-def test_a_record_or_line_beyond_the_limit_is_refused_with_its_row(
+def test_record_or_line_beyond_the_limit_is_refused_by_row(
     form: str, content: bytes, row: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(buffer, "MAX_BYTES", 150)
