@@ -89,7 +89,11 @@ def test_another_number_of_clusters_is_refused_with_both(channel: Channel) -> No
         read_model(channel, 4)
 
 
-@pytest.mark.parametrize("content", [b"", b"not an archive", packed({"model_algo-1": b"x" * 5000})[:60]])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not an archive", packed({"model_algo-1": b"x" * 5000})[:60]],
+    ids=["empty", "text", "truncated"],  # an archive holds the time: as an id it would differ between processes
+)
 def test_file_that_is_not_an_archive_is_refused(channel: Channel, content: bytes) -> None:
     (channel.directory / "model.tar.gz").write_bytes(content)
     with pytest.raises(ModelError, match=r"model.tar.gz can't be unpacked: .*[^:.]\.$") as raised:
