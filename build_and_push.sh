@@ -17,7 +17,7 @@ Builds the k-means image and pushes it to Amazon ECR, to REPOSITORY (default: km
   --tag T          one more tag, besides the version, the git revision and latest
   --latest-only    leave out the tags of version and revision
   --base-image I   image to build on (default: the Dockerfile's)
-  --platform P     one platform to build for (default: linux/amd64, which most SageMaker instances run)
+  --platform P     the one platform of the image (default: linux/amd64, which most SageMaker instances run)
   --image NAME     name of the local image (default: kmeans:latest)
   --skip-build     push the local image as it is; its labels tell version and revision
   --sbom FILE      write to FILE what is in the image: packages, versions and licenses, as CycloneDX JSON
@@ -112,6 +112,13 @@ check_docker() {  # The engine's architecture counts, not this machine's: the en
     fi
 }
 
+architecture_of() {  # The architecture in linux/arm64/v8 or in the words of uname, as Docker names it.
+    local name=${1#*/}
+    name=${name%%/*}
+    case $name in x86_64) name=amd64 ;; aarch64) name=arm64 ;; esac
+    printf '%s' "$name"
+}
+
 choose_platform() {
     local architecture=${engine%% *} recent=' 1\.(4[1-9]|[5-9][0-9])$'
     [[ -z $platform && $architecture != amd64 && $architecture != x86_64 ]] || return 0
@@ -181,6 +188,15 @@ read_labels() {  # The tree may have moved on since the image was built; its lab
     [[ $revision != *-dirty ]] || clean=no
 }
 
+check_platform() {  # A build chooses its platform; `make image` on an Apple machine makes an image for arm64.
+    local wanted=${platform:-linux/amd64} found
+    # read_labels has already reported an image that is missing.
+    found=$(docker image inspect --format '{{.Os}}/{{.Architecture}}' "$image" 2>"$errors") || return 0
+    [[ $(architecture_of "$found") == "$(architecture_of "$wanted")" ]] ||
+        fail "The image $image is for $found and cannot run on $wanted: leave out --skip-build to build it again," \
+            "or pass --platform $found for instances of that kind."
+}
+
 choose_tags() {  # latest comes last: it moves only when all the others are in place.
     local tag fixed=("$revision" "$version")
     if [[ $latest_only == yes ]]; then
@@ -204,6 +220,18 @@ build() {
     [[ -z $base_image ]] || command+=(--build-arg "BASE_IMAGE=$base_image")
     [[ -z $platform ]] || command+=(--platform "$platform")
     run "${command[@]}" -t "$image" . || fail "The build failed, docker's reason is above: correct it and try again."
+}
+
+start_image() {  # A program with the wrong line ends or for another machine fails here, and not in an account.
+    local command=(docker run --rm --network none) architecture=${engine%% *}
+    if [[ -n $platform && $(architecture_of "$platform") != "$(architecture_of "$architecture")" ]]; then
+        note "The image for $platform is not started: the Docker engine runs on $architecture."
+        return
+    fi
+    [[ -z $platform ]] || command+=(--platform "$platform")
+    announce "$(quoted "${command[@]}" "$image" --help) >/dev/null"
+    [[ $dry_run == yes ]] || "${command[@]}" "$image" --help >/dev/null 2>"$errors" ||
+        fail "The image $image does not start ($(reason)): correct its Dockerfile or base image and build it again."
 }
 
 identify() {
@@ -319,9 +347,9 @@ main() {
     fi
     check_docker
     find_registry
-    if [[ $skip_build == yes ]]; then read_labels; else choose_platform; describe_tree; fi
+    if [[ $skip_build == yes ]]; then read_labels; check_platform; else choose_platform; describe_tree; fi
     choose_tags
-    [[ $skip_build == yes ]] || build
+    [[ $skip_build == yes ]] || { build; start_image; }
     identify
     [[ -z $sbom ]] || write_sbom
     if [[ $ecr == yes ]]; then ensure_repository; log_in; fi

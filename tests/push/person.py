@@ -41,6 +41,7 @@ DOCKERFILE = """\
 ARG BASE_IMAGE=debian:trixie-slim
 FROM ${BASE_IMAGE}
 COPY kmeans /kmeans
+ENTRYPOINT ["/bin/true"]
 ARG VERSION
 ARG REVISION
 ARG CREATED

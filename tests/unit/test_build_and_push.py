@@ -49,12 +49,14 @@ CREATE = ["aws", "ecr", "create-repository", "--repository-name", "kmeans", *ECR
 CREATE += ["--image-scanning-configuration", "scanOnPush=true", "--image-tag-mutability"]
 CREATE_MUTABLE = [*CREATE, "MUTABLE"]
 CREATE += ["IMMUTABLE_WITH_EXCLUSION", "--image-tag-mutability-exclusion-filters", "filterType=WILDCARD,filter=latest"]
+START = ["docker", "run", "--rm", "--network", "none", "kmeans:latest", "--help"]
 IDENTIFY = ["docker", "image", "inspect", "--format", "{{.Id}}"]
+PLATFORM = "docker image inspect --format {{.Os}}/{{.Architecture}}"
 PROBES = (
     ["docker", "version"],
     ["docker", "buildx", "version"],
     ["docker", "pull"],
-    IDENTIFY,
+    ["docker", "image", "inspect"],
     ["aws", "sts"],
     ["aws", "configure"],
 )
@@ -146,6 +148,7 @@ class Workshop:
         self.answer("docker version", "amd64 1.51\n")
         self.answer("docker buildx", err="docker: unknown command: docker buildx\n", code=1)
         self.answer("docker image inspect", "sha256:1\n")
+        self.answer_platform("kmeans:latest", "linux/amd64")
         self.answer(
             "docker pull", err="Error response from daemon: manifest unknown: Requested image not found\n", code=1
         )
@@ -165,6 +168,10 @@ class Workshop:
         folder.mkdir(exist_ok=True)
         for name, text in (("out", out), ("err", err), ("code", str(code))):
             (folder / name).write_text(text)
+
+    def answer_platform(self, image: str, platform: str) -> None:
+        """Make the stand-in of docker give this platform of a local image."""
+        self.answer(f"{PLATFORM} {image}", platform + "\n")
 
     def git(self, *arguments: str) -> str:
         when = "2026-01-02T03:04:05+0200"
@@ -240,6 +247,7 @@ def test_every_step_in_order(shop: Workshop) -> None:
         ["docker", "buildx", "version"],
         [*identity, "--region", "eu-west-1"],
         [*build, "-t", "kmeans:latest", "."],
+        START,
         [*IDENTIFY, "kmeans:latest"],
         DESCRIBE,
         ["aws", "ecr", "get-login-password", "--region", "eu-west-1"],
@@ -668,6 +676,7 @@ def test_an_engine_that_cannot_build_for_sagemaker(shop: Workshop) -> None:
 def test_an_image_built_before_is_tagged_by_its_labels(shop: Workshop, labels: str, tags: list[str]) -> None:
     add_file(shop)  # the tree has changed, which doesn't matter
     shop.answer("docker image inspect", labels + "\n")
+    shop.answer_platform("kmeans:before", "linux/amd64")
     outcome = shop.run("--skip-build", "--image", "kmeans:before")
     assert outcome.code == 0, outcome.err
     assert outcome.pushed == [f"{REGISTRY}/kmeans:{tag}" for tag in tags]
@@ -675,8 +684,46 @@ def test_an_image_built_before_is_tagged_by_its_labels(shop: Workshop, labels: s
     assert ["docker", "tag", "kmeans:before", f"{REGISTRY}/kmeans:latest"] in outcome.commands
 
 
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ([], "linux/arm64"),
+        (["--platform", "linux/amd64"], "linux/arm64"),
+        (["--platform", "linux/arm64"], "linux/amd64"),
+    ],
+)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_image_built_for_another_platform_is_refused(
+    shop: Workshop, options: list[str], found: str, dry: list[str]
+) -> None:
+    shop.answer_platform("kmeans:latest", found)
+    outcome = shop.run("--skip-build", *options, *dry)
+    assert (outcome.code, outcome.changes) == (1, [])
+    last = outcome.err.splitlines()[-1]
+    assert last.startswith(f"error: The image kmeans:latest is for {found} and cannot run on linux/")
+    assert f"pass --platform {found}" in last
+    assert last.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ([], "linux/amd64"),
+        (["--platform", "linux/x86_64"], "linux/amd64"),
+        (["--platform", "linux/arm64/v8"], "linux/arm64"),
+        (["--platform", "linux/aarch64"], "linux/arm64"),
+    ],
+)
+def test_image_built_for_the_platform_is_pushed(shop: Workshop, options: list[str], found: str) -> None:
+    shop.answer_platform("kmeans:latest", found)
+    outcome = shop.run("--skip-build", *options)
+    assert outcome.code == 0, outcome.err
+    assert f"{REGISTRY}/kmeans:latest" in outcome.pushed
+
+
 def test_an_image_that_was_never_built(shop: Workshop) -> None:
     shop.answer("docker image inspect", err="Error: No such image: kmeans:latest\n", code=1)
+    shop.answer(f"{PLATFORM} kmeans:latest", err="Error: No such image: kmeans:latest\n", code=1)
     assert_failed(shop.run("--skip-build"), "No such image", "kmeans:latest", "--image")
     dry = shop.run("--skip-build", "--dry-run")
     assert dry.code == 0
@@ -752,11 +799,42 @@ def test_a_platform_is_asked_for_where_one_was_built(shop: Workshop) -> None:
     assert [*pull, f"{REGISTRY}/kmeans:1.2.3"] in outcome.commands
 
 
+# ---- the start of what was built -------------------------------------------------------------------------------------
+
+
+def test_built_image_that_does_not_start_is_not_pushed(shop: Workshop) -> None:
+    shop.answer(" ".join(START), err="exec /opt/kmeans/bin/entrypoint: no such file or directory\n", code=1)
+    outcome = shop.run()
+    assert_failed(outcome, "kmeans:latest does not start (exec /opt/kmeans/bin/entrypoint: no such file or directory)")
+    assert outcome.changes == [outcome.build, START]
+
+
+@pytest.mark.parametrize(("engine", "platform"), [("amd64", "linux/x86_64"), ("aarch64", "linux/arm64/v8")])
+def test_image_of_the_engines_platform_is_started(shop: Workshop, engine: str, platform: str) -> None:
+    shop.answer("docker version", f"{engine} 1.51\n")
+    outcome = shop.run("--platform", platform)
+    assert [*START[:-2], "--platform", platform, *START[-2:]] in outcome.commands
+
+
+def test_image_of_another_platform_is_not_started(shop: Workshop) -> None:
+    outcome = shop.run("--platform", "linux/arm64")
+    assert outcome.code == 0, outcome.err
+    assert not any(command[:2] == ["docker", "run"] for command in outcome.commands)
+    assert "The image for linux/arm64 is not started: the Docker engine runs on amd64." in outcome.err
+
+
 # ---- the bill of materials -------------------------------------------------------------------------------------------
+
+SBOM = ["docker", "run", "--rm", "--interactive", "--network", "none", "--entrypoint", "python3", "kmeans:latest", "-"]
+
+
+def answer_sbom(shop: Workshop, out: str, err: str = "", code: int = 0) -> None:
+    """Make the stand-in of docker answer so to the program that writes the SBOM, and to nothing else."""
+    shop.answer(" ".join([*SBOM, "sha256:1"]), out, err, code)
 
 
 def test_the_sbom_is_written_where_the_user_is(shop: Workshop) -> None:
-    shop.answer("docker run", '{"bomFormat": "CycloneDX"}\n')
+    answer_sbom(shop, '{"bomFormat": "CycloneDX"}\n')
     here = shop.top / "here"
     here.mkdir()
     outcome = shop.run("--sbom", "my sbom.json", cwd=here)
@@ -764,13 +842,12 @@ def test_the_sbom_is_written_where_the_user_is(shop: Workshop) -> None:
     assert [(path.name, path.read_text()) for path in here.iterdir()] == [
         ("my sbom.json", '{"bomFormat": "CycloneDX"}\n')
     ]
-    run = ["docker", "run", "--rm", "--interactive", "--network", "none", "--entrypoint", "python3"]
-    assert [*run, "kmeans:latest", "-", "sha256:1"] in outcome.commands
+    assert [*SBOM, "sha256:1"] in outcome.commands
     assert "CycloneDX" not in outcome.out
 
 
 def test_a_dry_run_with_sbom_pasted_writes_it(shop: Workshop) -> None:
-    shop.answer("docker run", "{}\n")
+    answer_sbom(shop, "{}\n")
     dry = shop.run("--dry-run", "--sbom", "my sbom.json")
     assert (dry.code, dry.changes) == (0, [])
     assert not (shop.top / "my sbom.json").exists()
@@ -780,7 +857,8 @@ def test_a_dry_run_with_sbom_pasted_writes_it(shop: Workshop) -> None:
 
 
 def test_failed_sbom_leaves_the_old_one_and_pushes_nothing(shop: Workshop) -> None:
-    shop.answer("docker run", out="{", err="exec format error\n", code=1)
+    answer_sbom(shop, "{", err="exec format error
+", code=1)
     (shop.top / "sbom.json").write_text("old")
     outcome = shop.run("--sbom", "sbom.json")
     assert_failed(outcome, "sbom.json", "exec format error")
