@@ -1,47 +1,24 @@
-# One verb per habit. `make` alone lists them.
+# `make` alone lists the verbs.
 PYTHON ?= python3
 VENV   ?= .venv
 IMAGE  ?= kmeans:latest
 DOCKER_BUILD_FLAGS ?=
-
-RUN_READY  = $(VENV)/.run-ready
-TEST_READY = $(VENV)/.test-ready
-WORKFLOW_READY = $(VENV)/.workflow-ready
-
-# AWS's packages conflict with today's; they have an environment of their own.
-CONFORMANCE       = .venv-conformance
-CONFORMANCE_READY = $(CONFORMANCE)/.ready
-# Among themselves, too: the SDK 3 can't be installed beside the SDK 2.
-SDK3       = .venv-sdk3
-SDK3_READY = $(SDK3)/.ready
-
-# The AWS command line wants old versions of packages that the others share.
-PUSH       = .venv-push
-PUSH_READY = $(PUSH)/.ready
-
-# What a notebook needs is nothing to the others.
-NOTEBOOK       = .venv-notebook
-NOTEBOOK_READY = $(NOTEBOOK)/.ready
-
-# The peers stay out of all other environments.
-BENCH       = .venv-bench
-BENCH_READY = $(BENCH)/.ready
-
-# So does the fuzzer.
-FUZZ       = .venv-fuzz
-FUZZ_READY = $(FUZZ)/.ready
-RUNS      ?= 20000
+PYTEST_FLAGS ?=
+RUNS   ?= 20000
+SBOM   ?= build/kmeans.cdx.json
 
 .DEFAULT_GOAL := help
-.PHONY: help run workflow workflow-ready test check fix image image-test conformance push-test notebook notebook-outputs sbom fuzz bench lock clean
+.PHONY: help run workflow workflow-ready test test-all check fix image image-test conformance push-test notebook \
+        notebook-outputs sbom wheel fuzz bench lock clean
 
 help:  ## list the verbs
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
-run: $(RUN_READY)  ## train on real digits, serve the model, send requests (no Docker, no AWS); MNIST=DIR for MNIST
+run: $(VENV)/.run-ready  ## train on real digits, serve the model, send requests (no Docker, no AWS); MNIST=DIR for MNIST
 	$(VENV)/bin/python -m local_test $(if $(MNIST),--mnist "$(MNIST)")
 
-workflow: $(WORKFLOW_READY)  ## the five steps of docs/workflow.md with $(IMAGE) in Docker, and delete what they made; MNIST=DIR for MNIST
+# Always the local target in a separate folder: `delete`, which also follows a failure, removes only what these steps made.
+workflow: $(VENV)/.workflow-ready  ## run the steps of docs/workflow.md with $(IMAGE) in Docker, then delete the results; MNIST=DIR for MNIST
 	@step() { echo "python -m workflow $$*"; $(VENV)/bin/python -m workflow "$$@" --target local --folder .workflow/make; }; \
 	trap 'code=$$?; step delete || code=1; exit $$code' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; set -e; \
 	step data $(if $(MNIST),--mnist "$(MNIST)"); \
@@ -50,122 +27,112 @@ workflow: $(WORKFLOW_READY)  ## the five steps of docs/workflow.md with $(IMAGE)
 	step validate; \
 	step transform --image $(IMAGE); \
 	step validate --of transform
-# Whatever KMEANS_TARGET says, and in a folder of its own: delete, which also follows a failure, finds nobody else's endpoint.
 
-workflow-ready: $(WORKFLOW_READY)  ## set up what `.venv/bin/python -m workflow` needs, and nothing else
+workflow-ready: $(VENV)/.workflow-ready  ## install only what `.venv/bin/python -m workflow` needs
 
-test: $(TEST_READY)  ## run all tests; those of the image if a Docker engine answers
-	$(VENV)/bin/python -m pytest
+test: $(VENV)/.test-ready  ## run the tests that are quick, and the main paths of $(IMAGE) if a Docker engine answers
+	KMEANS_IMAGE=$(IMAGE) $(VENV)/bin/python -m pytest -m "not slow" --numprocesses auto $(PYTEST_FLAGS)
 
-check: $(TEST_READY)  ## lint, types, spelling and language
+test-all: test  ## run `make test`, then all other tests
+	KMEANS_IMAGE=$(IMAGE) $(VENV)/bin/python -m pytest -m slow --numprocesses auto $(PYTEST_FLAGS)
+
+check: $(VENV)/.test-ready  ## check style, types, GitHub workflows, spelling and language
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/jactionlint --shellcheck=$(VENV)/bin/shellcheck
 	$(VENV)/bin/codespell
 	$(VENV)/bin/proselint check *.md docs $$(find kmeans train serve local_test workflow benchmarks -name '*.py')
 	$(VENV)/bin/python -m pytest -q tests/unit/test_language.py
 
-fix: $(TEST_READY)  ## mend what lint can mend
+fix: $(VENV)/.test-ready  ## correct what ruff can correct
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+# The last command starts the result: an image whose programs can't run must fail here, not in an account.
 image:  ## build the image, $(IMAGE)
 	docker build -f container/Dockerfile -t $(IMAGE) \
 	    --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' kmeans/__init__.py)" \
 	    --build-arg REVISION="$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)" \
 	    $(DOCKER_BUILD_FLAGS) .
+	docker run --rm --network none $(IMAGE) --help >/dev/null
 
-image-test: $(TEST_READY)  ## test the image as SageMaker runs it
+image-test: $(VENV)/.test-ready  ## run all tests of the image, $(IMAGE), as SageMaker runs it
 	KMEANS_IMAGE=$(IMAGE) $(VENV)/bin/python -m pytest tests/image
 
-conformance: $(CONFORMANCE_READY) $(SDK3_READY)  ## test against AWS's own toolkits and SDKs, in environments of their own (needs gcc)
-	KMEANS_CONFORMANCE=1 KMEANS_SDK3_PYTHON=$(SDK3)/bin/python KMEANS_IMAGE=$(IMAGE) \
-	    $(CONFORMANCE)/bin/python -m pytest tests/conformance
+conformance: .venv-conformance/.ready .venv-sdk3/.ready  ## test against AWS's toolkits and SDKs (needs gcc)
+	KMEANS_CONFORMANCE=1 KMEANS_SDK3_PYTHON=.venv-sdk3/bin/python KMEANS_IMAGE=$(IMAGE) \
+	    .venv-conformance/bin/python -m pytest tests/conformance
 
-push-test: $(PUSH_READY) $(WORKFLOW_READY)  ## test build_and_push.sh and the IAM policies against a registry and AWS on this machine
-	KMEANS_WORKFLOW_PYTHON=$(VENV)/bin/python $(PUSH)/bin/python -m pytest tests/push
+push-test: .venv-push/.ready $(VENV)/.workflow-ready  ## test build_and_push.sh and the IAM policies with a registry and a simulated AWS on this machine
+	KMEANS_WORKFLOW_PYTHON=$(VENV)/bin/python .venv-push/bin/python -m pytest tests/push
 
-notebook: $(NOTEBOOK_READY)  ## run workflow/mnist_kmeans.ipynb from start to end with $(IMAGE) in Docker, and check it; MNIST=DIR
-	$(WITH_MNIST) KMEANS_IMAGE=$(IMAGE) $(NOTEBOOK)/bin/python -m pytest tests/notebook
+notebook: .venv-notebook/.ready  ## run workflow/mnist_kmeans.ipynb with $(IMAGE) in Docker, and check its outputs; MNIST=DIR
+	$(WITH_MNIST) KMEANS_IMAGE=$(IMAGE) .venv-notebook/bin/python -m pytest tests/notebook
 
-notebook-outputs: $(NOTEBOOK_READY)  ## run the notebook and keep its outputs in the file; MNIST=DIR
-	$(WITH_MNIST) $(NOTEBOOK)/bin/python -m tests.notebook.execution
+notebook-outputs: .venv-notebook/.ready  ## run the notebook and save its outputs in the file; MNIST=DIR
+	$(WITH_MNIST) .venv-notebook/bin/python -m tests.notebook.execution
 WITH_MNIST = $(if $(MNIST),KMEANS_MNIST_DIR="$(abspath $(MNIST))")
 
-SBOM ?= build/kmeans.cdx.json
-sbom:  ## write what is in the image, $(IMAGE), to SBOM=build/kmeans.cdx.json (CycloneDX)
+sbom:  ## write the packages of the image, $(IMAGE), to SBOM=build/kmeans.cdx.json (CycloneDX)
 	@mkdir -p "$(dir $(SBOM))"
 	docker run --rm -i --network none --entrypoint python3 $(IMAGE) \
 	    - "$$(docker image inspect --format '{{.Id}}' $(IMAGE))" <container/sbom.py >"$(SBOM).part"
 	mv "$(SBOM).part" "$(SBOM)"
 
-fuzz: $(FUZZ_READY)  ## search for inputs that break a decoder or the server; RUNS=20000 for each of them
-	$(FUZZ)/bin/python -m tests.fuzz --runs $(RUNS) --findings $(FUZZ)/findings
+wheel: .venv-uv/.ready  ## build the Python package in dist/
+	$(UV) build --quiet --wheel
 
-bench: $(BENCH_READY)  ## measure algorithm and server beside their peers, and the formats; MNIST=DIR, EMBEDDINGS=DIR (needs wrk)
-	$(BENCH)/bin/python -m benchmarks.formats
-	$(BENCH)/bin/python -m benchmarks.clustering $(if $(MNIST),--mnist "$(MNIST)") $(if $(EMBEDDINGS),--embeddings "$(EMBEDDINGS)")
-	$(BENCH)/bin/python -m benchmarks.serving $(if $(MNIST),--mnist "$(MNIST)")
+fuzz: .venv-fuzz/.ready  ## search for inputs that break a decoder or the server; RUNS=20000 for each of them
+	.venv-fuzz/bin/python -m tests.fuzz --runs $(RUNS) --findings .venv-fuzz/findings
 
-lock:  ## pin the packages again, with hashes (needs uv)
-	uv pip compile pyproject.toml --extra image --extra mpi $(LOCK) -o container/requirements.lock
-	uv pip compile pyproject.toml --extra local $(LOCK) -o local_test/requirements.lock
-	uv pip compile pyproject.toml --extra workflow $(LOCK) -o workflow/requirements.lock
-	uv pip compile pyproject.toml --extra test $(LOCK) -o tests/requirements.lock
-	uv pip compile tests/conformance/requirements.in $(LOCK) -o tests/conformance/requirements.lock
-	uv pip compile tests/conformance/sdk3/requirements.in $(LOCK) -o tests/conformance/sdk3/requirements.lock
-	uv pip compile tests/push/requirements.in $(LOCK) -o tests/push/requirements.lock
-	uv pip compile tests/notebook/requirements.in $(LOCK) -o tests/notebook/requirements.lock
-	uv pip compile tests/fuzz/requirements.in $(LOCK) -o tests/fuzz/requirements.lock
-	uv pip compile benchmarks/requirements.in $(LOCK) -o benchmarks/requirements.lock
-# --no-strip-extras: without `jsonschema[format]==...` pip asks for the newest release, which has no hash here.
-LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-config \
-       --no-emit-index-url --no-emit-find-links --no-strip-extras \
-       --custom-compile-command "make lock"
+bench: .venv-bench/.ready  ## measure the algorithm, the formats and the server; MNIST=DIR, EMBEDDINGS=DIR (needs wrk)
+	.venv-bench/bin/python -m benchmarks.formats
+	.venv-bench/bin/python -m benchmarks.clustering $(if $(MNIST),--mnist "$(MNIST)") $(if $(EMBEDDINGS),--embeddings "$(EMBEDDINGS)")
+	.venv-bench/bin/python -m benchmarks.serving $(if $(MNIST),--mnist "$(MNIST)")
 
-clean:  ## remove the environment and what local jobs left
-	rm -rf $(VENV) $(CONFORMANCE) $(SDK3) $(PUSH) $(NOTEBOOK) $(FUZZ) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## remove the environments, caches, and the results of local jobs
+	rm -rf $(VENV) $(dir $(SEPARATE)) .venv-uv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	git clean -fdXq local_test
 
-$(VENV)/bin/python $(CONFORMANCE)/bin/python $(SDK3)/bin/python $(PUSH)/bin/python $(NOTEBOOK)/bin/python $(FUZZ)/bin/python $(BENCH)/bin/python:
+# ---- environments: uv installs each from its lock file (docs/decisions/environments.md) ------------------------------
+
+$(VENV)/.run-ready:       local_test/requirements.lock
+$(VENV)/.workflow-ready:  workflow/requirements.lock
+$(VENV)/.test-ready:      tests/requirements.lock
+# The packages of these conflict with the others', or only one verb needs them.
+SEPARATE = $(patsubst %,.venv-%/.ready,conformance sdk3 push notebook fuzz bench)
+.venv-conformance/.ready: tests/conformance/requirements.lock
+.venv-sdk3/.ready:        tests/conformance/sdk3/requirements.lock
+.venv-push/.ready:        tests/push/requirements.lock
+.venv-notebook/.ready:    tests/notebook/requirements.lock
+.venv-fuzz/.ready:        tests/fuzz/requirements.lock
+.venv-bench/.ready:       benchmarks/requirements.lock
+
+# As pip does: the system's certificates, the index of PIP_INDEX_URL, no download of another Python, and byte code once at
+# the installation instead of at each start where PYTHONDONTWRITEBYTECODE is set.
+UV = UV_SYSTEM_CERTS=true UV_PYTHON_DOWNLOADS=never $(if $(PIP_INDEX_URL),UV_DEFAULT_INDEX="$(PIP_INDEX_URL)") .venv-uv/bin/uv
+
+$(VENV)/.run-ready $(VENV)/.workflow-ready $(VENV)/.test-ready $(SEPARATE): | .venv-uv/.ready
+	$(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(@D)
+	$(UV) pip install --quiet --compile-bytecode --python $(@D) --require-hashes -r $<
+	@touch $@
+
+.venv-uv/.ready: .uv/requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	    || { echo "Python 3.11 or newer is needed, and $(PYTHON) is none: set PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv $(@D:/bin=)
-
-INSTALL = -m pip install --quiet --disable-pip-version-check --require-hashes -r
-
-$(RUN_READY): local_test/requirements.lock | $(VENV)/bin/python
-	$(VENV)/bin/python $(INSTALL) $<
+	    || { echo "$(PYTHON) is missing or older than Python 3.11: set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-$(WORKFLOW_READY): workflow/requirements.lock | $(VENV)/bin/python
-	$(VENV)/bin/python $(INSTALL) $<
-	@touch $@
-
-$(TEST_READY): tests/requirements.lock | $(VENV)/bin/python
-	$(VENV)/bin/python $(INSTALL) $<
-	@touch $@
-
-$(BENCH_READY): benchmarks/requirements.lock | $(BENCH)/bin/python
-	$(BENCH)/bin/python $(INSTALL) $<
-	@touch $@
-
-$(CONFORMANCE_READY): tests/conformance/requirements.lock | $(CONFORMANCE)/bin/python
-	$(CONFORMANCE)/bin/python $(INSTALL) $<
-	@touch $@
-
-$(SDK3_READY): tests/conformance/sdk3/requirements.lock | $(SDK3)/bin/python
-	$(SDK3)/bin/python $(INSTALL) $<
-	@touch $@
-
-$(PUSH_READY): tests/push/requirements.lock | $(PUSH)/bin/python
-	$(PUSH)/bin/python $(INSTALL) $<
-	@touch $@
-
-$(NOTEBOOK_READY): tests/notebook/requirements.lock | $(NOTEBOOK)/bin/python
-	$(NOTEBOOK)/bin/python $(INSTALL) $<
-	@touch $@
-
-$(FUZZ_READY): tests/fuzz/requirements.lock | $(FUZZ)/bin/python
-	$(FUZZ)/bin/python $(INSTALL) $<
-	@touch $@
+# --no-strip-extras: without `jsonschema[format]==...` an installer asks for the newest release, which has no hash here.
+UPGRADE ?= --upgrade
+COMPILE = $(UV) pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --generate-hashes --no-config \
+          --no-emit-index-url --no-emit-find-links --no-strip-extras --custom-compile-command "make lock"
+lock: .venv-uv/.ready  ## pin the newest packages, with hashes; UPGRADE= keeps the versions that still fit
+	$(COMPILE) pyproject.toml --extra image --extra mpi -o container/requirements.lock
+	$(COMPILE) pyproject.toml --extra local -o local_test/requirements.lock
+	$(COMPILE) pyproject.toml --extra workflow -o workflow/requirements.lock
+	$(COMPILE) pyproject.toml --extra test -o tests/requirements.lock
+	@set -e; for folder in .uv tests/conformance tests/conformance/sdk3 tests/push tests/notebook tests/fuzz benchmarks; do \
+	    echo "$$folder/requirements.lock"; $(COMPILE) $$folder/requirements.in -o $$folder/requirements.lock; done
