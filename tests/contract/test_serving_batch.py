@@ -108,6 +108,7 @@ def test_error_far_into_a_body_names_its_row(batch: Server, content_type: str) -
     assert answer.error["details"].get("column") == 6
 
 
+@pytest.mark.slow
 def test_answer_to_many_rows_is_sent_in_chunks(batch: Server, trained: OptMl) -> None:
     points = np.tile(digits(), (60, 1))
     body = recordio.encode(points)
@@ -119,6 +120,7 @@ def test_answer_to_many_rows_is_sent_in_chunks(batch: Server, trained: OptMl) ->
         np.testing.assert_array_equal(found[:, 0], np.tile(labels, 60))
 
 
+@pytest.mark.slow
 def test_batch_body_limit_is_100_mib_by_default(batch: Server) -> None:
     row = csv(POINTS[:1])
     limit = 100 << 20

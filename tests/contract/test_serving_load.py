@@ -21,6 +21,8 @@ from .samples import csv, digits, nearest, predictions, read_centers
 from .server import HOST, Answer, Server, accepts_connections, serving, start
 from .waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 POINTS = digits()[:20]
 CSV = csv(POINTS)
 LARGE = csv(np.tile(digits(), (5, 1)))

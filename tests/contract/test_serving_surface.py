@@ -224,6 +224,7 @@ def test_invalid_http_is_answered_in_json(server: Server) -> None:
             assert (response.status, response.headers["Server"], error["code"]) == (status, "kmeans", "invalid_request")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [False, True], ids=["JSON alone", "all types"])
 def test_openapi_description_matches_the_server(server: Server, tmp_path: Path, full: bool) -> None:
     description = json.loads(server.ask("GET", "/openapi.json").body)
@@ -237,6 +238,7 @@ def test_openapi_description_matches_the_server(server: Server, tmp_path: Path, 
     check_description(server, description, tmp_path, 7, accepted=not full)
 
 
+@pytest.mark.slow
 def test_openapi_description_matches_a_multi_model_server(trained: OptMl, tmp_path: Path) -> None:
     models = tmp_path / "ml" / "models"
     models.mkdir(parents=True)

@@ -19,6 +19,8 @@ from kmeans.formats import recordio
 
 from .opt_ml import OptMl
 
+pytestmark = pytest.mark.slow
+
 # Number of jobs that are killed, and of those that are stopped, each at its own moments; and how many run at a time.
 RUNS, AT_A_TIME = 50, 2
 # Seconds for a stopped job to end: SageMaker kills after 30 s at the earliest.

@@ -9,7 +9,7 @@ from typing import Any
 import docker.errors
 import pytest
 
-pytestmark = pytest.mark.image
+pytestmark = [pytest.mark.image, pytest.mark.slow]
 
 PROJECT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ from docker.errors import APIError
 from .cluster import Cluster, finish, succeed
 from .containers import HARDENED, Job, Running, wait_until
 
-pytestmark = pytest.mark.image
+pytestmark = [pytest.mark.image, pytest.mark.slow]
 
 # Enough moves to stop the job in phase 3, and enough mini-batches for phase 1.
 SETTINGS = {

@@ -13,7 +13,7 @@ from .cluster import ENDED_BY_SIGKILL, ENDLESS, Cluster, finish
 from .containers import Running, wait_until
 from .samples import digits, recordio
 
-pytestmark = pytest.mark.image
+pytestmark = [pytest.mark.image, pytest.mark.slow]
 
 # The others notice at once that a host has died; Docker takes its time. A host that is only silent has 30 s.
 DEADLINE = 15.0

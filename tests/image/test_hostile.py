@@ -15,7 +15,7 @@ import pytest
 from .containers import OFFLINE, Containers, Endpoint, serve, wait_until
 from .samples import csv, digits
 
-pytestmark = pytest.mark.image
+pytestmark = [pytest.mark.image, pytest.mark.slow]
 
 POINTS = digits()[:100]
 MEMORY = 256 << 20

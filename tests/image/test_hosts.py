@@ -16,7 +16,7 @@ from .cluster import ENDED_BY_SIGKILL, ENDLESS, Cluster, finish, signal_rank, su
 from .containers import Containers, Job, Running, wait_until
 from .samples import csv, digits, nearest, read_centers
 
-pytestmark = pytest.mark.image
+pytestmark = [pytest.mark.image, pytest.mark.slow]
 
 # Of one host, in place of 30 s and 300 s.
 IMPATIENT = {"KMEANS_HEARTBEAT_TIMEOUT_SECONDS": "3", "KMEANS_HOSTS_TIMEOUT_SECONDS": "5"}

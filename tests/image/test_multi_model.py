@@ -15,7 +15,7 @@ from kmeans.model import KMeansModel
 from .containers import HARDENED, Answer, Containers, Endpoint, wait_until
 from .samples import csv
 
-pytestmark = pytest.mark.image
+pytestmark = [pytest.mark.image, pytest.mark.slow]
 
 INSIDE = "/opt/ml/models"
 

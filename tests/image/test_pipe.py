@@ -7,7 +7,7 @@ from ..pipes import Feeder, Streams
 from .containers import Job, wait_until
 from .samples import digits, read_centers, recordio
 
-pytestmark = pytest.mark.image
+pytestmark = [pytest.mark.image, pytest.mark.slow]
 
 SIGTERM_BEFORE_A_MODEL = 128 + 15
 

@@ -133,6 +133,7 @@ def test_ctrl_c_in_the_terminal_of_a_job_ends_it(digits_job: Job) -> None:
     assert read_centers(digits_job.model / "model_algo-1").shape == (10, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signal_name", "exit_code"), [("SIGTERM", 128 + 15), ("SIGINT", 128 + 2)])
 def test_no_stop_signal_is_lost_from_the_first_moment(digits_job: Job, signal_name: str, exit_code: int) -> None:
     """The kernel drops one that comes to PID 1 before it listens, and this job would go on for ever."""
@@ -147,6 +148,7 @@ def test_no_stop_signal_is_lost_from_the_first_moment(digits_job: Job, signal_na
             assert finished.exit_code in {0, exit_code}, finished.log
 
 
+@pytest.mark.slow
 def test_data_larger_than_memory_are_read_again_in_each_pass(job: Job) -> None:
     """Four times the memory of the container: nothing but bounded memory survives this."""
     generator = np.random.default_rng(0)
@@ -176,6 +178,7 @@ def mnist_folder() -> Path:
     return Path(folder)
 
 
+@pytest.mark.slow
 def test_mnist_in_recordio_reaches_the_known_quality(job: Job, mnist_folder: Path) -> None:
     """The job of SageMaker's own k-means examples, with its defaults."""
     points = mnist(mnist_folder)

@@ -38,7 +38,7 @@ from workflow.workspace import Clients
 
 from .conftest import Run, leftovers, remove_leftovers
 
-pytestmark = pytest.mark.image
+pytestmark = [pytest.mark.image, pytest.mark.slow]
 
 ROLE = "arn:aws:iam::123456789012:role/SageMaker"
 # A fit that goes on until it is ended.
