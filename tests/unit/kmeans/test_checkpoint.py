@@ -59,6 +59,7 @@ def same(fitted: Fitted, expected: Fitted) -> None:
     assert fitted.refinements == expected.refinements
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "options", "phases"),
     [
@@ -89,6 +90,7 @@ def test_a_fit_killed_at_any_step_ends_as_one_that_was_not(
         assert before.phases + after.phases == whole.phases
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("k", [20, 60])
 def test_fit_killed_between_relocations_ends_with_the_same_bits(
@@ -177,6 +179,7 @@ def shard(assignment: RowAssignment) -> Rows:
     return MemoryRows(POINTS[assignment.rank :: assignment.size], 500)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [share, shard])
 @pytest.mark.parametrize("k", [12, 60])
 @pytest.mark.parametrize("share_done", [0.01, 0.3, 0.6, 0.8, 0.9, 0.99])

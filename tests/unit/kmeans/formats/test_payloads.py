@@ -57,6 +57,7 @@ def instance(shape: int, numbers: list[float], identity: str | None) -> Any:
 INSTANCES = st.lists(st.builds(instance, st.integers(0, 2), NUMBERS, IDS), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @given(
     INSTANCES,
     st.sampled_from(WRAPPED),

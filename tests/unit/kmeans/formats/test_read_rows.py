@@ -235,6 +235,7 @@ SPARSE_LINE = b'{"features": {"keys": [1], "shape": [4000], "values": [2]}}\n'
 SPARSE_RECORD = wire.file_of(wire.sparse_tensor([1], [2.0], [4000]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "content", "times"),
     [

@@ -551,6 +551,7 @@ def test_numbers_that_lie_across_the_ends_of_blocks_are_read(monkeypatch: pytest
                 recordio.decode(wire.file_of(wire.field(7, wire.field(1, packed))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tensor",
     [
