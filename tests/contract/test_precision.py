@@ -20,6 +20,8 @@ from .opt_ml import Finished, OptMl
 from .samples import predictions, read_centers
 from .server import serving
 
+pytestmark = pytest.mark.slow
+
 Rows = npt.NDArray[Any]
 MODE = "TrainingInputMode"
 

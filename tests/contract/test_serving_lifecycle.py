@@ -20,6 +20,8 @@ from .samples import csv, digits, predictions
 from .server import Server, accepts_connections, serving, start
 from .waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 POINTS = digits()[:50]
 CSV = csv(POINTS)
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = sorted(path.name for path in (ROOT / "container" / "bin").iterdir())
 TOOLS = ("bash", "cat", "date", "dirname", "env", "git", "mktemp", "mv", "rm", "sed", "sh", "tee", "tr")

@@ -149,6 +149,7 @@ def assert_same_model(found: Fitted, expected: Fitted) -> None:
     assert (found.streaming_centers, found.refinements) == (expected.streaming_centers, expected.refinements)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     "options",

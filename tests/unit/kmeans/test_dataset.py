@@ -251,6 +251,7 @@ def test_a_budget_of_less_than_a_row_holds_one(budget: int) -> None:
     assert one.points.tolist() == POINTS[:1].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("held", "blocks"), [(10, [40]), (10, [1] * 40), (10, [7, 7, 7, 7, 7, 5]), (1, [3, 37])])
 def test_every_row_has_the_same_chance_to_be_kept(held: int, blocks: list[int]) -> None:
     points, runs = np.arange(40, dtype=np.float32)[:, None], 4000

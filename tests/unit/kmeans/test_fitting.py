@@ -100,6 +100,7 @@ def assert_true_figures(fitted: Fitted, points: Float32) -> None:
     assert fitted.mean_squared_distance == pytest.approx(squared.mean(), rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("k", "d"), [(5, 4), (12, 2), (20, 30)])
 def test_inertia_on_blobs_is_that_of_ten_starts_of_scikit_learn(seed: int, k: int, d: int) -> None:
@@ -406,6 +407,7 @@ def test_points_far_from_the_origin_are_fitted_as_well_as_others() -> None:
     assert found == pytest.approx(oracle.inertia(points, run(points, k=5).model.centers), rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("k", "n", "held"), [(3, 9000, 2000), (20, 9000, 4000), (60, 12_000, 6000)])
 def test_rows_beyond_memory_are_fitted_nearly_as_well(k: int, n: int, held: int) -> None:
     points, _ = oracle.blobs(0, n=n, k=k, spread=6)
@@ -709,6 +711,7 @@ def loss_of_one_more(n: int, k: int, seed: int = 0) -> float:
     return float(np.exp(np.log(ratios).mean()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "k", "tolerance"),
     [

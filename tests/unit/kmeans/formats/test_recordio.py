@@ -366,6 +366,7 @@ def test_parts_out_of_order_are_refused(flags: list[int], words: str) -> None:
 # What is wrong, and where.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dense_float32_1.pbr", "dense_int64_1.pbr", "sparse_float32_1.pbr"])
 def test_a_file_cut_anywhere_is_refused_or_complete(name: str) -> None:
     data = golden(name)
