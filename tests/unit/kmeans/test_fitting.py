@@ -728,11 +728,13 @@ def test_loss_does_not_rise_where_a_rule_changes(n: int, k: int, tolerance: floa
     assert loss_of_one_more(n, k) <= 1 + tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [10, 20, 51, 100, 300, 600])
 def test_loss_does_not_rise_from_half_as_many_clusters_as_rows(n: int) -> None:
     assert loss_of_one_more(n, n // 2) <= 1.002
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 2])
 def test_many_clusters_of_one_column_are_found(seed: int) -> None:
     """Centers that are close to each other must not all be relocated."""
@@ -749,6 +751,7 @@ def test_tiny_clusters_are_at_most_those_of_plain_lloyd() -> None:
     assert (counts < 3).sum() <= (np.bincount(plain.labels_, minlength=1000) < 3).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "n", "d", "k"),
     [

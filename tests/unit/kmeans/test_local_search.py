@@ -53,6 +53,7 @@ def scikit_learn(points: Float32, k: int, runs: int = 10) -> float:
     return min(float(KMeans(k, n_init=1, random_state=run).fit(points).inertia_) for run in range(runs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", ["lognormal", "pareto", "cauchy"])
 def test_search_of_a_skewed_table_is_as_good_as_scikit_learn(kind: str, seed: int) -> None:
@@ -63,6 +64,7 @@ def test_search_of_a_skewed_table_is_as_good_as_scikit_learn(kind: str, seed: in
     assert oracle.inertia(points, centers) <= 1.03 * scikit_learn(points, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "k"), [(10, 6), (20, 11), (100, 51), (100, 99), (300, 200)])
 @pytest.mark.parametrize("kind", ["lognormal", "pareto"])
 def test_search_of_fewer_rows_than_two_per_cluster_is_good(kind: str, n: int, k: int) -> None:
