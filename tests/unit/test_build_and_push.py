@@ -859,8 +859,7 @@ def test_a_dry_run_with_sbom_pasted_writes_it(shop: Workshop) -> None:
 
 
 def test_failed_sbom_leaves_the_old_one_and_pushes_nothing(shop: Workshop) -> None:
-    answer_sbom(shop, "{", err="exec format error
-", code=1)
+    answer_sbom(shop, "{", err="exec format error\n", code=1)
     (shop.top / "sbom.json").write_text("old")
     outcome = shop.run("--sbom", "sbom.json")
     assert_failed(outcome, "sbom.json", "exec format error")
