@@ -4,6 +4,8 @@ VENV   ?= .venv
 IMAGE  ?= kmeans:latest
 DOCKER_BUILD_FLAGS ?=
 PYTEST_FLAGS ?=
+# More than CPUs: many tests wait for processes.
+TEST_PROCESSES ?= $(shell $(PYTHON) -c "import os; print(1 + (os.cpu_count() or 1))")
 RUNS   ?= 20000
 SBOM   ?= build/kmeans.cdx.json
 
@@ -31,10 +33,10 @@ workflow: $(VENV)/.workflow-ready  ## run the steps of docs/workflow.md with $(I
 workflow-ready: $(VENV)/.workflow-ready  ## install only what `.venv/bin/python -m workflow` needs
 
 test: $(VENV)/.test-ready  ## run the tests that are quick, and the main paths of $(IMAGE) if a Docker engine answers
-	KMEANS_IMAGE=$(IMAGE) $(VENV)/bin/python -m pytest -m "not slow" --numprocesses auto $(PYTEST_FLAGS)
+	KMEANS_IMAGE=$(IMAGE) $(VENV)/bin/python -m pytest -m "not slow" --numprocesses $(TEST_PROCESSES) $(PYTEST_FLAGS)
 
 test-all: test  ## run `make test`, then all other tests
-	KMEANS_IMAGE=$(IMAGE) $(VENV)/bin/python -m pytest -m slow --numprocesses auto $(PYTEST_FLAGS)
+	KMEANS_IMAGE=$(IMAGE) $(VENV)/bin/python -m pytest -m slow --numprocesses $(TEST_PROCESSES) $(PYTEST_FLAGS)
 
 check: $(VENV)/.test-ready  ## check style, types, GitHub workflows, spelling and language
 	$(VENV)/bin/ruff check .

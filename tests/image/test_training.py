@@ -1,5 +1,6 @@
 """The training contract: what a job leaves behind when it succeeds, and what it says when it doesn't."""
 
+import contextlib
 import json
 import os
 import random
@@ -124,11 +125,12 @@ def test_ctrl_c_in_the_terminal_of_a_job_ends_it(digits_job: Job) -> None:
     """As in `docker run -it`: the terminal turns the key into SIGINT."""
     digits_job.set_hyperparameters(k="10", feature_dim="64", epochs="1000000")
     with digits_job.start(["train"], tty=True, stdin_open=True) as running:
-        terminal = running.container.attach_socket(params={"stdin": 1, "stream": 1})._sock
-        wait_until(lambda: "streaming onto" in running.log, "the start of the training")
-        terminal.sendall(b"\x03")
-        finished = running.finish()
-        terminal.close()
+        terminal = running.container.attach_socket(params={"stdin": 1, "stream": 1})
+        # The socket is closed when the response that shares it is, too.
+        with terminal._sock, contextlib.closing(terminal._response):
+            wait_until(lambda: "streaming onto" in running.log, "the start of the training")
+            terminal._sock.sendall(b"\x03")
+            finished = running.finish()
     assert finished.exit_code == 0, finished.log
     assert read_centers(digits_job.model / "model_algo-1").shape == (10, 64)
 
