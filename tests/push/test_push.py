@@ -193,7 +193,7 @@ def test_without_buildx_and_back_from_the_registry(person: Person, registry: Reg
     assert "manifest.v2" in registry.manifest(person.repository, "1.2.3")["mediaType"]
     person.forget(engine)  # with the layer that holds the mark
     person.docker("pull", "--quiet", digest)
-    assert person.docker("run", "--rm", digest, "cat", "/kmeans/mark") == person.repository
+    assert person.docker("run", "--rm", "--entrypoint", "cat", digest, "/kmeans/mark") == person.repository
 
 
 # ---- what can be missing ---------------------------------------------------------------------------------------------
