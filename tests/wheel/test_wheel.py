@@ -11,7 +11,7 @@ import pytest
 
 from .conftest import PROJECT, Installed, run, succeed
 
-pytestmark = pytest.mark.wheel
+pytestmark = [pytest.mark.wheel, pytest.mark.slow]
 
 # Every module is imported: none needs a package that the wheel doesn't name.
 IMPORTS = """

@@ -29,6 +29,8 @@ from workflow.workspace import Clients, open_workspace
 
 from .conftest import Run
 
+pytestmark = pytest.mark.slow
+
 REGION = "eu-west-1"
 BUCKET = f"sagemaker-{REGION}-123456789012"
 PREFIX = f"s3://{BUCKET}/kmeans-digits"
