@@ -41,8 +41,5 @@ def draw_coreset(
         chance = np.minimum(by_loss + (size - taken) * weights / total, 1)
     is_drawn = generator.random(len(numbers))[positions] < chance
     notes = np.stack([positions[is_drawn].astype(np.float64), weights[is_drawn] / chance[is_drawn]], axis=1)
-    notes, points = hosts.gather(notes), hosts.gather(rows.points[own[is_drawn]])
-    if rows.is_dealt:
-        order = notes[:, 0].argsort(kind="stable")
-        notes, points = notes[order], points[order]
+    points, notes = rows.gather_local(own[is_drawn], notes, hosts)
     return points, notes[:, 1]

@@ -306,6 +306,18 @@ class MemoryRows:
             return None
         return self._gathered(self.weights[self.own(numbers), None], numbers, hosts)[:, 0]
 
+    def gather_local(self, local: Int64, notes: Float64, hosts: Collectives) -> tuple[Float32, Float64]:
+        """Return all hosts' rows at ``local`` (m,) in their points, with their ``notes`` (m, c), on the leader.
+
+        The first note is the position of a row in the order of all rows. If hosts divide the rows, they are sorted by
+        it, as they would be on one host. Otherwise they are concatenated by rank.
+        """
+        notes, points = hosts.gather(notes), hosts.gather(self.points[local])
+        if self.is_dealt:
+            order = notes[:, 0].argsort(kind="stable")
+            points, notes = points[order], notes[order]
+        return points, notes
+
     def _gathered(self, own: NDArray[Scalar], numbers: Int64, hosts: Collectives) -> NDArray[Scalar]:
         gathered = hosts.gather(own)
         if not self.is_dealt or hosts.rank:

@@ -104,11 +104,12 @@ def two_level_centers(
         weights = distances if rows.weights is None else distances * rows.weights[own]
         errors = hosts.sum(np.bincount(labels, weights, minlength=len(means)).astype(np.float64))
     groups = len(errors)
-    counts = hosts.sum(np.bincount(labels, minlength=groups).astype(np.float64)).astype(np.int64)
+    local_counts = np.bincount(labels, minlength=groups)
+    counts = hosts.sum(local_counts.astype(np.float64)).astype(np.int64)
     clusters = _apportion(errors, counts, k, rows.features)
     generators = random_streams.next().spawn(groups)
     by_group = labels.argsort(kind="stable")
-    ends = np.cumsum(np.bincount(labels, minlength=groups))
+    ends = np.cumsum(local_counts)
     centers = [rows.points[:0]]
     for first, last in _bunches(counts, rows.features):
         members = by_group[ends[first - 1] if first else 0 : ends[last - 1]]
@@ -171,10 +172,9 @@ def _gather(
     They are sorted by group, and within each by their ``positions`` in the order of all rows.
     """
     weights = np.ones(len(own)) if rows.weights is None else rows.weights[own]
-    points = hosts.gather(rows.points[own])
-    notes = hosts.gather(np.stack([labels, positions, weights], axis=1))
-    if hosts.size > 1:
-        order = np.lexsort((notes[:, 1], notes[:, 0])) if rows.is_dealt else notes[:, 0].argsort(kind="stable")
+    points, notes = rows.gather_local(own, np.stack([positions, labels, weights], axis=1), hosts)
+    if hosts.size > 1:  # one host passes them sorted
+        order = notes[:, 1].argsort(kind="stable")
         points, notes = points[order], notes[order]
     return points, None if rows.weights is None else notes[:, 2]
 
