@@ -25,7 +25,7 @@ from benchmarks import machine
 from benchmarks.containers import Cluster, ContainerError
 from benchmarks.cost_model import Shape
 from benchmarks.results import DOCS, Content
-from benchmarks.scaling_report import APART, BESIDE, CALIBRATION, CHECK, DEFAULT, DOCUMENT, MAIN, START, Run
+from benchmarks.scaling_report import APART, CALIBRATION, CHECK, CONCURRENT, DEFAULT, DOCUMENT, MAIN, START, Run
 from kmeans.arrays import Float32
 from kmeans.formats import recordio
 
@@ -108,7 +108,7 @@ class Bench:
         """
         for shape in self._plan.shapes:
             for moves in CALIBRATION_MOVES:
-                for kind in (CALIBRATION, BESIDE):
+                for kind in (CALIBRATION, CONCURRENT):
                     for shards in (0, 1):
                         self._run(Job(kind, shape, shards, 1, moves=moves))
         for seed in range(3):
@@ -158,7 +158,7 @@ class Bench:
         shape, shards = job.shape, job.shards
         fixed = {} if job.moves is None else {"refine_max_iter": job.moves, "local_lloyd_tol": 0}
         numbers = range(shards) if shards else range(SHARDS, SHARDS + SMALL_SHARDS)
-        is_apart = job.kind in (BESIDE, APART)
+        is_apart = job.kind in (CONCURRENT, APART)
         times = self._cluster.train(
             2 if is_apart else job.hosts,
             [_shard(self._folder, shape.columns, number) for number in numbers],

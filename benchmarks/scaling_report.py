@@ -13,10 +13,10 @@ from benchmarks import cost_model
 from benchmarks.cost_model import FLOAT64_BYTES, Effort, Fit, Measured, Network, Rates, Shape, efficiency, predict
 from benchmarks.results import Content, Document, picture
 
-# Kinds of runs. The model's rates come from CALIBRATION, each job alone, and from BESIDE, two jobs at the same time;
+# Kinds of runs. The model's rates come from CALIBRATION, each job alone, and from CONCURRENT, two jobs at a time;
 # the time of a start comes from START. CHECK has a given number of moves, DEFAULT the default settings. APART is half a
 # job at the same time as another, with a given number of moves: it shows the cost of sharing a machine.
-CALIBRATION, BESIDE, START, CHECK, DEFAULT, APART = "calibration", "beside", "start", "check", "default", "apart"
+CALIBRATION, CONCURRENT, START, CHECK, DEFAULT, APART = "calibration", "beside", "start", "check", "default", "apart"
 
 MAIN = Shape(784, 100)
 GOAL, TOLERANCE = 0.9, 0.2
@@ -118,7 +118,7 @@ class JobModel:
 
 def model_of(runs: Sequence[Run], exchanges: Sequence[Content]) -> JobModel:
     """Return the model with the best parameters for the calibrations; it uses no other runs."""
-    by_hosts = {1: _of(runs, CALIBRATION), 2: _of(runs, BESIDE)}
+    by_hosts = {1: _of(runs, CALIBRATION), 2: _of(runs, CONCURRENT)}
     shapes = dict.fromkeys(run.shape for run in by_hosts[1])
     largest = max(run.bytes for run in by_hosts[1])
     fitted = [each for each in exchanges if each["hosts"] == 2 and each["is_fitted"]]
